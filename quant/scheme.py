@@ -1,0 +1,161 @@
+"""The vocabulary of quantization: what a target asks for, before any network is seen.
+
+A `QuantScheme` comes from a target (`hw_constraints.target.Target.scheme`) or is written by hand. It says nothing
+about one network; `plan.plan(graph, scheme)` applies it to one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from bitwright.quant.formats import FORMATS, IntFormat, NumberFormat
+
+
+class Granularity(StrEnum):
+    """Over which elements one scale is shared."""
+
+    PER_TENSOR = "per_tensor"
+    PER_CHANNEL = "per_channel"
+
+
+class ScaleKind(StrEnum):
+    """Which scales the hardware can apply."""
+
+    FLOAT32 = "float32"
+    POWER_OF_TWO = "power_of_two"
+
+
+class BiasKind(StrEnum):
+    """How the bias of a layer with weights is kept."""
+
+    INT32 = "int32"  # with scale = input scale * weight scale, zero point 0
+    FLOAT32 = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QParamsSpec:
+    """How one tensor is to be quantized; its numbers (`QParams`) are chosen later from data.
+
+    Attributes:
+        format: the number format of the codes.
+        symmetric: zero point fixed at the code of 0.0 (0 for signed integers and floats).
+        granularity: one scale, or one for each output channel (weights only).
+        narrow_range: leave out the most negative code ([-127, 127] for int8).
+        scale_kind: float32, or powers of two.
+        observer: the name of the observer that turns data into a range.
+        observer_arguments: its keyword arguments.
+    """
+
+    format: NumberFormat
+    symmetric: bool
+    granularity: Granularity = Granularity.PER_TENSOR
+    narrow_range: bool = False
+    scale_kind: ScaleKind = ScaleKind.FLOAT32
+    observer: str = "min_max"
+    observer_arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.format, IntFormat) and not self.symmetric:
+            raise ValueError(f"format {self.format.name!r} has no zero point: symmetric must be true")
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """The smallest and largest integer code in use.
+
+        Raises:
+            TypeError: the format is a float format.
+        """
+        if not isinstance(self.format, IntFormat):
+            raise TypeError(f"format {self.format.name!r} has no integer codes")
+        low = self.format.code_min + (1 if self.narrow_range and self.format.signed else 0)
+        return low, self.format.code_max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """Replaces the scheme's defaults for some modules or one operator type.
+
+    Attributes:
+        module: a glob over module paths (`features.0.*`); empty when `operator` selects.
+        operator: an operator type (`linear`); empty when `module` selects.
+        keep_float: leave these in float.
+        activations: for their outputs (and a graph input that only they read); None keeps the default.
+        weights: for their weights; None keeps the default.
+        origin: where the override was written, for messages (`recipe.yaml:14`).
+    """
+
+    module: str = ""
+    operator: str = ""
+    keep_float: bool = False
+    activations: QParamsSpec | None = None
+    weights: QParamsSpec | None = None
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.module) == bool(self.operator):
+            raise ValueError(f"{self.origin or 'override'}: give either module or operator, not both or neither")
+
+    def selects(self, *, module_path: str, operator: str) -> bool:
+        """Whether a node of that module and operator type is meant."""
+        if self.operator:
+            return self.operator == operator
+        return fnmatch.fnmatchcase(module_path, self.module) or fnmatch.fnmatchcase(module_path, f"{self.module}.*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantScheme:
+    """What an accelerator computes in low precision, and how.
+
+    Attributes:
+        name: for messages; usually the target's id.
+        activations: the default for activations.
+        weights: the default for weights.
+        operator_weights: weights of single operator types, where the default does not hold.
+        bias: how biases are kept.
+        quantized_operators: operator types that run in low precision.
+        shared_qparams_operators: operator types whose inputs and outputs carry the same scale and zero point
+            (they only move or select codes: max pooling, reshape, concat on most targets).
+        fused_patterns: chains of operator types that the target runs as one; tensors inside are not quantized.
+            The first operator of a chain is the anchor. Longer patterns win.
+        quantize_outputs: whether the graph's own outputs are quantized, too.
+        overrides: exceptions; the last one that selects a node wins.
+    """
+
+    name: str
+    activations: QParamsSpec
+    weights: QParamsSpec
+    operator_weights: Mapping[str, QParamsSpec] = field(default_factory=lambda: MappingProxyType({}))
+    bias: BiasKind = BiasKind.INT32
+    quantized_operators: frozenset[str]
+    shared_qparams_operators: frozenset[str] = frozenset()
+    fused_patterns: tuple[tuple[str, ...], ...] = ()
+    quantize_outputs: bool = False
+    overrides: tuple[Override, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.activations.granularity is not Granularity.PER_TENSOR:
+            raise ValueError(f"scheme {self.name!r}: activations must be per_tensor")
+        both = self.quantized_operators & self.shared_qparams_operators
+        if both:
+            raise ValueError(
+                f"scheme {self.name!r}: {sorted(both)} stand in both quantized_operators and shared_qparams_operators"
+            )
+
+    def with_overrides(self, *overrides: Override) -> QuantScheme:
+        """The same scheme with more exceptions behind its own."""
+        return replace(self, overrides=(*self.overrides, *overrides))
+
+    def override_for(self, *, module_path: str, operator: str) -> Override | None:
+        """The last override that selects such a node, if any."""
+        for override in reversed(self.overrides):
+            if override.selects(module_path=module_path, operator=operator):
+                return override
+        return None
+
+
+FLOAT32 = FORMATS["float32"]
