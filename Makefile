@@ -1,0 +1,36 @@
+# Everything runs in .venv, which the first target makes. Needs Python 3.11+ with venv, and a package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-all lint bench install clean
+
+demo: $(INSTALLED)
+	$(BIN)/bitwright run recipes/digits.yaml
+
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	@test -n "$(ROW)" || { echo "name the row: make bench ROW=..."; $(BIN)/python -m bitwright.experiments.benchmarks --help; exit 2; }
+	$(BIN)/python -m bitwright.experiments.benchmarks $(ROW)
+
+install: $(INSTALLED)
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(INSTALLED): pyproject.toml setup.py constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e '.[dev,openvino]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
