@@ -1,0 +1,43 @@
+"""What the linter has to say about one place in the user's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bitwright.quant.graph import SourceLine
+
+
+class Severity(StrEnum):
+    """How much a broken constraint matters."""
+
+    ERROR = "error"  # it does not run there, or gives wrong results
+    WARNING = "warning"  # it runs, slower or less accurately
+    INFO = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something in a network that its accelerator does not want.
+
+    Attributes:
+        rule: the rule's name.
+        severity: how much it matters.
+        node: the name of the graph's node, an input's or a state's reference; empty when nothing was captured.
+        found: what the network does there.
+        allowed: what the accelerator accepts.
+        suggestion: what to write instead.
+        source: the line in the user's own code.
+        focus: the part of that line that is meant, as the user wrote it; empty for the whole line.
+        module_path: the module whose forward made the call.
+    """
+
+    rule: str
+    severity: Severity
+    node: str
+    found: str
+    allowed: str
+    suggestion: str
+    source: SourceLine | None = None
+    focus: str = ""
+    module_path: str = ""
