@@ -49,7 +49,8 @@ def quantize(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
         return scaled.clamp(-fmt.max_value, fmt.max_value).to(_TORCH_DTYPES[fmt.name])
     zero_point = broadcastable(qparams.zero_point, qparams.axis, x.dim())
     low, high = qparams.spec.code_range
-    return torch.nan_to_num(scaled.round() + zero_point, nan=0.0).clamp(low, high).to(torch.int32)
+    codes = torch.where(scaled.isnan(), zero_point, scaled.round() + zero_point)
+    return codes.clamp(low, high).to(torch.int32)
 
 
 def dequantize(codes: torch.Tensor, qparams: QParams) -> torch.Tensor:

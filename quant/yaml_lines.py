@@ -170,8 +170,8 @@ def validate_model(model: type[Model], path: Path) -> Model:
     return validate(model, data, locations)
 
 
-def validate(model: type[Model], data: Mapping[str, Any], locations: Locations) -> Model:
-    """Checks a loaded document against a pydantic model; `locations` names the places in messages.
+def validate(model: type[Model], data: Mapping[str, Any], locations: Locations, *, at: KeyPath = ()) -> Model:
+    """Checks a loaded document, or the part of it at the path `at`, against a pydantic model.
 
     Raises:
         InputError: as `validate_model`.
@@ -179,24 +179,25 @@ def validate(model: type[Model], data: Mapping[str, Any], locations: Locations) 
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        raise InputError("\n".join(dict.fromkeys(_explain(each, model, data, locations) for each in details))) from None
+        problems = [_explain(each, model, data, locations, at) for each in error.errors(include_url=False)]
+        raise InputError("\n".join(dict.fromkeys(problems))) from None
 
 
-def _explain(error: ErrorDetails, model: type[BaseModel], data: Any, locations: Locations) -> str:
+def _explain(error: ErrorDetails, model: type[BaseModel], data: Any, locations: Locations, at: KeyPath) -> str:
     missing = error["type"] == "missing"
     path = _path_in(data, error["loc"], missing=missing)
+    value = data
+    for key in path[: -1 if missing else None]:
+        value = value[key]
     if error["type"] == "union_tag_invalid":
         path = (*path, error["ctx"]["discriminator"].strip("'"))
-    where = locations.where(path)
+        value = value[path[-1]]
+    where = f"{locations.where((*at, *path))}: {dotted((*at, *path)) or 'the document'}"
     if missing:
-        return f"{where}: {dotted(path)} is missing"
+        return f"{where} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{where}: {dotted(path)}: no such key{_allowed_keys(model, error['loc'])}"
-    value = data
-    for key in path:
-        value = value[key]
-    return f"{where}: {dotted(path) or 'the document'} = {shown(value)}; {_allowed(error, value)}"
+        return f"{where}: no such key{_allowed_keys(model, error['loc'])}"
+    return f"{where} = {shown(value)}; {_allowed(error, value)}"
 
 
 def _allowed(error: ErrorDetails, value: Any) -> str:

@@ -1,0 +1,77 @@
+"""Removes the mean error that rounding the weights leaves in each layer's result (Nagel et al. 2019, section 4.2).
+
+A layer is linear in its input, so the mean of `(W - W_q) x` over the data is `(W - W_q) E[x]`, padding included: the
+mean input of each layer is all that has to be kept. The error that arrives from earlier layers is left out on purpose:
+its mean over a few samples is mostly noise (on MobileNetV2 with 16 samples, correcting it too costs 5 dB; leaving it
+out gains 1 dB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+import torch.fx
+
+from bitwright.quant.calibrate import Arguments
+from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.quantized_model import QuantizedModel
+
+_CHANNEL_AXIS = {"linear": -1}  # of the result; convolutions have theirs at 1
+
+
+@torch.no_grad()
+def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> QuantizedModel:
+    """Returns the network with corrected biases; layers without a bias of their own stay as they are.
+
+    Args:
+        quantized: the network after calibration.
+        samples: arguments of `forward` at the captured batch size.
+    """
+    captured = quantized.captured
+    layers = _correctable(quantized)
+    means = _mean_tensors(quantized, {node.tensors[0] for node in layers}, samples)
+    corrected = dict(captured.values)
+    fx_nodes = {node.name: node for node in captured.fx_graph.nodes}
+    for node in layers:
+        _, weight_ref, bias_ref = node.tensors
+        weight, bias = captured.value_refs[weight_ref], captured.value_refs[bias_ref]
+        error = captured.values[weight] - quantized.simulated_values[weight]
+        fx_node = fx_nodes[node.name]
+        result = fx_node.target(means[node.tensors[0]], error, None, *fx_node.args[3:])  # type: ignore[operator]
+        delta = result.movedim(_CHANNEL_AXIS.get(node.op, 1), 0).flatten(1).mean(1)
+        corrected[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
+    return replace(quantized, captured=replace(captured, values=corrected))
+
+
+def _correctable(quantized: QuantizedModel) -> list[Node]:
+    """Layers whose weight is quantized and whose bias is a constant of their own."""
+    graph, names = quantized.captured.graph, quantized.captured.value_refs
+    return [
+        node
+        for node in graph.nodes
+        if graph.macs(node)
+        and len(node.tensors) == 3
+        and node.tensors[1] in quantized.plan.weights
+        and node.tensors[2] in names
+        and len(graph.consumers[node.tensors[2]]) == 1
+    ]
+
+
+def _mean_tensors(
+    quantized: QuantizedModel, wanted: set[TensorRef], samples: Iterable[Arguments]
+) -> dict[TensorRef, torch.Tensor]:
+    sums: dict[TensorRef, torch.Tensor] = {}
+    count = 0
+
+    def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        if ref in sums:
+            sums[ref] += tensor
+        elif ref in wanted:
+            sums[ref] = tensor.clone()
+        return tensor
+
+    for count, args in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
+        quantized.captured.run(*args, transform=add)
+    return {ref: total / count for ref, total in sums.items()}

@@ -1,0 +1,129 @@
+"""Runs a captured network on data and turns what flows through it into qparams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import TensorRef
+from bitwright.quant.observers.base import Observer, create_observer
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.qparams import QParams, choose_qparams
+
+Arguments = tuple[Any, ...]
+Progress = Callable[[int], None]
+
+
+def calibrate(
+    captured: CapturedModel, plan: QuantPlan, batches: Iterable[Any], *, progress: Progress | None = None
+) -> dict[TensorRef, QParams]:
+    """Observes every activation of the plan and chooses its qparams.
+
+    Memory does not grow with the data: observers stream. State that `forward` mutates advances from batch to batch
+    in a copy; the captured network keeps its own.
+
+    Args:
+        captured: the network, as planned.
+        plan: which activations to observe.
+        batches: each a tensor, or a tuple of `forward`'s positional arguments; a larger batch than the captured one
+            is split along dimension 0.
+        progress: called with the number of batches done.
+
+    Raises:
+        InputError: no batch, or NaN or infinity in an activation (names the tensor and the batch).
+    """
+    observers = _observers(plan)
+    state = captured.initial_state()
+    count = 0
+    for count, batch in enumerate(batches, start=1):
+        observe = _observing(captured, observers, count - 1)
+        for args in split_batch(captured, as_arguments(batch)):
+            captured.run(*args, state=state, transform=observe)
+        if progress:
+            progress(count)
+    if not count:
+        raise InputError("calibration got no batch; give at least one")
+    return {ref: choose_qparams(*observer.range(), plan.activations[ref]) for ref, observer in observers.items()}
+
+
+def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
+    """One observer a tensor; tensors that share qparams share the observer."""
+    observers = {}
+    for group in plan.groups:
+        shared = create_observer(plan.activations[min(group)])
+        observers.update(dict.fromkeys(group, shared))
+    for ref, spec in plan.activations.items():
+        if ref not in observers:
+            observers[ref] = create_observer(spec)
+    return observers
+
+
+def _observing(
+    captured: CapturedModel, observers: Mapping[TensorRef, Observer], batch: int
+) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
+    def observe(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
+        observer = observers.get(ref)
+        if observer is not None and values.numel():
+            # A sum is one cheap pass; only when it is not finite is every value looked at.
+            if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
+                raise InputError(_not_finite(captured, ref, values, batch))
+            observer.update(values)
+        return values
+
+    return observe
+
+
+def _not_finite(captured: CapturedModel, ref: TensorRef, values: torch.Tensor, batch: int) -> str:
+    what = "NaN" if values.isnan().any() else "infinity"
+    node = captured.graph.producers.get(ref)
+    where = f"the result of {node.op!r} in {node.module_path or 'the model'!r}" if node else f"input {ref}"
+    source = f" ({node.source})" if node and node.source else ""
+    return f"calibration batch {batch}: {where}{source} contains {what}; remove the sample or mend the layer"
+
+
+def as_arguments(batch: Any) -> Arguments:
+    """A batch as positional arguments: a tuple is taken apart, everything else is the only argument."""
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
+def split_batch(captured: CapturedModel, args: Arguments) -> Iterator[Arguments]:
+    """Cuts a batch into pieces of the captured batch size; the last is filled up from the beginning.
+
+    Arguments that already fit pass through; what does not fit is refused by `CapturedModel.run`.
+    """
+    leaves, spec = pytree.tree_flatten(args)
+    expected = [node.meta["val"] for node in captured._inputs]
+    sizes = {
+        (leaf.shape[0], want.shape[0])
+        for leaf, want in zip(leaves, expected, strict=False)
+        if isinstance(leaf, torch.Tensor)
+        and isinstance(want, torch.Tensor)
+        and leaf.dim() == want.dim() > 0
+        and leaf.shape[0] != want.shape[0]
+    }
+    if len(sizes) != 1:
+        yield args
+        return
+    have, size = sizes.pop()
+    for start in range(0, have, size):
+        rows = torch.arange(start, start + size) % have
+        yield pytree.tree_unflatten(
+            [leaf[rows] if isinstance(leaf, torch.Tensor) and leaf.shape[:1] == (have,) else leaf for leaf in leaves],
+            spec,
+        )
+
+
+def take(captured: CapturedModel, batches: Iterable[Any], samples: int) -> Sequence[Arguments]:
+    """The first `samples` pieces of captured batch size."""
+    pieces: list[Arguments] = []
+    for batch in batches:
+        for args in split_batch(captured, as_arguments(batch)):
+            pieces.append(args)
+            if len(pieces) == samples:
+                return pieces
+    return pieces

@@ -1,0 +1,258 @@
+"""From a PyTorch network to a `CapturedModel`, or to the line that stands in the way.
+
+`torch.export` gives a functional ATen graph; here each node gets its identity and the user's own source line, buffers
+that `forward` mutates become explicit state, and steps without effect (dropout in eval mode, copies) fall away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import logging
+import re
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx
+from torch.export.graph_signature import InputKind, OutputKind
+
+from bitwright.quant.captured_model import KIND, MODULE, REF, SOURCE, CapturedModel, operator_type
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
+
+_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent / "quant"), "<")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureFailure:
+    """Why a network could not be captured: where, and what to write instead."""
+
+    reason: str
+    source: SourceLine | None
+    suggestion: str
+    data_dependent: bool = False
+
+
+class CaptureError(InputError):
+    """The network cannot be captured whole; `failure` says where and why."""
+
+    def __init__(self, failure: CaptureFailure) -> None:
+        where = f"{failure.source}: {failure.source.text}\n  " if failure.source else ""
+        super().__init__(f"the model cannot be captured\n  {where}{failure.reason}\n  {failure.suggestion}")
+        self.failure = failure
+
+
+def capture(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    region: str = "",
+) -> CapturedModel:
+    """Captures a network in eval mode; the network itself, its mode and its buffers stay as they were.
+
+    Args:
+        model: any module that `torch.export` can trace.
+        args: example arguments of `forward`; their shapes become the shapes of the captured network.
+        kwargs: keyword arguments likewise.
+        region: the name under which the tensors are known when the model is a part of a larger one.
+
+    Raises:
+        CaptureError: `forward` cannot be traced, or it mutates one of its arguments.
+        InputError: a weight contains NaN or infinity.
+    """
+    _check_finite(model)
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.eval()
+    try:
+        with warnings.catch_warnings(), _quiet(_TALKATIVE):
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
+            program = program.run_decompositions({})
+    except Exception as error:  # torch.export raises whatever forward and its own passes raise
+        raise CaptureError(_failure(error)) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+    return _lift(program, region)
+
+
+# torch logs whole graphs when a guard fails; the failure below says the same in three lines.
+_TALKATIVE = "torch.fx.experimental.symbolic_shapes"
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _check_finite(model: torch.nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{name} contains NaN or infinity; check the checkpoint it was loaded from")
+
+
+_KINDS = {
+    InputKind.PARAMETER: TensorKind.PARAMETER,
+    InputKind.BUFFER: TensorKind.BUFFER,
+    InputKind.CONSTANT_TENSOR: TensorKind.CONSTANT,
+    InputKind.USER_INPUT: TensorKind.INPUT,
+}
+
+
+def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
+    signature = program.graph_signature
+    graph = torch.fx.Graph()
+    graph.graph_copy(program.graph, copied := {})
+    graph.output(torch.fx.node.map_arg(program.graph.output_node().args[0], copied.__getitem__))
+    for old, new in copied.items():
+        new.meta = dict(old.meta)
+    by_name = {node.name: copied[node] for node in program.graph.nodes if node.op == "placeholder"}
+    mutated = {spec.target for spec in signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION}
+    values: dict[str, torch.Tensor] = {}
+    for spec in signature.input_specs:
+        node = by_name[spec.arg.name]
+        path = spec.target or f"${spec.arg.name}"
+        node.meta[KIND] = TensorKind.STATE if spec.target in mutated else _KINDS[spec.kind]
+        node.meta[REF] = (TensorRef(region, path),)
+        if spec.kind is not InputKind.USER_INPUT:
+            source = program.state_dict if path in program.state_dict else program.constants
+            values[node.name] = source[path].detach()  # type: ignore[union-attr]
+    states = _state_names(signature, by_name)
+    graph.output_node().meta["bitwright_state"] = states
+    _identify(graph, region)
+    _drop_identities(graph)
+    _drop_unused(graph, values, set(states))
+    spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
+    assert spec_in is not None and spec_out is not None  # an exported program always has both
+    return CapturedModel(fx_graph=graph, values=values, in_spec=spec_in, out_spec=spec_out)
+
+
+def _state_names(signature: torch.export.ExportGraphSignature, by_name: Mapping[str, torch.fx.Node]) -> list[str]:
+    placeholder = {spec.target: by_name[spec.arg.name].name for spec in signature.input_specs if spec.target}
+    names = []
+    for spec in signature.output_specs:
+        if spec.kind is OutputKind.BUFFER_MUTATION and spec.target:
+            names.append(placeholder[spec.target])
+        elif spec.kind is not OutputKind.USER_OUTPUT:
+            raise CaptureError(
+                CaptureFailure(
+                    reason=f"forward mutates its argument {spec.target!r} in place ({spec.kind.name.lower()})",
+                    source=None,
+                    suggestion="return the new value as an output, or keep it in a registered buffer",
+                )
+            )
+    return names
+
+
+def _identify(graph: torch.fx.Graph, region: str) -> None:
+    """Gives every operator result its reference, and every node its module and source line."""
+    ordinals: Counter[tuple[str, int]] = Counter()
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        path, call, module_type = _module_of(node)
+        node.meta[MODULE] = (path, module_type)
+        node.meta[SOURCE] = _source_of(node)
+        node.meta[REF] = ()
+        if not operator_type(node):
+            continue
+        value = node.meta.get("val")
+        ordinal = ordinals[path, call]
+        ordinals[path, call] += 1
+        parts = value if isinstance(value, list | tuple) else [value]
+        node.meta[REF] = tuple(
+            TensorRef(region, path, call, ordinal, i) if isinstance(part, torch.Tensor) else None
+            for i, part in enumerate(parts)
+        )
+
+
+def _module_of(node: torch.fx.Node) -> tuple[str, int, str]:
+    stack = list((node.meta.get("nn_module_stack") or {}).items())
+    if not stack:
+        return "", 0, ""
+    key, (path, module_type) = stack[-1]
+    call = re.search(r"@(\d+)$", key)
+    name = module_type if isinstance(module_type, str) else module_type.__name__
+    return path, int(call.group(1)) if call else 0, name.rsplit(".", 1)[-1]
+
+
+def _source_of(node: torch.fx.Node) -> SourceLine | None:
+    frames = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.*)', node.meta.get("stack_trace") or "")
+    for file, line, text in reversed(frames):
+        if not file.startswith(_LIBRARY):
+            return SourceLine(file, int(line), text.strip())
+    return None
+
+
+_IDENTITIES = {"alias", "detach", "lift_fresh_copy", "contiguous", "clone", "dropout", "feature_dropout"}
+
+
+def _drop_identities(graph: torch.fx.Graph) -> None:
+    for node in list(graph.nodes):
+        name = operator_type(node)
+        same_dtype = name in ("to", "_to_copy") and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+        if name in _IDENTITIES or same_dtype:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif name.startswith("_assert") or name in ("sym_constrain_range", "sym_constrain_range_for_size"):
+            graph.erase_node(node)
+
+
+def _drop_unused(graph: torch.fx.Graph, values: dict[str, torch.Tensor], states: set[str]) -> None:
+    for node in reversed(list(graph.nodes)):
+        if node.users or node.op == "output":
+            continue
+        if node.op == "call_function" or (node.name in values and node.name not in states):
+            values.pop(node.name, None)
+            graph.erase_node(node)
+
+
+_ADVICE: tuple[tuple[str, str, bool], ...] = (
+    (
+        r"data-dependent|GuardOnDataDependent|Could not guard|unbacked",
+        "the value of a tensor decides what runs next: use torch.where, a fixed number of steps, or torch.cond; "
+        "or capture the part around it as regions",
+        True,
+    ),
+    (r"\.item\(\)|_local_scalar_dense", "read scalars from Python attributes, not from tensors", True),
+    (r"NonZero|nonzero|masked_select", "replace the boolean mask by torch.where with a fixed output shape", True),
+)
+
+
+def _failure(error: Exception) -> CaptureFailure:
+    message = str(error)
+    kind = type(error).__name__
+    text = f"{kind}: {message}"
+    first = next((line.strip() for line in message.splitlines() if line.strip()), kind)
+    source = None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(_LIBRARY) and frame.lineno is not None:
+            line = linecache.getline(frame.filename, frame.lineno).strip()
+            source = SourceLine(frame.filename, frame.lineno, line)
+            break
+    for pattern, advice, data_dependent in _ADVICE:
+        if re.search(pattern, text):
+            return CaptureFailure(
+                reason=f"{kind}: {first}", source=source, suggestion=advice, data_dependent=data_dependent
+            )
+    return CaptureFailure(
+        reason=f"{kind}: {first}",
+        source=source,
+        suggestion="run torch.export.export(model, example_inputs) alone to see torch's own report",
+    )

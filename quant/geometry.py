@@ -1,0 +1,74 @@
+"""Which operators compute places rather than values: index arithmetic and sampling coordinates stay in float.
+
+Quantizing them moves indices or changes shapes without any error, so the plan leaves them alone and the linter
+says so when somebody asks for them anyway. Torch-free.
+"""
+
+from __future__ import annotations
+
+from bitwright.quant.graph import Graph, Node, TensorRef
+
+# Operand positions that hold places: (operator, positions); None stands for "all but the first".
+_PLACES: dict[str, tuple[int, ...] | None] = {
+    "index": None,
+    "index_put": None,
+    "gather": (1,),
+    "scatter": (1,),
+    "scatter_add": (1,),
+    "scatter_reduce": (1,),
+    "index_select": (1,),
+    "index_add": (1,),
+    "embedding": (1,),
+    "grid_sampler": (1,),
+    "grid_sampler_2d": (1,),
+    "grid_sampler_3d": (1,),
+    "searchsorted": (0, 1),
+    "bucketize": (0, 1),
+}
+
+
+def geometry_tensors(graph: Graph) -> frozenset[TensorRef]:
+    """Tensors that only ever serve to compute places.
+
+    Walks backwards from indices, coordinates and casts to integers; stops at layers with weights, since a learned
+    offset is a feature until it is used as a place. Their result itself belongs to the set.
+    """
+    places: set[TensorRef] = set()
+    for node in reversed(graph.nodes):
+        places.update(_place_operands(graph, node))
+        made_for_places = bool(node.outputs) and all(
+            ref in places or not (graph.consumers[ref] or ref in graph.outputs) for ref in node.outputs
+        )
+        if made_for_places and not graph.macs(node):
+            places.update(ref for ref in node.tensors if _only_read_for(graph, ref, places))
+    return frozenset(places)
+
+
+def geometry_nodes(graph: Graph) -> frozenset[str]:
+    """Names of the nodes without weights that compute such tensors."""
+    places = geometry_tensors(graph)
+    return frozenset(
+        node.name
+        for node in graph.nodes
+        if node.outputs and all(ref in places for ref in node.outputs) and not graph.macs(node)
+    )
+
+
+def _place_operands(graph: Graph, node: Node) -> list[TensorRef]:
+    if node.op in _PLACES:
+        positions = _PLACES[node.op]
+        chosen = node.inputs[1:] if positions is None else [node.inputs[i] for i in positions if i < len(node.inputs)]
+        if node.op == "index_put":
+            chosen = [ref for ref in chosen if ref and not graph.tensors[ref].is_floating]
+        return [ref for ref in chosen if ref]
+    integer_result = node.outputs and not any(graph.tensors[ref].is_floating for ref in node.outputs)
+    return [ref for ref in node.tensors if graph.tensors[ref].is_floating] if integer_result else []
+
+
+def _only_read_for(graph: Graph, ref: TensorRef, places: set[TensorRef]) -> bool:
+    if ref in graph.outputs or graph.is_constant(ref):
+        return False
+    return all(
+        all(out in places for out in reader.outputs) or ref in _place_operands(graph, reader)
+        for reader in graph.consumers[ref]
+    )

@@ -1,0 +1,64 @@
+"""A histogram of a stream whose range is not known in advance, in bounded memory.
+
+The bins span `[-2^k, 2^k]`; when a value falls outside, k grows and pairs of bins merge, which is exact. The
+extremes are exact over all values; the counts come from at most `SAMPLE` evenly spaced values of each update, so
+that a histogram costs little beside the layer that makes the values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+BINS = 4096
+SAMPLE = 1 << 15
+
+
+class Histogram:
+    """Counts, exact extremes, and the edges of the bins.
+
+    Attributes:
+        counts: float64 `[BINS]`.
+        limit: the bins span `[-limit, limit]`; a power of two, 0.0 before any non-zero value.
+    """
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+        self.limit = 0.0
+        self.low = math.inf
+        self.high = -math.inf
+
+    def update(self, values: torch.Tensor) -> None:
+        """Adds values of any shape; they must be finite."""
+        flat = values.detach().flatten()
+        low, high = (float(v) for v in torch.aminmax(flat))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._reach(max(-low, high))
+        step = max(1, flat.numel() // SAMPLE)
+        sample = flat[::step].to(torch.float32)
+        if self.limit == 0.0:
+            self.counts[BINS // 2] += sample.numel()
+        else:
+            self.counts += torch.histc(sample, BINS, -self.limit, self.limit)
+
+    def _reach(self, magnitude: float) -> None:
+        if magnitude <= self.limit:
+            return
+        wanted = 2.0 ** math.ceil(math.log2(magnitude))
+        if self.limit == 0.0:
+            zeros = float(self.counts.sum())
+            self.counts.zero_()
+            self.counts[BINS // 2] = zeros
+            self.limit = wanted
+        while self.limit < wanted:
+            inner = self.counts.reshape(-1, 2).sum(1)
+            self.counts.zero_()
+            self.counts[BINS // 4 : BINS // 4 + BINS // 2] = inner
+            self.limit *= 2
+
+    @property
+    def centers(self) -> torch.Tensor:
+        """float64 `[BINS]`, the middle of each bin."""
+        width = 2 * self.limit / BINS
+        return (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self.limit

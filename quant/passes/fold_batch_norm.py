@@ -1,0 +1,91 @@
+"""Folds batch norms into the layers before them.
+
+With `k = gamma / sqrt(var + eps)`: `w' = w * k`, `b' = beta + (b - mean) * k` (Jacob et al. 2018, eq. 14).
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+
+import torch
+import torch.fx
+
+from bitwright.quant.captured_model import KIND, REF, CapturedModel, operator_type
+from bitwright.quant.graph import TensorKind, TensorRef
+
+# Where each layer's weight has its output channels.
+_CHANNEL_AXIS = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0}
+
+
+def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
+    """Returns the network with every batch norm folded that directly follows a layer read by it alone.
+
+    A weight that two layers share is left alone, and so is a batch norm whose layer has other readers.
+    """
+    graph = torch.fx.Graph()
+    copied: dict[torch.fx.Node, torch.fx.Node] = {}
+    result = graph.graph_copy(captured.fx_graph, copied)
+    graph.output(result)
+    graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
+    values = dict(captured.values)
+    replaced = dict(captured.replaced)
+    for norm in [node for node in graph.nodes if operator_type(node) == "batch_norm"]:
+        layer = norm.args[0]
+        if _can_fold(layer, norm, values):
+            _fold(graph, layer, norm, values)
+            replaced[norm.meta[REF][0]] = layer.meta[REF][0]
+    for node in reversed(list(graph.nodes)):
+        if node.op == "placeholder" and node.name in values and not node.users and node.meta[KIND] != TensorKind.STATE:
+            graph.erase_node(node)
+            del values[node.name]
+    return replace(captured, fx_graph=graph, values=values, replaced=replaced)
+
+
+def _can_fold(layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> bool:
+    if operator_type(layer) not in _CHANNEL_AXIS or len(layer.users) != 1:
+        return False
+    constants = [*layer.args[1:3], *norm.args[1:5]]
+    if any(isinstance(node, torch.fx.Node) and node.name not in values for node in constants):
+        return False
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in norm.users):
+        return False
+    return all(len(node.users) == 1 for node in layer.args[1:3] if isinstance(node, torch.fx.Node))
+
+
+def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> None:
+    weight_node = layer.args[1]
+    bias_node = layer.args[2] if len(layer.args) > 2 else None
+    gamma, beta, mean, var = (values[n.name].double() if n is not None else None for n in norm.args[1:5])  # type: ignore[union-attr]
+    assert mean is not None and var is not None  # an eval-mode batch norm has running statistics
+    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + norm.args[6])
+    weight = values[weight_node.name]
+    bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
+    shape = [-1] + [1] * (weight.dim() - 1)
+    values[weight_node.name] = (weight.double() * factor.reshape(shape)).to(weight.dtype)
+    folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
+    if bias_node is None:
+        bias_node = _new_bias(graph, layer, weight_node, folded)
+        layer.args = (*layer.args[:2], bias_node, *layer.args[3:])
+    values[bias_node.name] = folded
+    for user in list(norm.users):
+        user.replace_all_uses_with(layer)
+        graph.erase_node(user)
+    graph.erase_node(norm)
+
+
+def _new_bias(
+    graph: torch.fx.Graph, layer: torch.fx.Node, weight_node: torch.fx.Node, bias: torch.Tensor
+) -> torch.fx.Node:
+    with graph.inserting_before(weight_node):
+        node = graph.placeholder(f"{weight_node.name}_folded_bias")
+    weight_ref = weight_node.meta[REF][0]
+    path = weight_ref.module_path.rpartition(".")[0]
+    node.meta.update(
+        {
+            REF: (TensorRef(weight_ref.region, f"{path}.bias" if path else "bias"),),
+            KIND: TensorKind.PARAMETER,
+            "val": bias,
+        }
+    )
+    return node
