@@ -1,0 +1,1 @@
+"""Exporters write the artefact that a target's own toolchain reads, one a file."""

@@ -1,0 +1,169 @@
+"""ONNX with QuantizeLinear/DequantizeLinear: what ONNX Runtime, OpenVINO and TensorRT read.
+
+Every quantized activation is followed by one Q and one DQ, and all its readers take the DQ's result; weights are
+stored as codes behind a DQ, biases as int32 codes with scale = scale(input) * scale(weight). Beside the file,
+`NAME.provenance.json` tells for every value the tensor that it stands for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+
+from bitwright.quant.errors import InputError
+from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
+from bitwright.quant.export.onnx_operators import TRANSLATORS
+from bitwright.quant.fake_quantize import quantize
+from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat
+from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.quant.qparams import QParams
+from bitwright.quant.quantized_model import QuantizedModel
+
+_DTYPES: dict[str, Any] = {
+    "int4": ml_dtypes.int4,
+    "uint4": ml_dtypes.uint4,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "int32": np.int32,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+}
+# The first opset whose QuantizeLinear takes each format and that ONNX Runtime loads with it.
+_FIRST_OPSET = {"float8_e4m3fn": 21, "float8_e5m2": 21, "int16": 21, "uint16": 21, "int4": 21, "uint4": 21}
+DEFAULT_OPSET = 20
+
+
+def export_float(graph: Graph, path: str | Path, *, opset: int = DEFAULT_OPSET) -> Path:
+    """Writes a network in float, with the same value names as its quantized file."""
+    return _save(OnnxBuilder(graph, opset=opset), graph, Path(path))
+
+
+def export_onnx_qdq(quantized: QuantizedModel, path: str | Path, *, opset: int | None = None) -> Path:
+    """Writes a quantized network and its provenance.
+
+    Args:
+        quantized: the network with its plan and qparams.
+        path: the `.onnx` file.
+        opset: at least what the formats need; None takes the smallest that does, 20 or above.
+
+    Raises:
+        InputError: a format that ONNX cannot say, an opset too small for it, or an operator without translation.
+    """
+    graph = quantized.captured.graph
+    needed = max([DEFAULT_OPSET, *(_first_opset(q.spec.format) for q in quantized.qparams.values())])
+    if opset is not None and opset < needed:
+        raise InputError(f"opset = {opset}; the formats of this model need at least {needed}")
+    return _save(_QdqBuilder(quantized, opset=opset or needed), graph, Path(path))
+
+
+def _first_opset(fmt: NumberFormat) -> int:
+    container = storage_format(fmt)
+    if container not in _DTYPES:
+        raise InputError(f"format {fmt.name!r} cannot be written as ONNX; there are: {', '.join(_DTYPES)}")
+    return _FIRST_OPSET.get(container, DEFAULT_OPSET)
+
+
+def storage_format(fmt: NumberFormat) -> str:
+    """The ONNX type that holds a format's codes: integers of 5 to 7 bits live in 8, of 2 and 3 in 4."""
+    if isinstance(fmt, FloatFormat):
+        return fmt.name
+    bits = next(width for width in (4, 8, 16, 32) if fmt.bits <= width)
+    return f"{'' if fmt.signed else 'u'}int{bits}"
+
+
+class _QdqBuilder(OnnxBuilder):
+    def __init__(self, quantized: QuantizedModel, *, opset: int) -> None:
+        super().__init__(quantized.captured.graph, opset=opset)
+        self.quantized = quantized
+        self.captured = quantized.captured
+
+    def read(self, ref: TensorRef, reader: Node) -> str:
+        bias = self.quantized.plan.biases.get(reader.name)
+        if bias is not None and bias.bias == ref:
+            return self._constant(f"{value_name(ref)}/{reader.name}", ref, self.quantized.bias_qparams(bias))
+        qparams = self.quantized.qparams.get(ref)
+        if qparams is None:
+            return super().read(ref, reader)
+        if self.graph.is_constant(ref):
+            return self._constant(value_name(ref), ref, qparams)
+        return f"{value_name(ref)}/dq"
+
+    def finish_input(self, ref: TensorRef) -> None:
+        self._quantize(ref)
+
+    def finish_node(self, node: Node) -> None:
+        for ref in node.outputs:
+            self._quantize(ref)
+
+    def output_name(self, ref: TensorRef) -> str:
+        return f"{value_name(ref)}/dq" if ref in self.quantized.qparams else value_name(ref)
+
+    def _quantize(self, ref: TensorRef) -> None:
+        qparams = self.quantized.qparams.get(ref)
+        if qparams is None or (not self.graph.consumers[ref] and ref not in self.graph.outputs):
+            return
+        name = value_name(ref)
+        scale, zero_point = self._qparams(name, qparams)
+        self.emit("QuantizeLinear", [self._saturated(name, qparams), scale, zero_point], f"{name}/q")
+        self.emit("DequantizeLinear", [f"{name}/q", scale, zero_point], f"{name}/dq")
+
+    def _saturated(self, name: str, qparams: QParams) -> str:
+        """Formats narrower than their container are clipped before they are quantized; ONNX has no such Q."""
+        fmt = qparams.spec.format
+        container = storage_format(fmt)
+        if not isinstance(fmt, IntFormat) or (container == fmt.name and not qparams.spec.narrow_range):
+            return name
+        low, high = (np.float32(v) for v in qparams.range)
+        bounds = [self.constant(name, np.asarray(low)), self.constant(name, np.asarray(high))]
+        return self.emit("Clip", [name, *bounds], f"{name}/clip")
+
+    def _constant(self, name: str, ref: TensorRef, qparams: QParams) -> str:
+        result = f"{name}/dq"
+        if f"{name}/codes" not in self.initializers:
+            codes = quantize(self.captured.values[self.captured.value_refs[ref]], qparams)
+            self._add_codes(f"{name}/codes", codes, qparams)
+            scale, zero_point = self._qparams(name, qparams)
+            self.emit("DequantizeLinear", [f"{name}/codes", scale, zero_point], result, axis=qparams.axis)
+        return result
+
+    def _qparams(self, name: str, qparams: QParams) -> tuple[str, str]:
+        self.add_initializer(f"{name}/scale", qparams.scale.numpy().astype(np.float32))
+        self._add_codes(f"{name}/zero_point", qparams.zero_point, qparams)
+        return f"{name}/scale", f"{name}/zero_point"
+
+    def _add_codes(self, name: str, codes: torch.Tensor, qparams: QParams) -> None:
+        dtype = _DTYPES[storage_format(qparams.spec.format)]
+        self.initializers[name] = numpy_helper.from_array(_as_numpy(codes).astype(dtype), name)
+
+
+def _as_numpy(codes: torch.Tensor) -> npt.NDArray[Any]:
+    # Codes of float formats are exact in float32, and so is the way back.
+    return np.asarray(codes.float().numpy() if codes.dtype.is_floating_point else codes.numpy())
+
+
+def _save(builder: OnnxBuilder, graph: Graph, path: Path) -> Path:
+    model = builder.build(TRANSLATORS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    provenance = {
+        "format": "bitwright-provenance/1",
+        "values": {value_name(ref): str(ref) for ref in graph.tensors},
+        "sources": {value_name(n.outputs[0]): str(n.source) for n in graph.nodes if n.source and n.outputs},
+        "state": [{"input": value_name(old), "output": builder.output_name(new)} for old, new in graph.state],
+        "outputs": [output.name for output in model.graph.output][len(graph.state) :],
+    }
+    path.with_suffix(".provenance.json").write_text(json.dumps(provenance, indent=1))
+    return path
+
+
+__all__ = ["DEFAULT_OPSET", "ELEMENT_TYPES", "export_float", "export_onnx_qdq", "storage_format"]
