@@ -1,0 +1,1 @@
+"""The other toolkits: their pinned environments, and the workers that drive them."""

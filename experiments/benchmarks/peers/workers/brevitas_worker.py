@@ -1,0 +1,68 @@
+"""Brevitas' post-training route: cross-layer equalization, calibration, bias correction, Q/DQ export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from brevitas.export import export_onnx_qcdq
+from brevitas.graph.quantize import preprocess_for_quantize
+from brevitas_examples.imagenet_classification.ptq.ptq_common import apply_bias_correction, calibrate, quantize_model
+from exchange import Images, Quantized, Request, serve
+from networks import load_network
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "int8": {"quant_format": "int", "bias_bit_width": 32},
+    # Its own default of 8 bits is 4 of mantissa: E3M4. These are E4M3.
+    "fp8": {
+        "quant_format": "float_ocp",
+        "bias_bit_width": None,
+        "weight_mantissa_bit_width": 3,
+        "weight_exponent_bit_width": 4,
+        "act_mantissa_bit_width": 3,
+        "act_exponent_bit_width": 4,
+    },
+}
+BATCH = 20
+
+
+def load(request: Request) -> torch.nn.Module:
+    """The float module; ReLU6 stays what it is only in networks that Brevitas' tracer keeps whole."""
+    torch.set_num_threads(1)
+    return load_network(request.network, request.library)
+
+
+def quantize(network: torch.nn.Module, request: Request) -> Quantized:
+    """The steps of its `ptq_evaluate.py`, with 8-bit weights per channel and asymmetric activations."""
+    batches = [(torch.from_numpy(batch), torch.zeros(len(batch))) for batch in request.batches(BATCH)]
+    prepared = preprocess_for_quantize(network, equalize_iters=20, equalize_merge_bias=True)
+    quantized: Any = quantize_model(
+        prepared,
+        backend="fx",
+        weight_bit_width=8,
+        act_bit_width=8,
+        weight_quant_granularity="per_channel",
+        act_quant_percentile=99.999,
+        act_quant_type="asym" if request.method == "int8" else "sym",
+        scale_factor_type="float_scale",
+        **SETTINGS[request.method],
+    ).eval()
+    with torch.no_grad():
+        quantized(batches[0][0])
+        calibrate(batches, quantized)
+        apply_bias_correction(batches, quantized)
+    file = ""
+    if request.method == "int8":  # its Q/DQ exporter has no fp8
+        file = str(Path(request.folder) / "quantized.onnx")
+        export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20)
+
+    def forward(images: Images) -> Any:
+        with torch.no_grad():
+            return torch.as_tensor(quantized(torch.from_numpy(images))).numpy()
+
+    return Quantized(file=file, forward=forward, note="scored in torch")
+
+
+if __name__ == "__main__":
+    serve(("brevitas", "torch"), load, quantize)

