@@ -75,7 +75,8 @@ _PLACES = frozenset(
 )
 _OTHERS = frozenset(
     {
-        *("lstm", "gru", "rnn_tanh", "rnn_relu", "einsum", "linalg_inv_ex", "linalg_solve_ex", "linalg_cross", "cross"),
+        *("lstm", "gru", "rnn_tanh", "rnn_relu", "einsum", "linalg_cross", "cross", "inverse", "linalg_inv"),
+        *("linalg_inv_ex", "linalg_solve", "linalg_solve_ex", "linalg_svd", "linalg_qr", "linalg_eigh"),
         *("fft_rfft", "fft_irfft", "tril", "triu", "eye", "arange", "zeros", "ones", "full", "zeros_like", "ones_like"),
         *("full_like", "new_zeros", "new_ones", "new_full", "empty", "scalar_tensor", "linspace", "meshgrid"),
         *("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),

@@ -11,6 +11,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Value = bool | int | float | str | None
@@ -63,7 +64,7 @@ class Predicate:
         if len(text) > _LONGEST:
             raise ValueError(f"a predicate has at most {_LONGEST} characters")
         try:
-            tree = ast.parse(text.strip(), mode="eval").body
+            tree = _tree(text.strip())
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"not an expression: {getattr(error, 'msg', None) or error}") from None
         _check(tree)
@@ -79,7 +80,7 @@ class Predicate:
             ValueError: the properties have other types than the predicate compares.
         """
         try:
-            return bool(_evaluate(ast.parse(self.text, mode="eval").body, properties))
+            return bool(_evaluate(_tree(self.text), properties))
         except _Unknown:
             return None
         except (TypeError, ZeroDivisionError) as error:
@@ -91,6 +92,11 @@ class Predicate:
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(maxsize=1024)
+def _tree(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
 
 
 def _check(node: ast.expr) -> None:

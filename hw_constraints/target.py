@@ -18,12 +18,14 @@ from bitwright.hw_constraints.target_types import (
     Artifact,
     Capability,
     Constraint,
+    DynamicShapes,
     Engine,
     Figure,
     Memory,
     Numerics,
     OperatorSupport,
     Otherwise,
+    Shapes,
     Source,
     Target,
 )
@@ -99,6 +101,11 @@ class _Builder:
             memories=MappingProxyType(memories),
             numerics=self._numerics(),
             operators=self._operators(),
+            shapes=Shapes(
+                dynamic=DynamicShapes(checked.shapes.dynamic),
+                source=self.sources[checked.shapes.source],
+                verified=checked.shapes.verified,
+            ),
             constraints=tuple(self._constraint(name, each) for name, each in checked.constraints.items()),
         )
 

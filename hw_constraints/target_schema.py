@@ -224,6 +224,12 @@ class ConstraintFile(_Sourced):
         return self
 
 
+class ShapesFile(_Sourced):
+    """Which dimensions of the network's inputs may be left open."""
+
+    dynamic: Literal["none", "batch", "all"]
+
+
 class ArtifactFile(_Strict):
     """What the target's own toolchain reads."""
 
@@ -246,4 +252,5 @@ class TargetFile(_Strict):
     memories: dict[str, MemoryFile] = Field(default_factory=dict)
     numerics: NumericsFile
     operators: OperatorsFile
+    shapes: ShapesFile
     constraints: dict[str, ConstraintFile] = Field(default_factory=dict)

@@ -32,6 +32,14 @@ class Otherwise(StrEnum):
     REFUSED = "refused"  # the toolchain stops
 
 
+class DynamicShapes(StrEnum):
+    """Which dimensions may be left open until the network runs."""
+
+    NONE = "none"
+    BATCH = "batch"  # the first one of each input
+    ALL = "all"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Where statements were read."""
@@ -126,6 +134,15 @@ class OperatorSupport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Whether the toolchain takes open dimensions."""
+
+    dynamic: DynamicShapes
+    source: Source
+    verified: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """What the target's own toolchain reads: the exporter's name, its ONNX opset, and the runtimes that load it."""
 
@@ -161,6 +178,7 @@ class Target:
     memories: Mapping[str, Memory]
     numerics: Numerics
     operators: OperatorSupport
+    shapes: Shapes
     constraints: tuple[Constraint, ...]
 
     def require(self, capability: Capability) -> None:
@@ -225,6 +243,8 @@ class Target:
         if not self.operators.verified:
             count = f"{len(self.operators.quantized)} operators in low precision"
             yield UnverifiedField(path="operators", value=count, source=self.operators.source)
+        if not self.shapes.verified:
+            yield UnverifiedField(path="shapes.dynamic", value=self.shapes.dynamic, source=self.shapes.source)
         for constraint in self.constraints:
             if not constraint.verified:
                 path = f"constraints.{constraint.name}"

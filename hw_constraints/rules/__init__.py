@@ -1,0 +1,1 @@
+"""Lint rules: one file is one rule, with its class under the name `RULE`."""

@@ -1,0 +1,1 @@
+"""Target files: one YAML file is one accelerator."""

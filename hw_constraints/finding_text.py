@@ -1,0 +1,54 @@
+"""Findings for a terminal: the user's line with the offending part underlined, and what to write instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bitwright.hw_constraints.finding import Finding, Severity
+
+
+def format_findings(findings: Sequence[Finding]) -> str:
+    """All findings as plain text, one block each, and a last line that counts them."""
+    if not findings:
+        return "no findings"
+    return "\n\n".join([*(format_finding(each) for each in findings), summary(findings)])
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """`2 errors, 1 warning`."""
+    counts = Counter(each.severity for each in findings)
+    parts = [f"{counts[each]} {each}{'s' if counts[each] != 1 else ''}" for each in Severity if counts[each]]
+    return ", ".join(parts) or "no findings"
+
+
+def format_finding(finding: Finding) -> str:
+    """One finding.
+
+    For example::
+
+        error[operator_support] net.py:12 (neck.up)
+           12 | y = self.up(x)
+              |     ^^^^^^^
+        found:   conv_transpose3d
+        allowed: …
+        instead: …
+    """
+    place = str(finding.source) if finding.source else finding.node
+    module = f" ({finding.module_path})" if finding.module_path else ""
+    lines = [f"{finding.severity}[{finding.rule}]{f' {place}' if place else ''}{module}"]
+    if finding.source and finding.source.text:
+        gutter = f"{finding.source.line:>5} | "
+        start, length = _span(finding.source.text, finding.focus)
+        lines.append(f"{gutter}{finding.source.text}")
+        lines.append(f"{' ' * (len(gutter) - 2)}| {' ' * start}{'^' * length}")
+    lines.append(f"found:   {finding.found}")
+    lines.append(f"allowed: {finding.allowed}")
+    lines.append(f"instead: {finding.suggestion}")
+    return "\n".join(lines)
+
+
+def _span(text: str, focus: str) -> tuple[int, int]:
+    """Start and length of the part to underline; the whole line when the focus is not in it."""
+    start = text.find(focus) if focus else -1
+    return (start, len(focus)) if start >= 0 else (0, len(text))

@@ -1,0 +1,46 @@
+"""Python control flow that the value of a tensor decides: no graph can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.lint import LintContext, finding_at
+
+# Operators that hand a tensor's value back to Python.
+_READS_A_VALUE = frozenset({"item", "_local_scalar_dense"})
+
+
+class DataDependentControlFlow:
+    """Passes on what capture found, and speaks about values that leave the graph."""
+
+    name: ClassVar[str] = "data_dependent_control_flow"
+    summary: ClassVar[str] = "a branch, a loop or a scalar that depends on the value of a tensor"
+
+    def check(self, context: LintContext) -> Iterator[Finding]:
+        """Yields one finding for each such place."""
+        for failure in context.capture_failures:
+            if failure.data_dependent:
+                yield Finding(
+                    rule=self.name,
+                    severity=Severity.ERROR,
+                    node="",
+                    found=failure.reason,
+                    allowed="the same operators for every input",
+                    suggestion=failure.suggestion,
+                    source=failure.source,
+                )
+        for _, node in context.computed_nodes():
+            if node.op in _READS_A_VALUE:
+                yield finding_at(
+                    self.name,
+                    node,
+                    severity=Severity.ERROR,
+                    found="the value of a tensor is read into Python",
+                    allowed="values that stay in tensors",
+                    suggestion="compute with the tensor itself, or keep the number as a Python attribute",
+                )
+
+
+RULE = DataDependentControlFlow

@@ -1,0 +1,112 @@
+"""A number format that the accelerator does not compute in: of the network itself, or asked for by the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.quant.graph import Graph, Node, TensorInfo
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
+
+# What networks are trained in and quantizers start from, whatever the accelerator then computes in.
+_STARTING_POINT = "float32"
+
+
+class Dtype:
+    """Speaks where a foreign type first appears, and about each planned format that is not permitted."""
+
+    name: ClassVar[str] = "dtype"
+    summary: ClassVar[str] = "a number format that the accelerator does not compute in"
+
+    def check(self, context: LintContext) -> Iterator[Finding]:
+        """Yields one finding for each origin of a foreign type and each foreign planned format."""
+        yield from self._inputs(context)
+        for graph, node in context.computed_nodes():
+            yield from self._arising(context, graph, node)
+            if context.plan is not None:
+                yield from self._planned(context, context.plan, graph, node)
+
+    def _inputs(self, context: LintContext) -> Iterator[Finding]:
+        accepted = _accepted(context)
+        for graph, ref in context.input_tensors():
+            info = graph.tensors[ref]
+            if _is_foreign(info, accepted):
+                yield Finding(
+                    rule=self.name,
+                    severity=Severity.ERROR,
+                    node=str(ref),
+                    found=f"input {ref} is {info.dtype}",
+                    allowed=", ".join(accepted),
+                    suggestion=f"pass {ref} as {_STARTING_POINT}",
+                )
+
+    def _arising(self, context: LintContext, graph: Graph, node: Node) -> Iterator[Finding]:
+        accepted = _accepted(context)
+        foreign = [info for ref in node.outputs if _is_foreign(info := graph.tensors[ref], accepted)]
+        flows_in = any(_is_foreign(graph.tensors[ref], accepted) for ref in node.tensors if not graph.is_constant(ref))
+        if foreign and not flows_in:
+            yield finding_at(
+                self.name,
+                node,
+                severity=Severity.ERROR,
+                found=f"{node.op} makes {foreign[0].dtype}",
+                allowed=", ".join(accepted),
+                suggestion=f"keep it in {_STARTING_POINT}: register constants as {_STARTING_POINT}, drop .double()",
+            )
+
+    def _planned(self, context: LintContext, plan: QuantPlan, graph: Graph, node: Node) -> Iterator[Finding]:
+        numerics = context.target.numerics
+        cases = [
+            ("weights", plan.weights[ref], numerics.weights_of(node.op)) for ref in node.tensors if ref in plan.weights
+        ]
+        first_read = [ref for ref in node.tensors if ref in graph.inputs and graph.consumers[ref][0] is node]
+        cases += [
+            ("activations", plan.activations[ref], numerics.activations)
+            for ref in (*first_read, *node.outputs)
+            if ref in plan.activations
+        ]
+        for what, asked, permitted in cases:
+            if not any(_covers(each, asked) for each in permitted):
+                yield finding_at(
+                    self.name,
+                    node,
+                    severity=Severity.ERROR,
+                    found=f"{what} of {node.op} planned as {describe_spec(asked)}",
+                    allowed=" or ".join(describe_spec(each) for each in permitted),
+                    suggestion=f"plan its {what} as {permitted[0].format.name}, or keep the layer in float",
+                )
+
+
+def describe_spec(spec: QParamsSpec) -> str:
+    """`int8 symmetric per_channel`, with what differs from the usual."""
+    words = [spec.format.name, "symmetric" if spec.symmetric else "asymmetric", spec.granularity.value]
+    if spec.narrow_range:
+        words.append("narrow range")
+    if spec.scale_kind is not ScaleKind.FLOAT32:
+        words.append(f"{spec.scale_kind} scales")
+    return " ".join(words)
+
+
+def _covers(permitted: QParamsSpec, asked: QParamsSpec) -> bool:
+    """Whether hardware made for `permitted` also takes `asked`, which may use less of its freedom."""
+    return (
+        permitted.format == asked.format
+        and (asked.symmetric or not permitted.symmetric)
+        and (asked.granularity is Granularity.PER_TENSOR or permitted.granularity is Granularity.PER_CHANNEL)
+        and (asked.scale_kind is ScaleKind.POWER_OF_TWO or permitted.scale_kind is ScaleKind.FLOAT32)
+        and (asked.narrow_range or not permitted.narrow_range)
+    )
+
+
+def _accepted(context: LintContext) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([_STARTING_POINT, *(fmt.name for fmt in context.target.numerics.float_formats)]))
+
+
+def _is_foreign(info: TensorInfo, accepted: tuple[str, ...]) -> bool:
+    return (info.is_floating or info.dtype.startswith("complex")) and info.dtype not in accepted
+
+
+RULE = Dtype
