@@ -39,7 +39,7 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> Q
         weight, bias = captured.value_refs[weight_ref], captured.value_refs[bias_ref]
         error = captured.values[weight] - quantized.simulated_values[weight]
         fx_node = fx_nodes[node.name]
-        result = fx_node.target(means[node.tensors[0]], error, None, *fx_node.args[3:])  # type: ignore[operator]
+        result = fx_node.target(means[node.tensors[0]], error, None, *fx_node.args[3:])
         delta = result.movedim(_CHANNEL_AXIS.get(node.op, 1), 0).flatten(1).mean(1)
         corrected[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
     return replace(quantized, captured=replace(captured, values=corrected))

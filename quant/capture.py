@@ -118,7 +118,8 @@ _KINDS = {
 def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
     signature = program.graph_signature
     graph = torch.fx.Graph()
-    graph.graph_copy(program.graph, copied := {})
+    copied: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.graph_copy(program.graph, copied)
     graph.output(torch.fx.node.map_arg(program.graph.output_node().args[0], copied.__getitem__))
     for old, new in copied.items():
         new.meta = dict(old.meta)
@@ -132,7 +133,7 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
         node.meta[REF] = (TensorRef(region, path),)
         if spec.kind is not InputKind.USER_INPUT:
             source = program.state_dict if path in program.state_dict else program.constants
-            values[node.name] = source[path].detach()  # type: ignore[union-attr]
+            values[node.name] = source[path].detach()
     states = _state_names(signature, by_name)
     graph.output_node().meta["bitwright_state"] = states
     _identify(graph, region)

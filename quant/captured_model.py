@@ -109,7 +109,7 @@ class CapturedModel:
                 environment[node] = result
             for spent in dead:
                 del environment[spent]
-        results = torch.fx.node.map_arg(self._output.args[0], environment.__getitem__)
+        results: Any = torch.fx.node.map_arg(self._output.args[0], environment.__getitem__)
         count = len(self.state_names)
         if state is not None:
             state.update(zip(self.state_names, results[:count], strict=True))
@@ -168,7 +168,7 @@ def operator_type(node: torch.fx.Node) -> str:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return ""
-    name = schema.name.split("::")[1]
+    name: str = schema.name.split("::")[1]
     return _CANONICAL.get(name, name.rstrip("_") if not name.startswith("__") else name)
 
 
@@ -185,7 +185,8 @@ def _describe(captured: CapturedModel) -> Graph:
                 if ref is not None:
                     tensors[ref] = _info(ref, part, TensorKind.ACTIVATION)
             nodes.append(_node(fx_node))
-    results = [ref_of(node) for node in captured.fx_graph.output_node().args[0]]  # type: ignore[union-attr]
+    outgoing: Any = captured._output.args[0]
+    results = [ref_of(node) for node in outgoing]
     count = len(captured.state_names)
     by_name = {n.name: n.meta[REF][0] for n in captured.fx_graph.nodes if n.op == "placeholder"}
 
@@ -210,8 +211,8 @@ def ref_of(value: Any) -> TensorRef | None:
     if not isinstance(value, torch.fx.Node):
         return None
     if value.target is operator.getitem:
-        source, index = value.args
-        return source.meta[REF][index]  # type: ignore[union-attr,index,no-any-return]
+        arguments: Any = value.args
+        return arguments[0].meta[REF][arguments[1]]  # type: ignore[no-any-return]
     return value.meta[REF][0]  # type: ignore[no-any-return]
 
 
@@ -228,7 +229,7 @@ def _node(fx_node: torch.fx.Node) -> Node:
     schema = getattr(fx_node.target, "_schema", None)
     arguments = schema.arguments if schema else []
     for position, argument in enumerate(arguments):
-        given = (
+        given: Any = (
             fx_node.args[position]
             if position < len(fx_node.args)
             else fx_node.kwargs.get(argument.name, argument.default_value)

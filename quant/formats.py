@@ -69,7 +69,8 @@ _FLOATS = [
     ),
 ]
 
-FORMATS: dict[str, NumberFormat] = {fmt.name: fmt for fmt in [*_INTEGERS, *_FLOATS]}
+_ALL: tuple[NumberFormat, ...] = (*_INTEGERS, *_FLOATS)
+FORMATS: dict[str, NumberFormat] = {fmt.name: fmt for fmt in _ALL}
 
 
 def get_format(name: str) -> NumberFormat:

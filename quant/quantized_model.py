@@ -11,10 +11,11 @@ import torch
 
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fake_quantize import fake_quantize
+from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.plan import BiasPlan, QuantPlan
 from bitwright.quant.qparams import QParams
-from bitwright.quant.scheme import FORMATS, QParamsSpec
+from bitwright.quant.scheme import QParamsSpec
 
 BIAS_SPEC = QParamsSpec(format=FORMATS["int32"], symmetric=True)
 

@@ -78,7 +78,7 @@ class OnnxBuilder:
         self.nodes.append(helper.make_node(op_type, list(inputs), outputs, name=f"{outputs[0]}/{op_type}", **given))
         return outputs[0]
 
-    def constant(self, owner: str, array: Array | Sequence[int] | float, dtype: str | None = None) -> str:
+    def constant(self, owner: str, array: Array | np.generic | Sequence[int] | float, dtype: str | None = None) -> str:
         """An initializer that belongs to the value `owner`."""
         values = np.asarray(array, dtype=dtype or (np.int64 if isinstance(array, list | tuple) else None))
         return self.add_initializer(self.spare(owner), values)

@@ -46,10 +46,14 @@ def create_observer(spec: QParamsSpec) -> Observer:
     """
     if spec.observer not in observer_names():
         raise InputError(f"unknown observer {spec.observer!r}; there are: {', '.join(observer_names())}")
-    for point in importlib.metadata.entry_points(group="bitwright.observers", name=spec.observer):
-        return point.load()(spec, **spec.observer_arguments)  # type: ignore[no-any-return]
-    module = importlib.import_module(f"bitwright.quant.observers.{spec.observer}")
     try:
-        return module.OBSERVER(spec, **spec.observer_arguments)  # type: ignore[no-any-return]
-    except TypeError as error:
+        return _observer_class(spec.observer)(spec, **spec.observer_arguments)
+    except (TypeError, ValueError) as error:
         raise InputError(f"observer {spec.observer!r}: {error}") from error
+
+
+@cache
+def _observer_class(name: str) -> type[Observer]:
+    for point in importlib.metadata.entry_points(group="bitwright.observers", name=name):
+        return point.load()  # type: ignore[no-any-return]
+    return importlib.import_module(f"bitwright.quant.observers.{name}").OBSERVER  # type: ignore[no-any-return]

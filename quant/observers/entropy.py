@@ -37,9 +37,9 @@ class EntropyObserver:
         one_sided = seen.low >= 0
         counts = seen.counts[half:] if one_sided else seen.counts[half:] + seen.counts[:half].flip(0)
         levels = self.levels if one_sided else self.levels // 2
-        stops = torch.linspace(min(levels, half), half, self.candidates).round().int().unique()
-        losses = torch.stack([_divergence(counts, int(stop), levels) for stop in stops])
-        threshold = float(stops[int(torch.argmin(losses))]) * seen.limit / half
+        stops = sorted({int(stop) for stop in torch.linspace(min(levels, half), half, self.candidates)})
+        losses = torch.stack([_divergence(counts, stop, levels) for stop in stops])
+        threshold = stops[int(torch.argmin(losses))] * seen.limit / half
         return torch.tensor(max(seen.low, -threshold)), torch.tensor(min(seen.high, threshold))
 
 

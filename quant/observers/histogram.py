@@ -12,7 +12,7 @@ import math
 import torch
 
 BINS = 4096
-SAMPLE = 1 << 15
+SAMPLE = 1 << 13
 
 
 class Histogram:
@@ -31,7 +31,7 @@ class Histogram:
 
     def update(self, values: torch.Tensor) -> None:
         """Adds values of any shape; they must be finite."""
-        flat = values.detach().flatten()
+        flat = _in_memory_order(values.detach())
         low, high = (float(v) for v in torch.aminmax(flat))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._reach(max(-low, high))
@@ -40,7 +40,8 @@ class Histogram:
         if self.limit == 0.0:
             self.counts[BINS // 2] += sample.numel()
         else:
-            self.counts += torch.histc(sample, BINS, -self.limit, self.limit)
+            bins = ((sample + self.limit) * (BINS / (2 * self.limit))).to(torch.int64).clamp_(0, BINS - 1)
+            self.counts += torch.bincount(bins, minlength=BINS)
 
     def _reach(self, magnitude: float) -> None:
         if magnitude <= self.limit:
@@ -62,3 +63,9 @@ class Histogram:
         """float64 `[BINS]`, the middle of each bin."""
         width = 2 * self.limit / BINS
         return (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self.limit
+
+
+def _in_memory_order(values: torch.Tensor) -> torch.Tensor:
+    """The values as one row, without a copy when they lie densely in memory in whatever layout (channels last)."""
+    by_stride = sorted(range(values.dim()), key=values.stride, reverse=True)
+    return values.permute(by_stride).reshape(-1)

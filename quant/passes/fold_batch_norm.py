@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.fx
@@ -25,13 +26,13 @@ def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
     """
     graph = torch.fx.Graph()
     copied: dict[torch.fx.Node, torch.fx.Node] = {}
-    result = graph.graph_copy(captured.fx_graph, copied)
+    result: Any = graph.graph_copy(captured.fx_graph, copied)
     graph.output(result)
     graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
     values = dict(captured.values)
     replaced = dict(captured.replaced)
     for norm in [node for node in graph.nodes if operator_type(node) == "batch_norm"]:
-        layer = norm.args[0]
+        layer: Any = norm.args[0]
         if _can_fold(layer, norm, values):
             _fold(graph, layer, norm, values)
             replaced[norm.meta[REF][0]] = layer.meta[REF][0]
@@ -54,11 +55,13 @@ def _can_fold(layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch
 
 
 def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> None:
-    weight_node = layer.args[1]
-    bias_node = layer.args[2] if len(layer.args) > 2 else None
-    gamma, beta, mean, var = (values[n.name].double() if n is not None else None for n in norm.args[1:5])  # type: ignore[union-attr]
+    arguments: Any = layer.args
+    weight_node = arguments[1]
+    bias_node = arguments[2] if len(arguments) > 2 else None
+    statistics: Any = norm.args
+    gamma, beta, mean, var = (values[node.name].double() if node is not None else None for node in statistics[1:5])
     assert mean is not None and var is not None  # an eval-mode batch norm has running statistics
-    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + norm.args[6])
+    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + statistics[6])
     weight = values[weight_node.name]
     bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
     shape = [-1] + [1] * (weight.dim() - 1)
@@ -66,7 +69,7 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
     folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
     if bias_node is None:
         bias_node = _new_bias(graph, layer, weight_node, folded)
-        layer.args = (*layer.args[:2], bias_node, *layer.args[3:])
+        layer.args = (*arguments[:2], bias_node, *arguments[3:])
     values[bias_node.name] = folded
     for user in list(norm.users):
         user.replace_all_uses_with(layer)
