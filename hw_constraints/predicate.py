@@ -46,7 +46,7 @@ class Predicate:
     """A condition over named properties of one operator call.
 
     Attributes:
-        text: as it is printed.
+        text: as it was written, on one line.
         names: the properties it reads.
     """
 
@@ -61,17 +61,18 @@ class Predicate:
             ValueError: it is no expression, or uses anything beyond comparisons, `and`, `or`, `not`, `in`,
                 `a if c else b`, `+ - * // %`, numbers, strings and property names.
         """
+        text = " ".join(text.split())
         if len(text) > _LONGEST:
             raise ValueError(f"a predicate has at most {_LONGEST} characters")
         try:
-            tree = _tree(text.strip())
+            tree = _tree(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"not an expression: {getattr(error, 'msg', None) or error}") from None
         _check(tree)
         names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
         if not names:
             raise ValueError("the predicate reads no property of the operator")
-        return cls(ast.unparse(tree), names)
+        return cls(text, names)
 
     def holds(self, properties: Mapping[str, Value]) -> bool | None:
         """Whether the condition is met; None when that depends on a property that is not known.
