@@ -66,5 +66,5 @@ def test_ways_down_and_sideways_are_allowed(source: str) -> None:
 
 def test_the_twin_import_is_refused_at_run_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
-    with pytest.raises(ImportError, match="import bitwright.quant, not quant"):
+    with pytest.raises(ImportError, match=r"import bitwright\.quant, not quant"):
         importlib.import_module("quant")

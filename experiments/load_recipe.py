@@ -1,0 +1,148 @@
+"""Finds a recipe, applies `key=value` from the command line, and checks it all without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bitwright.experiments.extensions import (
+    BACKENDS,
+    DATASETS,
+    MODELS,
+    OBSERVERS,
+    RECIPES,
+    TARGETS,
+    ExtensionPoint,
+)
+from bitwright.experiments.recipe import Chosen, EntryArguments, Recipe
+from bitwright.quant import yaml_lines
+from bitwright.quant.errors import InputError, unknown
+from bitwright.quant.formats import FORMATS
+from bitwright.quant.yaml_lines import KeyPath, Locations
+
+COMMAND_LINE = "command line"
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one.
+
+    Raises:
+        InputError: there is neither.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    if name not in RECIPES.names():
+        raise unknown("recipe", name, RECIPES.names())
+    return Path(str(resources.files("bitwright.recipes") / f"{name}.yaml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads, overrides and checks a recipe.
+
+    Args:
+        name: a path, or the name of a shipped recipe.
+        overrides: `train.epochs=3`, `quantize.overrides.0.module=head`, in YAML's spelling.
+
+    Raises:
+        InputError: each problem on its own line with its place, the key, its value, and what is allowed.
+    """
+    data, locations = yaml_lines.load(find_recipe(name))
+    elsewhere: dict[KeyPath, str] = {}
+    for text in overrides:
+        elsewhere[_override(data, text)] = COMMAND_LINE
+    locations = Locations(locations.file, locations.lines, elsewhere)
+    recipe = yaml_lines.validate(Recipe, data, locations)
+    problems = [*_unknown_names(recipe, locations), *_section_problems(recipe, data, locations)]
+    if problems:
+        raise InputError("\n".join(problems))
+    return recipe
+
+
+def _override(data: dict[str, Any], text: str) -> KeyPath:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"{COMMAND_LINE}: {text!r} is no key=value (such as train.epochs=3)")
+    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    holder: Any = data
+    for depth, step in enumerate(path):
+        inside = isinstance(holder, list) and isinstance(step, int) and step < len(holder)
+        if not isinstance(holder, dict) and not inside:
+            at = yaml_lines.dotted(path[:depth])
+            raise InputError(f"{COMMAND_LINE}: {text!r}: {at} = {yaml_lines.shown(holder)} has no key {step!r}")
+        if depth == len(path) - 1:
+            holder[step] = yaml_lines.value_of(value)
+        elif isinstance(holder, dict) and holder.get(step) is None:
+            holder[step] = {}
+            holder = holder[step]
+        else:
+            holder = holder[step]
+    return path
+
+
+def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
+    """Names that no extension carries; a target may also be a file of the user's own."""
+    named: list[tuple[ExtensionPoint, str | None, KeyPath]] = [
+        (OBSERVERS, recipe.calibrate.observer, ("calibrate", "observer")),
+        (MODELS, recipe.model.kind, ("model", "kind")),
+        (DATASETS, recipe.data.kind, ("data", "kind")),
+        *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
+        *((BACKENDS, each, ("measure", "runtimes", i)) for i, each in enumerate(recipe.measure.runtimes or ())),
+    ]
+    if not recipe.target.endswith((".yaml", ".yml")):
+        named.append((TARGETS, recipe.target, ("target",)))
+    problems = [
+        _problem(point.kind, name, point.names(), path, locations)
+        for point, name, path in named
+        if name is not None and name not in point.names()
+    ]
+    for path, spec in _specs(recipe.model_dump()):
+        for key, kind, choices in (("format", "number format", tuple(FORMATS)), ("observer", "observer", None)):
+            name = spec.get(key)
+            choices = OBSERVERS.names() if choices is None else choices
+            if name is not None and name not in choices:
+                problems.append(_problem(kind, name, choices, (*path, key), locations))
+    return problems
+
+
+def _specs(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, dict[str, Any]]]:
+    """Every `weights` and `activations` setting of a recipe, with its path."""
+    if isinstance(value, dict):
+        found = [((*path, key), value[key]) for key in ("weights", "activations") if isinstance(value.get(key), dict)]
+        return found + [each for key, inner in value.items() for each in _specs(inner, (*path, key))]
+    if isinstance(value, list | tuple):
+        return [each for index, inner in enumerate(value) for each in _specs(inner, (*path, index))]
+    return []
+
+
+def _problem(kind: str, name: str, choices: Sequence[str], path: KeyPath, locations: Locations) -> str:
+    return f"{locations.where(path)}: {yaml_lines.dotted(path)} = {name!r}; {unknown(kind, name, choices)}"
+
+
+def _section_problems(recipe: Recipe, data: Mapping[str, Any], locations: Locations) -> list[str]:
+    """The keys of `model` and `data` against their kind's own settings."""
+    problems = []
+    for point, section, key in ((MODELS, recipe.model, "model"), (DATASETS, recipe.data, "data")):
+        own = set(type(section).model_fields)
+        settings = {name: value for name, value in data[key].items() if name not in own}
+        model = _settings_model(point, section)
+        if model is not None:
+            try:
+                yaml_lines.validate(model, settings, locations, at=(key,))
+            except InputError as error:
+                problems.append(str(error))
+    return problems
+
+
+def _settings_model(point: ExtensionPoint, section: Chosen) -> type[BaseModel] | None:
+    """The settings of a kind; None for a third party's, whose code is not run to check a recipe."""
+    if section.kind is None:
+        return EntryArguments
+    if section.kind not in point.names() or not point.is_ours(section.kind):
+        return None
+    model: type[BaseModel] = point.load(section.kind).settings
+    return model

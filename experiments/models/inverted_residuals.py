@@ -1,0 +1,75 @@
+"""Inverted residuals with linear bottlenecks (Sandler et al. 2018, MobileNetV2), sized for small pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# (channels, stride) of each group of blocks at width 1: three halvings behind the stem's, 64² to 4².
+GROUPS = ((16, 1), (24, 2), (40, 2), (80, 2))
+STEM_CHANNELS, HEAD_CHANNELS = 16, 160
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """`channels * width`, rounded to a multiple of 8 as kernels like it, and at least 8."""
+    return max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+class ConvBNReLU6(nn.Sequential):
+    """Convolution, batch norm, ReLU6, with the padding that keeps the size at stride 1."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU6(),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1×1, depthwise k×k, project 1×1 without activation; a skip where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, kernel: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        expand = [ConvBNReLU6(inputs, inner)] if expansion > 1 else []
+        self.layers = nn.Sequential(
+            *expand,
+            ConvBNReLU6(inner, inner, kernel=kernel, stride=stride, groups=inner),
+            nn.Conv2d(inner, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.has_skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        y: torch.Tensor = self.layers(x)
+        return x + y if self.has_skip else y
+
+
+class MobileNet(nn.Module):
+    """Stem, groups of inverted residuals, head, average pool, one linear layer."""
+
+    def __init__(
+        self, *, width: float = 1.0, depth: int = 2, kernel: int = 3, expansion: int = 4, classes: int = 10
+    ) -> None:
+        super().__init__()
+        channels = scaled_channels(STEM_CHANNELS, width)
+        self.stem = ConvBNReLU6(3, channels, kernel=3, stride=2)
+        blocks: list[nn.Module] = []
+        for outputs, stride in ((scaled_channels(c, width), s) for c, s in GROUPS):
+            for index in range(depth):
+                step = stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, outputs, stride=step, kernel=kernel, expansion=expansion))
+                channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        head = scaled_channels(HEAD_CHANNELS, max(1.0, width))
+        self.head = ConvBNReLU6(channels, head)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(head, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [N, 3, H, W] to logits [N, classes]."""
+        features = self.pool(self.head(self.blocks(self.stem(x)))).flatten(1)
+        logits: torch.Tensor = self.classifier(features)
+        return logits

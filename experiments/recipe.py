@@ -1,0 +1,245 @@
+"""The recipe: one YAML file that says what to fit to which silicon, and what must hold at the end.
+
+Frozen models, unknown keys refused; `load_recipe` turns every mistake into `file:line: key = value; what is allowed`.
+Nothing here imports torch or runs a user's code.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ENTRY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+Entry = Annotated[str, Field(pattern=ENTRY, description="package.module:function")]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Chosen(BaseModel):
+    """Something registered, by its `kind`, or the user's own, by its `entry`.
+
+    The other keys are the kind's own settings, checked against them, or `arguments` for the entry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str | None = None
+    entry: Entry | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.kind is None) == (self.entry is None):
+            raise ValueError("needs either kind (see `bitwright ls`) or entry (package.module:function)")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that belong to the kind or the entry."""
+        return dict(self.model_extra or {})
+
+
+class ModelSection(Chosen):
+    """Which network. `weights`: a .safetensors or .pt file (loaded without running code from it)."""
+
+    weights: str | None = None
+
+
+class EntryArguments(Section):
+    """What an entry is called with."""
+
+    arguments: dict[str, Any] = {}
+
+
+class DataSection(Chosen):
+    """Which data. `inputs`: which parts of a batch are the model's arguments, when the default does not fit."""
+
+    inputs: tuple[str | int, ...] | None = None
+
+
+class ExampleInputs(Section):
+    """What the network is captured and measured with: `batch` rows of the loader, or what `entry` returns."""
+
+    batch: Count = 1
+    entry: Entry | None = None
+
+
+class AccuracyGate(Section):
+    """Fails the run when the quantized network is too far from the float one, or not good enough.
+
+    Attributes:
+        max_drop: the largest loss against the float network, in the metric's own unit.
+        bound: the worst acceptable value (a minimum when higher is better, else a maximum).
+        min_agreement: the smallest share of samples on which both networks decide alike, 0 to 1.
+    """
+
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    bound: float | None = None
+    min_agreement: Share | None = None
+
+
+class Evaluate(Section):
+    """How good the network is: a built-in metric, or `entry(model, loader) -> {metric: value}`.
+
+    Attributes:
+        metric: which of the metrics counts for the gate; for an entry, one of the keys it returns.
+        direction: whether more is better; built-in metrics know.
+        samples: evaluate on the first so many only.
+    """
+
+    entry: Entry | None = None
+    metric: str = "top1"
+    direction: Literal["higher", "lower"] = "higher"
+    samples: Count | None = None
+    gate: AccuracyGate = AccuracyGate()
+
+
+class Train(Section):
+    """Trains the network in float first: cross-entropy, AdamW, one-cycle learning rate."""
+
+    epochs: Count = 10
+    batch: Count = 64
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    label_smoothing: Share = 0.0
+
+
+class Calibrate(Section):
+    """What the ranges of activations are chosen from, and how."""
+
+    samples: Count = 200
+    min_samples: Count = 16
+    observer: str | None = None
+    observer_arguments: dict[str, Any] = {}
+
+
+class Spec(Section):
+    """Replaces parts of how the target quantizes a tensor; what is left out stays the target's."""
+
+    format: str | None = None
+    symmetric: bool | None = None
+    granularity: Literal["per_tensor", "per_channel"] | None = None
+    narrow_range: bool | None = None
+    scale_kind: Literal["float32", "power_of_two"] | None = None
+    observer: str | None = None
+    observer_arguments: dict[str, Any] | None = None
+
+
+class QuantizeOverride(Section):
+    """An exception: for modules by a glob over their paths, or for an operator type."""
+
+    module: str = ""
+    operator: str = ""
+    keep_float: bool = False
+    weights: Spec | None = None
+    activations: Spec | None = None
+
+    @model_validator(mode="after")
+    def _one_selector(self) -> Self:
+        if bool(self.module) == bool(self.operator):
+            raise ValueError("needs either module (a glob such as features.0.*) or operator (such as linear)")
+        return self
+
+
+class Quantize(Section):
+    """Post-training quantization. The later of two overrides that select a layer wins."""
+
+    weights: Spec = Spec()
+    activations: Spec = Spec()
+    overrides: tuple[QuantizeOverride, ...] = ()
+    bias_correction: bool = True
+
+
+class ProveGate(Section):
+    """Fails the run when less than this share of conv and linear MACs is proven in low precision."""
+
+    min_mac_share: Share | None = None
+
+
+class Prove(Section):
+    """Asks each runtime, layer by layer, what it really ran. `None`: the runtimes that the target names."""
+
+    runtimes: tuple[str, ...] | None = None
+    gate: ProveGate = ProveGate()
+
+
+class MeasureGate(Section):
+    """Fails the run when quantized ÷ float latency is above this (the upper end of its 95 % interval)."""
+
+    max_ratio: Annotated[float, Field(gt=0)] | None = None
+
+
+class Measure(Section):
+    """Times float and quantized, interleaved in one process."""
+
+    runtimes: tuple[str, ...] | None = None
+    threads: Count = 1
+    rounds: Count = 50
+    gate: MeasureGate = MeasureGate()
+
+
+class QAT(Section):
+    """Trains on with the plan of the quantization in place; compared with PTQ at the same formats."""
+
+    epochs: Count = 3
+    batch: Count = 64
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    weights: Spec = Spec()
+    activations: Spec = Spec()
+
+
+class SearchSpace(Section):
+    """What the search may vary: each key lists its choices."""
+
+    width: tuple[float, ...] = (0.5, 0.75, 1.0)
+    depth: tuple[Count, ...] = (1, 2, 3)
+    kernel: tuple[Count, ...] = (3, 5)
+    formats: tuple[str, ...] = ("int8", "int16", "float32")
+
+
+class Search(Section):
+    """Looks for a better neighbour: architecture × formats, infeasible candidates die in the linter."""
+
+    trials: Count = 24
+    epochs: Count = 1
+    space: SearchSpace = SearchSpace()
+
+
+class Report(Section):
+    """What is written for the eye."""
+
+    html: bool = True
+    tensorboard: bool = True
+
+
+class Recipe(Section):
+    """One run. A section that is left out takes its defaults; `train`, `qat` and `search` only run when given."""
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
+    description: str = ""
+    target: str
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    example_inputs: ExampleInputs = ExampleInputs()
+    evaluate: Evaluate = Evaluate()
+    train: Train | None = None
+    calibrate: Calibrate = Calibrate()
+    quantize: Quantize = Quantize()
+    prove: Prove = Prove()
+    measure: Measure = Measure()
+    qat: QAT | None = None
+    search: Search | None = None
+    report: Report = Report()
+
+    def section(self, path: str) -> Any:
+        """A part of the recipe as JSON values, by its dotted path (`evaluate.gate`)."""
+        value: Any = self.model_dump(mode="json")
+        for key in path.split("."):
+            value = value[key] if value is not None else None
+        return value

@@ -1,0 +1,136 @@
+"""The scheme that a recipe asks for: the target's own, with the recipe's replacements where the target runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from bitwright.experiments.recipe import Calibrate, QuantizeOverride, Recipe, Spec
+from bitwright.hw_constraints.target import Target
+from bitwright.quant.errors import InputError
+from bitwright.quant.formats import IntFormat, get_format
+from bitwright.quant.scheme import Granularity, Override, QParamsSpec, QuantScheme, ScaleKind
+from bitwright.quant.yaml_lines import KeyPath, dotted
+
+
+class RefusedSettingError(InputError):
+    """The target does not run what the recipe asks for; `path` is the recipe's key."""
+
+    def __init__(self, path: KeyPath, value: Any, target: Target, accepted: str) -> None:
+        super().__init__(f"{dotted(path)} = {value!r}; target {target.id!r} accepts {accepted}")
+        self.path = path
+
+
+def scheme_of(recipe: Recipe, target: Target, *, section: str = "quantize") -> QuantScheme:
+    """Compiles a recipe's `quantize` (or `qat`) section against its target.
+
+    Raises:
+        RefusedSettingError: a format, symmetry or granularity that no permitted one contains.
+    """
+    asked = getattr(recipe, section)
+    base = target.scheme()
+    numerics = target.numerics
+    activations = _with_observer(base.activations, recipe.calibrate)
+    scheme = replace(
+        base,
+        activations=_applied(asked.activations, activations, numerics.activations, target, (section, "activations")),
+        weights=_applied(asked.weights, base.weights, numerics.weights, target, (section, "weights")),
+        operator_weights=MappingProxyType(
+            {
+                op: _where_permitted(asked.weights, spec, numerics.weights_of(op))
+                for op, spec in base.operator_weights.items()
+            }
+        ),
+    )
+    overrides = [
+        _override(each, scheme, target, ("quantize", "overrides", index))
+        for index, each in enumerate(recipe.quantize.overrides)
+    ]
+    return scheme.with_overrides(*overrides)
+
+
+def _with_observer(spec: QParamsSpec, asked: Calibrate) -> QParamsSpec:
+    if asked.observer is None:
+        return spec
+    return replace(spec, observer=asked.observer, observer_arguments=MappingProxyType(dict(asked.observer_arguments)))
+
+
+def _override(asked: QuantizeOverride, scheme: QuantScheme, target: Target, path: KeyPath) -> Override:
+    permitted = target.numerics.weights_of(asked.operator) if asked.operator else target.numerics.weights
+    weights, activations = asked.weights, asked.activations
+    return Override(
+        module=asked.module,
+        operator=asked.operator,
+        keep_float=asked.keep_float,
+        weights=weights and _applied(weights, scheme.weights, permitted, target, (*path, "weights")),
+        activations=activations
+        and _applied(activations, scheme.activations, target.numerics.activations, target, (*path, "activations")),
+        origin=f"the recipe's {dotted(path)}",
+    )
+
+
+def _applied(
+    asked: Spec, base: QParamsSpec, permitted: Sequence[QParamsSpec], target: Target, path: KeyPath
+) -> QParamsSpec:
+    """`base` with what was asked for in its place."""
+    start = base
+    if asked.format is not None:
+        # A permitted format brings its own symmetry and granularity along.
+        own = [each for each in permitted if each.format.name == asked.format]
+        start = replace(own[0], observer=base.observer, observer_arguments=base.observer_arguments) if own else base
+    spec = _replaced(asked, start)
+    if any(is_within(spec, each) for each in permitted):
+        return spec
+    key, value = next((k, v) for k, v in asked.model_dump(exclude_none=True).items() if not k.startswith("observer"))
+    raise RefusedSettingError((*path, key), value, target, "; ".join(dict.fromkeys(map(spelled, permitted))))
+
+
+def _where_permitted(asked: Spec, base: QParamsSpec, permitted: Sequence[QParamsSpec]) -> QParamsSpec:
+    """An operator type with weights of its own follows as far as it can, and else keeps its own format."""
+    spec = _replaced(asked, base)
+    if any(is_within(spec, each) for each in permitted):
+        return spec
+    return replace(base, observer=spec.observer, observer_arguments=spec.observer_arguments)
+
+
+def _replaced(asked: Spec, base: QParamsSpec) -> QParamsSpec:
+    changes: dict[str, Any] = asked.model_dump(exclude_none=True)
+    if "format" in changes:
+        changes["format"] = get_format(changes["format"])
+    if "granularity" in changes:
+        changes["granularity"] = Granularity(changes["granularity"])
+    if "scale_kind" in changes:
+        changes["scale_kind"] = ScaleKind(changes["scale_kind"])
+    if "observer_arguments" in changes:
+        changes["observer_arguments"] = MappingProxyType(changes["observer_arguments"])
+    return replace(base, **changes)
+
+
+def is_within(spec: QParamsSpec, permitted: QParamsSpec) -> bool:
+    """Whether hardware that runs `permitted` runs `spec`, too, because its codes and scales are among those.
+
+    A narrower integer of the same signedness is stored in the wider one; symmetric codes are asymmetric ones with
+    zero point 0; one scale is the same scale for every channel; a power of two is a float32.
+    """
+    return (
+        _format_within(spec, permitted)
+        and (spec.symmetric or not permitted.symmetric)
+        and (spec.granularity is permitted.granularity or permitted.granularity is Granularity.PER_CHANNEL)
+        and (spec.scale_kind is permitted.scale_kind or permitted.scale_kind is ScaleKind.FLOAT32)
+    )
+
+
+def _format_within(spec: QParamsSpec, permitted: QParamsSpec) -> bool:
+    one, other = spec.format, permitted.format
+    if isinstance(one, IntFormat) and isinstance(other, IntFormat):
+        return one.signed == other.signed and one.bits <= other.bits
+    return one == other
+
+
+def spelled(spec: QParamsSpec) -> str:
+    """A spec in words: `int8 symmetric per_channel`."""
+    symmetry = "symmetric" if spec.symmetric else "asymmetric"
+    scale = f" {spec.scale_kind}" if spec.scale_kind is not ScaleKind.FLOAT32 else ""
+    return f"{spec.format.name} {symmetry} {spec.granularity}{scale}"

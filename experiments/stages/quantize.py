@@ -1,0 +1,101 @@
+"""Calibrates, quantizes after training, and writes the artefact beside its float twin."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.experiments.record import Figure
+from bitwright.experiments.results import QuantizeResult
+from bitwright.experiments.stage import Context, Stage
+from bitwright.hw_constraints.target import Target
+
+if TYPE_CHECKING:
+    from bitwright.quant.captured_model import CapturedModel
+
+ARTIFACT = "onnx_qdq"
+
+# Enough for an SQNR that no longer moves by 0.1 dB, and one sample's activations are held at a time.
+_QUALITY_SAMPLES = 8
+
+
+def quantize_model(context: Context) -> QuantizeResult:
+    """Writes `float.onnx`, `quantized.onnx` and their provenance."""
+    from bitwright.experiments.inputs import CountedSamples
+    from bitwright.experiments.scheme_settings import scheme_of, spelled
+    from bitwright.experiments.tensor_quality import tensor_quality
+    from bitwright.quant.calibrate import take
+    from bitwright.quant.capture import capture
+    from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.ptq import quantize
+
+    recipe, bench, target = context.recipe, context.bench, context.bench.target
+    model = context.model()
+    captured = capture(model, bench.example(model))
+    scheme = scheme_of(recipe, target)
+    calibration = CountedSamples(bench.calibration(model))
+    began = time.monotonic()
+    with context.console.track("calibrating, batches", recipe.calibrate.samples) as advance:
+        quantized = quantize(
+            captured,
+            scheme,
+            calibration,
+            bias_correction=recipe.quantize.bias_correction,
+            progress=advance,
+        )
+    export_onnx_qdq(quantized, context.folder / "quantized.onnx")
+    seconds = time.monotonic() - began
+    reference = fold_batch_norm(captured)
+    export_float(reference.graph, context.folder / "float.onnx")
+    save_state(captured, context.folder)
+    samples = take(reference, bench.calibration(model), _QUALITY_SAMPLES)
+    return QuantizeResult(
+        scheme=f"activations {spelled(scheme.activations)}; weights {spelled(scheme.weights)}",
+        artifact=ARTIFACT,
+        samples=calibration.count,
+        tensors=tuple(tensor_quality(reference, quantized, samples)),
+        kept_float={name: reason for name, reason in quantized.plan.kept_float.items() if reason},
+        float_bytes=size_of(context.folder / "float.onnx"),
+        quantized_bytes=size_of(context.folder / "quantized.onnx"),
+        calibrate_seconds=Figure(value=round(seconds, 3), unit="s", origin="measured", n=1, source="wall time"),
+        notes=(*bench.data.notes, *artifact_notes(target)),
+    )
+
+
+def save_state(captured: CapturedModel, folder: Path) -> None:
+    """Writes the buffers that forward mutates, as they are before the first frame, for those who run the artefact."""
+    import numpy as np
+
+    state = {str(ref): captured.graph.array(ref) for ref, _ in captured.graph.state}
+    if state:
+        np.savez(folder / "state.npz", **state)  # type: ignore[arg-type]
+
+
+def size_of(path: Path) -> Figure:
+    """The size of a file."""
+    return Figure(value=path.stat().st_size, unit="bytes", origin="measured", source="file size")
+
+
+def artifact_notes(target: Target) -> tuple[str, ...]:
+    """What keeps the written file from being the one that the target's toolchain reads."""
+    wanted = target.artifact.format
+    if wanted == ARTIFACT:
+        return ()
+    return (
+        f"the toolchain of {target.id} reads {wanted}, which has no exporter here; {ARTIFACT} was written in its "
+        "place: its numbers are the target's, its file format is not",
+    )
+
+
+STAGE = Stage(
+    name="quantize",
+    run=quantize_model,
+    result=QuantizeResult,
+    needs=("train",),
+    reads=("model", "data", "example_inputs", "target", "calibrate", "quantize"),
+    reads_data=True,
+    code=("bitwright.quant", "bitwright.experiments.scheme_settings", "bitwright.experiments.tensor_quality"),
+    packages=("torch", "onnx"),
+)

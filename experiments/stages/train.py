@@ -1,0 +1,55 @@
+"""Trains the float network on the recipe's data."""
+
+from __future__ import annotations
+
+from bitwright.experiments.record import Figure
+from bitwright.experiments.results import Epoch, TrainResult
+from bitwright.experiments.stage import Context, Stage
+
+
+def train(context: Context) -> TrainResult:
+    """Trains and writes `weights.safetensors`."""
+    from safetensors.torch import save_file
+
+    from bitwright.experiments.evaluation import evaluate_model
+    from bitwright.experiments.inputs import arguments_of
+    from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.training import Schedule, fit
+
+    recipe, bench = context.recipe, context.bench
+    assert recipe.train is not None
+    model = bench.new_model()
+    read = arguments_of(model, recipe.data.inputs)
+    epochs = []
+    with context.console.track("training, epochs", recipe.train.epochs) as advance:
+        for done in fit(model, bench.data, read, Schedule(**recipe.train.model_dump()), seed=recipe.seed):
+            epochs.append(Epoch(loss=done.loss, lr=done.lr, seconds=round(done.seconds, 3)))
+            advance(len(epochs), f"loss {done.loss:.3f}")
+    score = evaluate_model(bench, model)
+    # Copies, because tied weights share memory, which safetensors refuses.
+    state = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, context.folder / "weights.safetensors")
+    metric = recipe.evaluate.metric
+    return TrainResult(
+        parameters=sum(each.numel() for each in model.parameters()),
+        epochs=tuple(epochs),
+        metric=metric,
+        final=Figure(
+            value=score.metrics[metric],
+            unit=UNITS.get(metric, "1"),
+            origin="measured",
+            n=score.samples or None,
+            source="PyTorch eager, float32",
+        ),
+    )
+
+
+STAGE = Stage(
+    name="train",
+    run=train,
+    result=TrainResult,
+    reads=("model", "data", "train", "evaluate"),
+    reads_data=True,
+    code=("bitwright.experiments.training", "bitwright.experiments.models", "bitwright.experiments.datasets"),
+    wanted=lambda recipe: recipe.train is not None,
+)

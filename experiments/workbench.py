@@ -1,0 +1,152 @@
+"""What a recipe names, opened when first asked for and shared by the stages: model, data, example inputs, target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.experiments.datasets import Data, Split
+from bitwright.experiments.entries import call_entry, entry_fingerprint, wrong_result
+from bitwright.experiments.extensions import MODELS
+from bitwright.experiments.models import ModelKind
+from bitwright.experiments.open_data import open_data
+from bitwright.experiments.recipe import Recipe
+from bitwright.hw_constraints.target import Target, load_target
+from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """See the module."""
+
+    recipe: Recipe
+
+    @cached_property
+    def target(self) -> Target:
+        """The target; its figures keep their sources."""
+        return load_target(self.recipe.target)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data, opened."""
+        return open_data(self.recipe.data)
+
+    def new_model(self) -> torch.nn.Module:
+        """The network in float, in eval mode: fresh from the recipe's seed, or with the weights that it names."""
+        import torch
+
+        section = self.recipe.model
+        torch.manual_seed(self.recipe.seed)
+        if section.kind is not None:
+            kind: ModelKind = MODELS.load(section.kind)
+            model = kind.build(kind.settings.model_validate(section.settings))
+        else:
+            assert section.entry is not None
+            model = call_entry("model.entry", section.entry, **section.settings.get("arguments", {}))
+            if not isinstance(model, torch.nn.Module):
+                raise wrong_result("model.entry", section.entry, model, "a torch.nn.Module")
+        if section.weights is not None:
+            load_weights(model, Path(section.weights))
+        return model.eval()
+
+    def arguments(self, model: torch.nn.Module, split: Split, *, batch: int, seed: int | None = None) -> Iterator[Any]:
+        """The network's positional arguments, batch by batch."""
+        from bitwright.experiments.inputs import arguments_of
+
+        read = arguments_of(model, self.recipe.data.inputs)
+        return (read(each) for each in self.data.loader(split, batch, seed))
+
+    def calibration(self, model: torch.nn.Module) -> Iterator[Any]:
+        """Batches of arguments that hold the recipe's number of calibration samples.
+
+        Raises:
+            InputError: there are fewer than `calibrate.min_samples`.
+        """
+        from bitwright.experiments.inputs import row_count, take_samples
+
+        asked = self.recipe.calibrate
+        batches = take_samples(self.arguments(model, Split.CALIBRATE, batch=1), asked.samples)
+        return _counted(batches, row_count, least=min(asked.min_samples, asked.samples))
+
+    def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
+        """The arguments that the network is captured and measured with.
+
+        Raises:
+            InputError: the loader gives nothing, or an entry returned something else than arguments.
+        """
+        from bitwright.experiments.inputs import first_rows
+
+        asked = self.recipe.example_inputs
+        if asked.entry is not None:
+            result = call_entry("example_inputs.entry", asked.entry)
+            if not isinstance(result, tuple):
+                raise wrong_result("example_inputs.entry", asked.entry, result, "a tuple of forward's arguments")
+            return result
+        for arguments in self.arguments(model, Split.CALIBRATE, batch=asked.batch):
+            return first_rows(arguments, asked.batch)
+        raise InputError("data: the calibration split is empty; the network cannot be captured without an example")
+
+    @cached_property
+    def target_fingerprint(self) -> str:
+        """Changes with the target's file."""
+        return hashlib.sha256(Path(self.target.file).read_bytes()).hexdigest()
+
+    @cached_property
+    def model_fingerprint(self) -> str:
+        """Changes with the file of the model's entry and with the weights that the recipe names."""
+        section = self.recipe.model
+        parts = [entry_fingerprint(section.entry) if section.entry is not None else f"kind {section.kind}"]
+        if section.weights is not None and Path(section.weights).is_file():
+            with Path(section.weights).open("rb") as file:
+                parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return " ".join(parts)
+
+
+def _counted(batches: Iterable[Any], rows: Any, *, least: int) -> Iterator[Any]:
+    count = 0
+    for batch in batches:
+        count += rows(batch)
+        yield batch
+    if count < least:
+        raise InputError(
+            f"data: {count} samples to calibrate with; calibrate.min_samples = {least} asks for more "
+            "(ranges from so few do not hold for others)"
+        )
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Loads a state dict from .safetensors, or from a file of `torch.save` without running code from it.
+
+    Raises:
+        InputError: no such file, not a file of weights, or weights of another network.
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise InputError(f"model.weights = {str(path)!r}; no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model.weights = {str(path)!r}: not a file of weights only ({reason})") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"model.weights = {str(path)!r}: weights of another network: {reason[:400]}") from error
