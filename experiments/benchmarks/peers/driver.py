@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.experiments.benchmarks.onnx_logits import onnx_logits
 from bitwright.experiments.benchmarks.peers.environments import (
     LIBRARY,
     LIBRARY_REQUIREMENTS,
@@ -31,12 +32,14 @@ class PeerJob:
     """One network quantized by one method of one peer.
 
     Attributes:
-        peer: a name in `PEERS`.
-        method: one of its methods.
+        peer: a name in `PEERS`, or `OURS`.
+        method: one of its methods; for ours the target.
         network: `mobilenet_v2` or `resnet18`.
         float_file: the float network as ONNX.
         calibration: .npy of the calibration images.
         scored: .npy of the images to score; None for none.
+        repeat: how often the calibration images are gone through.
+        threads: of its OpenMP pools; None leaves them as the peer and the machine have them.
     """
 
     peer: str
@@ -45,6 +48,8 @@ class PeerJob:
     float_file: Path
     calibration: Path
     scored: Path | None = None
+    repeat: int = 1
+    threads: int | None = 1
 
     @property
     def name(self) -> str:
@@ -64,31 +69,29 @@ class PeerResult:
         """Its artefact, if it writes one."""
         return Path(self.answer.file) if self.answer.file else None
 
-    @property
-    def logits(self) -> npt.NDArray[np.float32] | None:
-        """Its own logits of the scored images, [scored, classes], if it scores itself."""
+    def score(self, scored: Path) -> npt.NDArray[np.float32]:
+        """Logits of the scored images, [scored, classes]: its own, or its ONNX file's on ONNX Runtime."""
         if not self.answer.logits:
-            return None
+            return onnx_logits(Path(self.answer.file), scored)
         loaded: npt.NDArray[np.float32] = np.load(self.answer.logits)
         return loaded
 
 
 def run_peer(job: PeerJob, *, home: Path, cache: Path, fresh: bool = False) -> PeerResult:
-    """Quantizes with a peer, one thread, in its own process.
+    """Quantizes with a peer in its own process.
 
     Args:
         job: what to run.
         home: the folder of the environments.
         cache: where results are kept.
-        fresh: run it again although a result is kept (for wall time).
+        fresh: run it again although a result is kept (for wall time and memory).
 
     Raises:
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
     """
-    peer = PEERS[job.peer]
-    if not is_installed(peer, home):
+    if not is_installed(job.peer, home):
         raise InputError(
-            f"peer {peer.name!r} is not installed: python -m bitwright.experiments.benchmarks.setup_peers {peer.name}"
+            f"peer {job.peer!r} is not installed: python -m bitwright.experiments.benchmarks.setup_peers {job.peer}"
         )
     folder = cache / f"{job.peer}-{job.method}-{job.network}-{_digest(job)}"
     answer = folder / "answer.json"
@@ -107,17 +110,20 @@ def _run_worker(job: PeerJob, folder: Path, answer: Path, home: Path) -> None:
         calibration=str(job.calibration),
         scored=str(job.scored or ""),
         folder=str(folder),
+        repeat=job.repeat,
     )
     asked = folder / "request.json"
     asked.write_text(json.dumps(asdict(request), indent=1))
     partial = folder / "answer.partial"
-    command = [interpreter(PEERS[job.peer], home), _script(job.peer), asked, partial]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
+    command = [interpreter(job.peer, home), _script(job.peer), asked, partial]
+    threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
+    environment = {**os.environ, **threads, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment)
-    (folder / "log.txt").write_text(ended.stdout + ended.stderr)
+    log = folder / "log.txt"
+    log.write_text(ended.stdout + ended.stderr)
     if ended.returncode:
         last = "\n".join(line[:200] for line in ended.stderr.strip().splitlines()[-8:])
-        raise InputError(f"peer {job.name!r} failed on {job.network} (log: {folder / 'log.txt'}):\n{last}")
+        raise InputError(f"peer {job.name!r} failed on {job.network} (log: {log}):\n{last}")
     partial.rename(answer)
 
 
@@ -126,12 +132,14 @@ def _script(peer: str) -> Path:
 
 
 def _digest(job: PeerJob) -> str:
-    """Of everything that decides the result: versions, worker code, inputs."""
+    """Of what decides the result: the peer's versions, how it is driven, the inputs."""
+    peer = PEERS.get(job.peer)
     parts = [
-        *PEERS[job.peer].requirements,
+        *(peer.requirements if peer else ()),
         *LIBRARY_REQUIREMENTS,
-        *(file.read_text() for file in (_script(job.peer), WORKERS / "exchange.py", WORKERS / "networks.py")),
+        _script(job.peer).read_text(),
         *(f"{file.name} {file.stat().st_size}" for file in (job.float_file, job.calibration)),
         job.scored.name if job.scored else "",
+        f"{job.repeat} {job.threads}",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -40,6 +40,9 @@ class Peer:
         return next(item for item in self.requirements if not item.startswith("torch=="))
 
 
+# Ours, where it runs under the peers' conditions: in a process of its own, with this interpreter.
+OURS = "bitwright"
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -69,7 +72,7 @@ PEERS = {
                 "pillow==13.0.0",
                 *EXPORT,
             ),
-            methods=("int8", "fp8"),
+            methods=("int8", "fp8", "fp8_unfolded"),
         ),
         Peer(
             name="brevitas",
@@ -85,9 +88,9 @@ PEERS = {
 }
 
 
-def interpreter(peer: Peer, home: Path) -> Path:
-    """The Python of a peer's environment under `home`."""
-    return home / peer.name / "bin" / "python"
+def interpreter(name: str, home: Path) -> Path:
+    """The Python of a peer's environment under `home`, or this one for ours."""
+    return Path(sys.executable) if name == OURS else home / name / "bin" / "python"
 
 
 def install_library(home: Path) -> None:
@@ -103,15 +106,16 @@ def install(peer: Peer, home: Path) -> None:
         InputError: pip could not install it; the message ends with pip's own.
     """
     folder = home / peer.name
-    python = interpreter(peer, home)
+    python = interpreter(peer.name, home)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     _install(folder, peer.requirements, [str(python)])
 
 
-def is_installed(peer: Peer, home: Path) -> bool:
+def is_installed(name: str, home: Path) -> bool:
     """Whether the environment stands with the requirements of now."""
-    return _stamp(home / peer.name).is_file() and _stamp(home / peer.name).read_text() == "\n".join(peer.requirements)
+    stamp = _stamp(home / name)
+    return name == OURS or (stamp.is_file() and stamp.read_text() == "\n".join(PEERS[name].requirements))
 
 
 def _install(folder: Path, requirements: tuple[str, ...], python: list[str], options: tuple[str, ...] = ()) -> None:

@@ -14,7 +14,6 @@ BATCH = 20
 
 def load(request: Request) -> torch.nn.Module:
     """The float module."""
-    torch.set_num_threads(1)
     return load_network(request.network, request.library)
 
 

@@ -29,7 +29,6 @@ BATCH = 20
 
 def load(request: Request) -> torch.nn.Module:
     """The float module; ReLU6 stays what it is only in networks that Brevitas' tracer keeps whole."""
-    torch.set_num_threads(1)
     return load_network(request.network, request.library)
 
 
@@ -55,7 +54,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     file = ""
     if request.method == "int8":  # its Q/DQ exporter has no fp8
         file = str(Path(request.folder) / "quantized.onnx")
-        export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20)
+        export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20, dynamo=False)
 
     def forward(images: Images) -> Any:
         with torch.no_grad():

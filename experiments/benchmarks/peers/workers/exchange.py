@@ -6,12 +6,12 @@ Standard library and NumPy alone, since every peer's environment has to run it.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Request:
         calibration: .npy, float32 [images, 3, 224, 224].
         scored: .npy of the images whose logits are asked for; empty for none.
         folder: where results go.
+        repeat: how often the calibration images are gone through, as if there were so many more.
     """
 
     network: str
@@ -43,16 +44,27 @@ class Request:
     calibration: str
     scored: str
     folder: str
+    repeat: int = 1
 
-    def images(self) -> Images:
-        """The calibration images; read from disk as they are used."""
+    @cached_property
+    def _images(self) -> Images:
         loaded: Images = np.load(self.calibration, mmap_mode="r")
         return loaded
 
-    def batches(self, size: int) -> list[Images]:
+    @property
+    def count(self) -> int:
+        """How many calibration images there are, repetitions included."""
+        return len(self._images) * self.repeat
+
+    def image(self, index: int) -> Images:
+        """One calibration image, float32 [1, 3, 224, 224], read from disk as it is used."""
+        position = index % len(self._images)
+        return np.array(self._images[position : position + 1])
+
+    def batches(self, size: int) -> Iterator[Images]:
         """The calibration images in batches."""
-        images = self.images()
-        return [np.array(images[start : start + size]) for start in range(0, len(images), size)]
+        for start in range(0, self.count, size):
+            yield np.concatenate([self.image(index) for index in range(start, min(start + size, self.count))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +107,6 @@ def serve(
         load: makes the peer's view of the float network.
         quantize: calibrates it, converts it and writes the artefact.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     request = Request(**json.loads(Path(sys.argv[1]).read_text()))
     network = load(request)
     before_mb = peak_mb()

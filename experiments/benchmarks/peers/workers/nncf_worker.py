@@ -25,12 +25,11 @@ def load(request: Request) -> Any:
 
 def quantize(model: Any, request: Request) -> Quantized:
     """`nncf.quantize` for the CPU plugin, then the IR on disk."""
-    images = request.images()
-    dataset = nncf.Dataset(list(range(len(images))), lambda index: np.array(images[index : index + 1]))
+    dataset = nncf.Dataset(list(range(request.count)), request.image)
     quantized = nncf.quantize(
         model,
         dataset,
-        subset_size=len(images),
+        subset_size=request.count,
         target_device=nncf.TargetDevice.CPU,
         **SETTINGS[request.method],
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from exchange import Quantized, Request, serve
+from exchange import Images, Quantized, Request, serve
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -13,24 +12,24 @@ METHODS = {"min_max": CalibrationMethod.MinMax, "percentile": CalibrationMethod.
 STRIDE = 25  # images whose activations are held at once; all at once takes gigabytes
 
 
-class Images(CalibrationDataReader):  # type: ignore[misc]
+class ImageReader(CalibrationDataReader):  # type: ignore[misc]
     """Feeds the calibration images one by one."""
 
     def __init__(self, request: Request) -> None:
-        self.images = request.images()
-        self.set_range(0, len(self.images))
+        self.request = request
+        self.set_range(0, request.count)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.request.count
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """Goes to a part of the images; called by the calibrator for each stride."""
         self.rest = iter(range(start_index, end_index))
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, Images] | None:
         """The next image, or None after the last."""
         index = next(self.rest, None)
-        return None if index is None else {"input": self.images[index : index + 1]}
+        return None if index is None else {"input": self.request.image(index)}
 
 
 def load(request: Request) -> str:
@@ -46,7 +45,7 @@ def quantize(float_file: str, request: Request) -> Quantized:
     quantize_static(
         prepared,
         quantized,
-        Images(request),
+        ImageReader(request),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,

@@ -19,7 +19,6 @@ BATCH = 20
 
 def load(request: Request) -> Any:
     """The exported program's module, with a dynamic batch."""
-    torch.set_num_threads(1)
     network = load_network(request.network, request.library)
     example = (torch.zeros(2, 3, 224, 224),)
     return torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
