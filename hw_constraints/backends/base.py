@@ -1,0 +1,217 @@
+"""What a runtime is, and how one is found by name.
+
+A new runtime is one file in this folder with a module-level `BACKEND`; third parties register an object of the same
+kind through the entry-point group `bitwright.backends`. Each is tested by the contract suite.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy.typing as npt
+
+from bitwright.quant.errors import InputError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_NO_BACKENDS = {"__init__", "base"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """An input or output of a loaded artefact.
+
+    Attributes:
+        name: its name; for a torch callable the argument's.
+        dtype: the element type in NumPy's spelling; empty when the artefact does not say.
+        shape: None for a dimension that is not static; None for the whole when the artefact does not say.
+    """
+
+    name: str
+    dtype: str = ""
+    shape: tuple[int | None, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelTime:
+    """One kernel as the runtime's own profiler saw it run.
+
+    Attributes:
+        name: the runtime's name of the node.
+        op: the runtime's operator type.
+        time_us: median over the profiled runs, in microseconds; 0 for what needed no work of its own (a view).
+        provider: which part of the runtime ran it, and with which implementation where it says so.
+        precision: what the kernel reads, by the runtime's own trace: `int8` (signed or unsigned), `int16`, `fp8`,
+            `float32`, `float16`, `bfloat16`, or `other` (indices, shapes, or the trace does not say).
+    """
+
+    name: str
+    op: str
+    time_us: float
+    provider: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutedNode:
+    """A node of the graph that the runtime really runs.
+
+    Attributes:
+        name: the runtime's name, which `KernelTime.name` repeats.
+        op: the runtime's operator type.
+        inputs: names of the values it reads, as far as the runtime tells.
+        outputs: names of the values it writes.
+        originals: names of the nodes of the loaded file that it says went into this one.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    originals: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A loaded artefact, ready to run."""
+
+    @property
+    def threads(self) -> int:
+        """Threads it runs with."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The runtime's options in force, in its own words."""
+
+    @property
+    def input_infos(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+
+    @property
+    def output_infos(self) -> tuple[TensorSpec, ...]:
+        """What it gives; for torch callables known after the first run."""
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs once.
+
+        Raises:
+            InputError: an input is missing, unknown or of the wrong shape; the runtime's own message is in it.
+        """
+
+    def profile(self, inputs: Arrays, runs: int = 10) -> list[KernelTime]:
+        """Runs `runs` times after a warm-up with the runtime's profiler on; one entry a kernel, in order."""
+
+    def executed_graph(self) -> tuple[ExecutedNode, ...]:
+        """The graph behind the runtime's own optimisations, in an order in which it can run."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A runtime."""
+
+    name: str
+
+    def available(self) -> str | None:
+        """None when it can be used here, else the reason why not."""
+
+    def version(self) -> str:
+        """The runtime's version.
+
+        Raises:
+            MissingExtraError: it is not installed.
+        """
+
+    def load(self, artifact: Any, *, threads: int = 1) -> Session:
+        """Loads a file (path or its bytes); the torch references load a module or callable instead.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            InputError: the runtime does not accept the artefact; its own message is in it.
+        """
+
+
+def list_backends() -> tuple[str, ...]:
+    """Names of all runtimes, without importing them.
+
+    Raises:
+        InputError: a name is registered twice.
+    """
+    own = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NO_BACKENDS
+    others = [point.name for point in importlib.metadata.entry_points(group="bitwright.backends")]
+    everything = [*own, *others]
+    for name in everything:
+        if everything.count(name) > 1:
+            raise InputError(f"backend {name!r} is registered twice")
+    return tuple(sorted(everything))
+
+
+def get_backend(name: str) -> Backend:
+    """The runtime called `name`.
+
+    Raises:
+        InputError: there is none; the message lists those there are.
+    """
+    if name not in list_backends():
+        raise InputError(f"unknown backend {name!r}; there are: {', '.join(list_backends())}")
+    for point in importlib.metadata.entry_points(group="bitwright.backends", name=name):
+        return checked(point.load(), name)
+    return checked(importlib.import_module(f"bitwright.hw_constraints.backends.{name}").BACKEND, name)
+
+
+def checked(candidate: object, name: str) -> Backend:
+    """The same object, when it has what a backend needs.
+
+    Raises:
+        InputError: something is missing.
+    """
+    if not isinstance(candidate, Backend):
+        raise InputError(f"backend {name!r}: {candidate!r} lacks name, available, version or load")
+    return candidate
+
+
+def artifact_label(artifact: Any) -> str:
+    """How messages call an artefact.
+
+    Raises:
+        InputError: it is a path where no file is.
+    """
+    if isinstance(artifact, bytes | bytearray):
+        return f"model of {len(artifact)} bytes"
+    path = Path(artifact)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return str(path)
+
+
+def check_inputs(inputs: Arrays, specs: Sequence[TensorSpec]) -> None:
+    """Compares names and shapes with what the artefact takes.
+
+    Raises:
+        InputError: they differ.
+    """
+    expected = {spec.name for spec in specs}
+    if set(inputs) != expected:
+        raise InputError(f"inputs are {sorted(inputs)}; the model takes {sorted(expected)}")
+    for spec in specs:
+        shape = inputs[spec.name].shape
+        if spec.shape is None:
+            continue
+        fits = len(shape) == len(spec.shape) and all(
+            want in (None, got) for got, want in zip(shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(f"input {spec.name!r} has shape {shape}; the model takes {spec.shape}")
+
+
+def check_threads(threads: int) -> None:
+    """Refuses thread counts below one.
+
+    Raises:
+        InputError: it is.
+    """
+    if threads < 1:
+        raise InputError(f"threads = {threads}; at least 1 is needed")

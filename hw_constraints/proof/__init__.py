@@ -1,0 +1,17 @@
+"""Proof of execution: what a runtime really runs in low precision, layer by layer, and why not where it does not."""
+
+from bitwright.hw_constraints.proof.probe import Reason
+from bitwright.hw_constraints.proof.proving import prove
+from bitwright.hw_constraints.proof.report import LayerProof, ProofReport, State, format_table
+from bitwright.hw_constraints.proof.saturation import SaturationRisk, saturation_risk
+
+__all__ = [
+    "LayerProof",
+    "ProofReport",
+    "Reason",
+    "SaturationRisk",
+    "State",
+    "format_table",
+    "prove",
+    "saturation_risk",
+]

@@ -1,0 +1,161 @@
+"""The proof: for each layer of a file what the runtime made of it, and the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from bitwright.hw_constraints.machine import Machine
+from bitwright.hw_constraints.proof.probe import Reason
+from bitwright.hw_constraints.proof.saturation import SaturationRisk
+
+_COLUMNS = ("layer", "operator", "state", "kernel", "time", "MACs", "reason")
+
+
+class State(StrEnum):
+    """What a layer runs in."""
+
+    INT8 = "int8"
+    FP8 = "fp8"
+    FLOAT = "float"
+    FOLDED = "folded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProof:
+    """One layer of the file.
+
+    Attributes:
+        name: the layer's name for people: its `TensorRef` in our own files, else the node's or the value's name.
+        output: the name of its result in the file.
+        op: operator type in the file.
+        state: what it runs in; `folded` when another layer's kernel does its work, `fp8` for a layer whose operands
+            carry fp8 codes in the file, which no runtime here executes in fp8.
+        kernel: the runtime's operator types that do the work.
+        precision: what these kernels compute in by the runtime's own trace.
+        folded_into: the name of that other layer.
+        file_format: code types of data and weight in the file, `float32` where it has none.
+        time_us: median time of its kernels, microseconds.
+        time_share: of all kernels.
+        macs: multiply-accumulates; 0 for operators without.
+        mac_share: of the convolutions' and linear layers' multiply-accumulates.
+        is_weighted: whether it is a convolution or linear layer with a constant weight.
+        reason: why it is not in int8.
+    """
+
+    name: str
+    output: str
+    op: str
+    state: State
+    kernel: str
+    precision: str
+    folded_into: str | None
+    file_format: str
+    time_us: float
+    time_share: float
+    macs: int
+    mac_share: float
+    is_weighted: bool
+    reason: Reason | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofReport:
+    """What one runtime on one machine makes of one file.
+
+    Attributes:
+        file: its path.
+        runtime: the backend's name.
+        version: the runtime's version.
+        settings: the runtime's options in force.
+        machine: where it ran.
+        layers: in the file's order.
+        total_us: all kernels of one run, microseconds.
+        warnings: what may make the result wrong here.
+    """
+
+    file: str
+    runtime: str
+    version: str
+    settings: dict[str, str]
+    machine: Machine
+    layers: tuple[LayerProof, ...]
+    total_us: float
+    warnings: tuple[SaturationRisk, ...] = ()
+
+    @property
+    def int8_mac_share(self) -> float:
+        """Share of the convolutions' and linear layers' multiply-accumulates that ran in int8."""
+        return self._mac_share(State.INT8)
+
+    @property
+    def fp8_mac_share(self) -> float:
+        """Share of them that carries fp8 codes in the file."""
+        return self._mac_share(State.FP8)
+
+    def _mac_share(self, state: State) -> float:
+        return sum(layer.mac_share for layer in self.layers if layer.state is state)
+
+    def time_share(self, state: State) -> float:
+        """Share of the kernels' time in one state."""
+        return sum(layer.time_share for layer in self.layers if layer.state is state)
+
+    @property
+    def conversion_time_share(self) -> float:
+        """Share of the time that no layer accounts for: quantizing, dequantizing, changes of memory layout."""
+        return max(0.0, 1.0 - sum(layer.time_share for layer in self.layers))
+
+    @property
+    def is_fully_low_precision(self) -> bool:
+        """Whether every convolution and linear layer runs in int8, or is fp8 in the file; false without any."""
+        weighted = [layer for layer in self.layers if layer.is_weighted]
+        return bool(weighted) and all(layer.state in (State.INT8, State.FP8) for layer in weighted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        return {
+            "file": self.file,
+            "runtime": self.runtime,
+            "version": self.version,
+            "settings": dict(self.settings),
+            "machine": self.machine.to_json(),
+            "origin": "measured",
+            "total_us": self.total_us,
+            "int8_mac_share": self.int8_mac_share,
+            "fp8_mac_share": self.fp8_mac_share,
+            "int8_time_share": self.time_share(State.INT8),
+            "float_time_share": self.time_share(State.FLOAT),
+            "conversion_time_share": self.conversion_time_share,
+            "layers": [asdict(layer) for layer in self.layers],
+            "warnings": [{**asdict(warning), "text": str(warning)} for warning in self.warnings],
+        }
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Column heads and one row a layer, as text."""
+        return _COLUMNS, [_row(layer) for layer in self.layers]
+
+    def summary(self) -> str:
+        """One line."""
+        text = f"{self.runtime} {self.version}: {self.int8_mac_share:.1%} of conv and linear MACs in int8"
+        if self.fp8_mac_share:
+            text += f", {self.fp8_mac_share:.1%} fp8 in the file (not executed in fp8 by this runtime)"
+        times = f"{self.time_share(State.INT8):.0%} int8, {self.time_share(State.FLOAT):.0%} float"
+        return f"{text}; time: {times}, {self.conversion_time_share:.0%} conversions"
+
+
+def format_table(report: ProofReport) -> str:
+    """The report as plain text with aligned columns."""
+    heads, rows = report.table()
+    everything: Sequence[Sequence[str]] = [heads, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in everything]
+    return "\n".join([*(line.rstrip() for line in lines), report.summary(), *map(str, report.warnings)])
+
+
+def _row(layer: LayerProof) -> tuple[str, ...]:
+    state = f"in {layer.folded_into}" if layer.state is State.FOLDED else str(layer.state)
+    macs = f"{layer.mac_share:.1%}" if layer.is_weighted else ""
+    reason = "" if layer.reason is None else str(layer.reason)
+    return (layer.name, layer.op, state, layer.kernel, f"{layer.time_share:.1%}", macs, reason)
