@@ -24,6 +24,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from bitwright.quant.captured_model import KIND, MODULE, REF, SOURCE, CapturedModel, operator_type
 from bitwright.quant.errors import InputError
+from bitwright.quant.functionalize import functionalize
 from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 
 _LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent / "quant"), "<")
@@ -75,7 +76,7 @@ def capture(
         with warnings.catch_warnings(), _quiet(_TALKATIVE):
             warnings.simplefilter("ignore")
             program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
-            program = program.run_decompositions({})
+            program = functionalize(program)
     except Exception as error:  # torch.export raises whatever forward and its own passes raise
         raise CaptureError(_failure(error)) from error
     finally:
@@ -136,6 +137,7 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
             values[node.name] = source[path].detach()
     states = _state_names(signature, by_name)
     graph.output_node().meta["bitwright_state"] = states
+    _restore_batch_norm(graph)
     _identify(graph, region)
     _drop_identities(graph)
     _drop_unused(graph, values, set(states))
@@ -159,6 +161,22 @@ def _state_names(signature: torch.export.ExportGraphSignature, by_name: Mapping[
                 )
             )
     return names
+
+
+def _restore_batch_norm(graph: torch.fx.Graph) -> None:
+    """Decompositions turn a batch norm into an operator with three results, of which inference needs one."""
+    for node in list(graph.nodes):
+        if operator_type(node) != "batch_norm" or node.target is torch.ops.aten.batch_norm.default:
+            continue
+        x, weight, bias, mean, var, momentum, eps = node.args
+        with graph.inserting_before(node):
+            arguments = (x, weight, bias, mean, var, False, momentum, eps, False)
+            norm = graph.call_function(torch.ops.aten.batch_norm.default, arguments)
+        norm.meta = {**node.meta, "val": node.meta["val"][0]}
+        for user in list(node.users):
+            user.replace_all_uses_with(norm)
+            graph.erase_node(user)
+        graph.erase_node(node)
 
 
 def _identify(graph: torch.fx.Graph, region: str) -> None:

@@ -35,7 +35,9 @@ class EntropyObserver:
             return torch.tensor(0.0), torch.tensor(0.0)
         half = BINS // 2
         one_sided = seen.low >= 0
-        counts = seen.counts[half:] if one_sided else seen.counts[half:] + seen.counts[:half].flip(0)
+        counts = seen.counts[half:].clone() if one_sided else seen.counts[half:] + seen.counts[:half].flip(0)
+        # Zero is exact in every format: its spike (ReLU) would only drag the threshold down to itself.
+        counts[0] = counts[1]
         levels = self.levels if one_sided else self.levels // 2
         stops = sorted({int(stop) for stop in torch.linspace(min(levels, half), half, self.candidates)})
         losses = torch.stack([_divergence(counts, stop, levels) for stop in stops])

@@ -5,7 +5,6 @@ With `k = gamma / sqrt(var + eps)`: `w' = w * k`, `b' = beta + (b - mean) * k` (
 
 from __future__ import annotations
 
-import operator
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +48,6 @@ def _can_fold(layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch
     constants = [*layer.args[1:3], *norm.args[1:5]]
     if any(isinstance(node, torch.fx.Node) and node.name not in values for node in constants):
         return False
-    if any(user.target is not operator.getitem or user.args[1] != 0 for user in norm.users):
-        return False
     return all(len(node.users) == 1 for node in layer.args[1:3] if isinstance(node, torch.fx.Node))
 
 
@@ -61,7 +58,7 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
     statistics: Any = norm.args
     gamma, beta, mean, var = (values[node.name].double() if node is not None else None for node in statistics[1:5])
     assert mean is not None and var is not None  # an eval-mode batch norm has running statistics
-    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + statistics[6])
+    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + statistics[7])
     weight = values[weight_node.name]
     bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
     shape = [-1] + [1] * (weight.dim() - 1)
@@ -71,9 +68,7 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
         bias_node = _new_bias(graph, layer, weight_node, folded)
         layer.args = (*arguments[:2], bias_node, *arguments[3:])
     values[bias_node.name] = folded
-    for user in list(norm.users):
-        user.replace_all_uses_with(layer)
-        graph.erase_node(user)
+    norm.replace_all_uses_with(layer)
     graph.erase_node(norm)
 
 
