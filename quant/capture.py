@@ -7,6 +7,7 @@ that `forward` mutates become explicit state, and steps without effect (dropout 
 from __future__ import annotations
 
 import contextlib
+import io
 import linecache
 import logging
 import re
@@ -97,7 +98,8 @@ def _quiet(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     disabled, logger.disabled = logger.disabled, True
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.disabled = disabled
 
