@@ -97,7 +97,7 @@ def split_batch(captured: CapturedModel, args: Arguments) -> Iterator[Arguments]
     Arguments that already fit pass through; what does not fit is refused by `CapturedModel.run`.
     """
     leaves, spec = pytree.tree_flatten(args)
-    expected = [node.meta["val"] for node in captured._inputs]
+    expected = [node.meta["val"] for node in captured.input_nodes]
     sizes = {
         (leaf.shape[0], want.shape[0])
         for leaf, want in zip(leaves, expected, strict=False)

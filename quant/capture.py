@@ -23,9 +23,10 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind, OutputKind
 
-from bitwright.quant.captured_model import KIND, MODULE, REF, SOURCE, CapturedModel, operator_type
+from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.functionalize import functionalize
+from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
 from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 
 _LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent / "quant"), "<")

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.fx
 import torch.utils._pytree as pytree
 
+from bitwright.quant.describe import describe
 from bitwright.quant.errors import InputError
-from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKind, TensorRef
-
-REF = "bitwright_ref"
-KIND = "bitwright_kind"
-SOURCE = "bitwright_source"
-MODULE = "bitwright_module"
+from bitwright.quant.fx_nodes import REF
+from bitwright.quant.graph import Graph, TensorRef
 
 Transform = Callable[[TensorRef, torch.Tensor], torch.Tensor]
-
-# torch's internal spellings of operators that the user called by another name.
-_CANONICAL = {"_native_batch_norm_legit_no_training": "batch_norm", "_softmax": "softmax", "convolution": "conv"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +41,7 @@ class CapturedModel:
     @cached_property
     def graph(self) -> Graph:
         """The same network, torch-free."""
-        return _describe(self)
+        return describe(self)
 
     @cached_property
     def state_names(self) -> tuple[str, ...]:
@@ -124,7 +115,7 @@ class CapturedModel:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec != self.in_spec:
             raise InputError(f"arguments have the structure {spec}; the model was captured with {self.in_spec}")
-        for node, leaf in zip(self._inputs, leaves, strict=True):
+        for node, leaf in zip(self.input_nodes, leaves, strict=True):
             expected = node.meta["val"]
             if not isinstance(expected, torch.Tensor):
                 continue
@@ -139,7 +130,8 @@ class CapturedModel:
         return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
 
     @cached_property
-    def _inputs(self) -> list[torch.fx.Node]:
+    def input_nodes(self) -> list[torch.fx.Node]:
+        """The placeholders of the user's own arguments, in their flattened order."""
         return [n for n in self.fx_graph.nodes if n.op == "placeholder" and n.name not in self.values]
 
     @cached_property
@@ -161,109 +153,3 @@ class CapturedModel:
 
 def _spell(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-
-
-def operator_type(node: torch.fx.Node) -> str:
-    """ATen's base name of what a node calls, in functional form; "" for plumbing such as getitem."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return ""
-    name: str = schema.name.split("::")[1]
-    return _CANONICAL.get(name, name.rstrip("_") if not name.startswith("__") else name)
-
-
-def _describe(captured: CapturedModel) -> Graph:
-    tensors: dict[TensorRef, TensorInfo] = {}
-    nodes: list[Node] = []
-    for fx_node in captured.fx_graph.nodes:
-        if fx_node.op == "placeholder":
-            ref = fx_node.meta[REF][0]
-            tensors[ref] = _info(ref, fx_node.meta["val"], fx_node.meta[KIND])
-        elif fx_node.op == "call_function" and fx_node.target is not operator.getitem:
-            value = fx_node.meta["val"]
-            for ref, part in zip(fx_node.meta[REF], value if isinstance(value, list | tuple) else [value], strict=True):
-                if ref is not None:
-                    tensors[ref] = _info(ref, part, TensorKind.ACTIVATION)
-            nodes.append(_node(fx_node))
-    outgoing: Any = captured._output.args[0]
-    results = [ref_of(node) for node in outgoing]
-    count = len(captured.state_names)
-    by_name = {n.name: n.meta[REF][0] for n in captured.fx_graph.nodes if n.op == "placeholder"}
-
-    def load(ref: TensorRef) -> npt.NDArray[Any]:
-        tensor = captured.values[captured.value_refs[ref]].detach().cpu()
-        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else np.asarray(tensor.numpy())
-
-    return Graph(
-        nodes=tuple(nodes),
-        tensors=tensors,
-        inputs=tuple(n.meta[REF][0] for n in captured._inputs if isinstance(n.meta["val"], torch.Tensor)),
-        outputs=tuple(ref for ref in results[count:] if ref is not None),
-        state=tuple(
-            (by_name[name], ref) for name, ref in zip(captured.state_names, results[:count], strict=True) if ref
-        ),
-        load=load,
-    )
-
-
-def ref_of(value: Any) -> TensorRef | None:
-    """The tensor that an argument of a node stands for."""
-    if not isinstance(value, torch.fx.Node):
-        return None
-    if value.target is operator.getitem:
-        arguments: Any = value.args
-        return arguments[0].meta[REF][arguments[1]]  # type: ignore[no-any-return]
-    return value.meta[REF][0]  # type: ignore[no-any-return]
-
-
-def _info(ref: TensorRef, value: Any, kind: TensorKind) -> TensorInfo:
-    if not isinstance(value, torch.Tensor):
-        return TensorInfo(ref=ref, shape=(), dtype=type(value).__name__, kind=kind)
-    shape = tuple(int(d) if isinstance(d, int) else None for d in value.shape)
-    return TensorInfo(ref=ref, shape=shape, dtype=str(value.dtype).removeprefix("torch."), kind=kind)
-
-
-def _node(fx_node: torch.fx.Node) -> Node:
-    inputs: list[TensorRef | None] = []
-    attributes: dict[str, Any] = {}
-    schema = getattr(fx_node.target, "_schema", None)
-    arguments = schema.arguments if schema else []
-    for position, argument in enumerate(arguments):
-        given: Any = (
-            fx_node.args[position]
-            if position < len(fx_node.args)
-            else fx_node.kwargs.get(argument.name, argument.default_value)
-        )
-        kind = str(argument.type)
-        if "Tensor" not in kind:
-            attributes[argument.name] = _attribute(given)
-        elif "List" in kind:
-            inputs.extend(ref_of(item) for item in given or ())
-        else:
-            inputs.append(ref_of(given))
-            if given is not None and not isinstance(given, torch.fx.Node):
-                attributes[argument.name] = given
-    path, module_type = fx_node.meta[MODULE]
-    source: SourceLine | None = fx_node.meta[SOURCE]
-    return Node(
-        name=fx_node.name,
-        op=operator_type(fx_node) or str(getattr(fx_node.target, "__name__", fx_node.target)),
-        inputs=tuple(inputs),
-        outputs=tuple(ref for ref in fx_node.meta[REF] if ref is not None),
-        attributes=attributes,
-        module_path=path,
-        module_type=module_type,
-        source=source,
-    )
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, torch.fx.Node):
-        return f"<{value.name}>"  # a size that is only known when the network runs
-    if isinstance(value, list | tuple):
-        return tuple(_attribute(item) for item in value)
-    if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, torch.memory_format | torch.layout | torch.device):
-        return str(value)
-    return value

@@ -8,6 +8,7 @@ stored as codes behind a DQ, biases as int32 codes with scale = scale(input) * s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
-from bitwright.quant.export.onnx_operators import TRANSLATORS
+from bitwright.quant.export.onnx_translators import TRANSLATORS
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat
 from bitwright.quant.graph import Graph, Node, TensorRef
@@ -86,6 +87,7 @@ class _QdqBuilder(OnnxBuilder):
         super().__init__(quantized.captured.graph, opset=opset)
         self.quantized = quantized
         self.captured = quantized.captured
+        self.has_float8 = any(isinstance(q.spec.format, FloatFormat) for q in quantized.qparams.values())
 
     def read(self, ref: TensorRef, reader: Node) -> str:
         bias = self.quantized.plan.biases.get(reader.name)
@@ -97,6 +99,17 @@ class _QdqBuilder(OnnxBuilder):
         if self.graph.is_constant(ref):
             return self._constant(value_name(ref), ref, qparams)
         return f"{value_name(ref)}/dq"
+
+    def emit(self, op_type: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any) -> str:
+        """Spells Clip as Max and Min before float8 codes: ONNX Runtime's Clip fusion stops at a float8 Q."""
+        if op_type != "Clip" or not self.has_float8:
+            return super().emit(op_type, inputs, output, **attributes)
+        assert isinstance(output, str)  # Clip has one result
+        value, *bounds = inputs
+        steps = [(name, bound) for name, bound in zip(("Max", "Min"), bounds, strict=False) if bound]
+        for position, (name, bound) in enumerate(steps):
+            value = super().emit(name, [value, bound], output if position == len(steps) - 1 else self.spare(output))
+        return value
 
     def finish_input(self, ref: TensorRef) -> None:
         self._quantize(ref)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import torch.fx
 
-from bitwright.quant.captured_model import KIND, REF, CapturedModel, operator_type
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.fx_nodes import KIND, REF, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
 
 # Where each layer's weight has its output channels.

@@ -1,0 +1,140 @@
+"""Elementwise functions and arithmetic in ONNX."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder
+from bitwright.quant.export.onnx_translators.registry import (
+    result_dtype,
+    translates,
+    typed_operand,
+    unsupported,
+)
+from bitwright.quant.graph import Node
+
+_UNARY = {
+    "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs",
+    "neg": "Neg", "floor": "Floor", "ceil": "Ceil", "round": "Round", "erf": "Erf", "sin": "Sin", "cos": "Cos",
+    "reciprocal": "Reciprocal", "hardswish": "HardSwish", "mish": "Mish", "logical_not": "Not", "bitwise_not": "Not",
+    "sign": "Sign", "atan": "Atan", "softplus": "Softplus", "isnan": "IsNaN",
+}  # fmt: skip
+
+
+@translates(*_UNARY)
+def _unary(b: OnnxBuilder, node: Node) -> None:
+    b.emit(_UNARY[node.op], [b.operand(node, 0)], b.result(node))
+
+
+@translates("hardtanh", "clamp", "clamp_min", "clamp_max", "relu6")
+def _clamp(b: OnnxBuilder, node: Node) -> None:
+    attributes = node.attributes
+    low = 0.0 if node.op == "relu6" else attributes.get("min_val", attributes.get("min"))
+    high = 6.0 if node.op == "relu6" else attributes.get("max_val", attributes.get("max"))
+    dtype, out = result_dtype(b, node), b.result(node)
+    bounds = [b.constant(out, np.asarray(v), dtype) if v is not None else "" for v in (low, high)]
+    b.emit("Clip", [b.operand(node, 0), *bounds], out)
+
+
+@translates("leaky_relu", "elu", "hardsigmoid", "gelu", "silu", "rsqrt", "log1p", "square")
+def _composed(b: OnnxBuilder, node: Node) -> None:
+    x, out, attributes = b.operand(node, 0), b.result(node), node.attributes
+    if node.op == "leaky_relu":
+        b.emit("LeakyRelu", [x], out, alpha=float(attributes["negative_slope"]))
+    elif node.op == "elu":
+        b.emit("Elu", [x], out, alpha=float(attributes["alpha"]))
+    elif node.op == "hardsigmoid":
+        b.emit("HardSigmoid", [x], out, alpha=1 / 6, beta=0.5)
+    elif node.op == "gelu":
+        b.emit("Gelu", [x], out, approximate=attributes["approximate"])
+    elif node.op == "silu":
+        b.emit("Mul", [x, b.emit("Sigmoid", [x], b.spare(out))], out)
+    elif node.op == "rsqrt":
+        b.emit("Reciprocal", [b.emit("Sqrt", [x], b.spare(out))], out)
+    elif node.op == "log1p":
+        b.emit("Log", [b.emit("Add", [x, b.constant(out, np.float32(1))], b.spare(out))], out)
+    else:
+        b.emit("Mul", [x, x], out)
+
+
+@translates("prelu")
+def _prelu(b: OnnxBuilder, node: Node) -> None:
+    out, rank = b.result(node), len(b.shape(node.tensors[0]))
+    slope = b.emit("Reshape", [b.operand(node, 1), b.constant(out, [-1, *[1] * (rank - 2)])], b.spare(out))
+    b.emit("PRelu", [b.operand(node, 0), slope], out)
+
+
+_BINARY = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "maximum": "Max", "minimum": "Min", "pow": "Pow",
+    "logical_and": "And", "logical_or": "Or", "bitwise_and": "And", "bitwise_or": "Or", "atan2": "Atan2",
+}  # fmt: skip
+
+
+@translates("add", "sub", "mul", "maximum", "minimum", "pow", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
+def _binary(b: OnnxBuilder, node: Node) -> None:
+    dtype, out = result_dtype(b, node), b.result(node)
+    other = "exponent" if node.op == "pow" else "other"
+    left = typed_operand(b, node, 0, dtype, "self")
+    right = typed_operand(b, node, 1, dtype, other)
+    alpha = node.attributes.get("alpha", 1)
+    if alpha != 1:
+        right = b.emit("Mul", [right, b.constant(out, np.asarray(alpha), dtype)], b.spare(out))
+    b.emit(_BINARY[node.op], [left, right], out)
+
+
+@translates("rsub")
+def _rsub(b: OnnxBuilder, node: Node) -> None:
+    dtype = result_dtype(b, node)
+    b.emit("Sub", [typed_operand(b, node, 1, dtype), typed_operand(b, node, 0, dtype, "self")], b.result(node))
+
+
+@translates("div", "floor_divide")
+def _div(b: OnnxBuilder, node: Node) -> None:
+    rounding = "floor" if node.op == "floor_divide" else node.attributes.get("rounding_mode")
+    dtype, out = result_dtype(b, node), b.result(node)
+    if rounding and not dtype.startswith("float"):
+        raise unsupported(node, f"rounding_mode={rounding!r} on {dtype}")
+    operands = [typed_operand(b, node, 0, dtype, "self"), typed_operand(b, node, 1, dtype)]
+    quotient = b.emit("Div", operands, b.spare(out) if rounding else out)
+    if rounding == "floor":
+        b.emit("Floor", [quotient], out)
+    elif rounding == "trunc":
+        size = b.emit("Floor", [b.emit("Abs", [quotient], b.spare(out))], b.spare(out))
+        b.emit("Mul", [size, b.emit("Sign", [quotient], b.spare(out))], out)
+
+
+_COMPARE = {"eq": "Equal", "lt": "Less", "gt": "Greater", "le": "LessOrEqual", "ge": "GreaterOrEqual", "ne": "Equal"}
+
+
+@translates(*_COMPARE)
+def _compare(b: OnnxBuilder, node: Node) -> None:
+    dtype, out = b.graph.tensors[node.tensors[0]].dtype, b.result(node)
+    operands = [typed_operand(b, node, 0, dtype, "self"), typed_operand(b, node, 1, dtype)]
+    if node.op == "ne":
+        b.emit("Not", [b.emit("Equal", operands, b.spare(out))], out)
+    else:
+        b.emit(_COMPARE[node.op], operands, out)
+
+
+@translates("where")
+def _where(b: OnnxBuilder, node: Node) -> None:
+    dtype = result_dtype(b, node)
+    operands = [b.operand(node, 0), typed_operand(b, node, 1, dtype, "self"), typed_operand(b, node, 2, dtype)]
+    b.emit("Where", operands, b.result(node))
+
+
+@translates("masked_fill")
+def _masked_fill(b: OnnxBuilder, node: Node) -> None:
+    value = typed_operand(b, node, 2, result_dtype(b, node), "value")
+    b.emit("Where", [b.operand(node, 1), value, b.operand(node, 0)], b.result(node))
+
+
+@translates("to", "_to_copy", "type_as")
+def _cast(b: OnnxBuilder, node: Node) -> None:
+    b.emit("Cast", [b.operand(node, 0)], b.result(node), to=ELEMENT_TYPES[result_dtype(b, node)])
+
+
+@translates("softmax", "log_softmax")
+def _softmax(b: OnnxBuilder, node: Node) -> None:
+    op = "Softmax" if node.op == "softmax" else "LogSoftmax"
+    b.emit(op, [b.operand(node, 0)], b.result(node), axis=node.attributes["dim"])
