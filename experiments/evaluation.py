@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +17,12 @@ from bitwright.experiments.inputs import arguments_of, first_rows, row_count
 from bitwright.experiments.metrics import Agreement, create_metric, first_tensor
 from bitwright.experiments.training import check_classes, labels_of
 from bitwright.experiments.workbench import Workbench
+from bitwright.hw_constraints.figures import Interval
 from bitwright.quant.errors import InputError
 
 _BATCH = 32
+# The outputs of a network are compared on so many batches when its metric is the user's own; that settles an SQNR.
+_COMPARED_BATCHES = 8
 Predict = Callable[..., Any]
 
 
@@ -36,6 +41,8 @@ class Comparison:
     agreement_percent: float | None
     decisions: int
     sqnr_db: float
+    samples: int
+    difference: Interval | None = None
 
 
 def evaluate_model(bench: Workbench, model: torch.nn.Module) -> Score:
@@ -70,32 +77,65 @@ def evaluate(
     data = bench.data
     counters = [create_metric(asked.metric, classes=data.classes, ignore_label=data.ignore_label) for _ in networks]
     agreements = [Agreement() for _ in networks]
-    read, samples = arguments_of(model, bench.recipe.data.inputs), 0
+    hits: list[list[torch.Tensor]] = [[] for _ in networks]
+    samples = 0
     total = asked.samples or data.splits.get(Split.EVALUATE)
     with (console or Console(quiet=True)).track("scoring, samples", total) as advance:
-        for batch in data.loader(Split.EVALUATE, _BATCH, None):
-            arguments, labels = read(batch), labels_of(batch)
-            if asked.samples is not None and samples + row_count(arguments) > asked.samples:
-                arguments, labels = (
-                    first_rows((*arguments, labels), asked.samples - samples)[:-1],
-                    labels[: asked.samples - samples],
-                )
+        for arguments, labels in _labelled(bench, model):
             logits = [first_tensor(network(*arguments)) for network in networks]
             check_classes(logits[0], data)
-            for each, counter, agreement in zip(logits, counters, agreements, strict=True):
+            for each, counter, agreement, hit in zip(logits, counters, agreements, hits, strict=True):
                 counter.update(each, labels)
                 agreement.update(logits[0], each)
-            samples += row_count(arguments)
+                hit.append(each.argmax(1) == labels)
+            samples += row_count(labels)
             advance(samples)
-            if samples == asked.samples:
-                break
     if not samples:
         raise InputError("data: the evaluation split is empty; there is nothing to score")
+    paired = asked.metric == "top1" and hits[0][0].dim() == 1
     scores = [Score(metrics={asked.metric: counter.value()}, samples=samples) for counter in counters]
     return scores, [
-        Comparison(agreement_percent=each.percent, decisions=each.decisions, sqnr_db=each.sqnr_db)
-        for each in agreements[1:]
+        Comparison(
+            agreement_percent=each.percent,
+            decisions=each.decisions,
+            sqnr_db=each.sqnr_db,
+            samples=samples,
+            difference=paired_interval(torch.cat(hits[0]), torch.cat(hit)) if paired else None,
+        )
+        for each, hit in zip(agreements[1:], hits[1:], strict=True)
     ]
+
+
+def _labelled(bench: Workbench, model: torch.nn.Module) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Arguments and labels of the evaluation data, as many samples as the recipe asks for."""
+    read, left = arguments_of(model, bench.recipe.data.inputs), bench.recipe.evaluate.samples
+    for batch in bench.data.loader(Split.EVALUATE, _BATCH, None):
+        arguments, labels = read(batch), labels_of(batch)
+        if left is not None:
+            if left < len(labels):
+                *arguments, labels = first_rows((*arguments, labels), left)
+            left -= len(labels)
+        yield tuple(arguments), labels
+        if left == 0:
+            return
+
+
+def paired_interval(reference: torch.Tensor, candidate: torch.Tensor) -> Interval:
+    """The difference of two hit rates in points, candidate - reference, with its 95 % interval.
+
+    Paired over the samples: with b samples that only the candidate hits and c that only the reference hits, the
+    adjusted Wald interval of Bonett & Price (2012), which is honest for b = c = 0, too: one is added to each.
+
+    Args:
+        reference: bool [N].
+        candidate: bool [N].
+    """
+    count = len(reference)
+    won, lost = int((candidate & ~reference).sum()), int((reference & ~candidate).sum())
+    p, q = (won + 1) / (count + 2), (lost + 1) / (count + 2)
+    spread = 1.96 * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
+    value = (won - lost) / count
+    return Interval(value=100 * value, low=100 * min(value, p - q - spread), high=100 * max(value, p - q + spread))
 
 
 def _by_entry(
@@ -110,21 +150,16 @@ def _by_entry(
             raise wrong_result("evaluate.entry", entry, result, "a dict of numbers by metric name")
         if asked.metric not in result:
             raise InputError(
-                f"evaluate.entry = {entry!r}: returned {sorted(result)}; evaluate.metric = {asked.metric!r} is not there"
+                f"evaluate.entry = {entry!r}: returned {sorted(result)}; none is evaluate.metric = {asked.metric!r}"
             )
         scores.append(Score(metrics={name: float(each) for name, each in result.items()}, samples=0))
     agreements = [Agreement() for _ in networks[1:]]
-    for arguments in _some(bench.arguments(model, Split.EVALUATE, batch=_BATCH)):
+    compared = 0
+    for arguments in itertools.islice(bench.arguments(model, Split.EVALUATE, batch=_BATCH), _COMPARED_BATCHES):
+        compared += row_count(arguments)
         reference = first_tensor(networks[0](*arguments))
         for network, agreement in zip(networks[1:], agreements, strict=True):
             agreement.update(reference, first_tensor(network(*arguments)))
-    return scores, [Comparison(agreement_percent=None, decisions=0, sqnr_db=each.sqnr_db) for each in agreements]
-
-
-# The outputs of a network are compared on so many batches when its metric is the user's own; that settles an SQNR.
-_COMPARED_BATCHES = 8
-
-
-def _some(batches: Iterator[Any]) -> Iterator[Any]:
-    for _, batch in zip(range(_COMPARED_BATCHES), batches, strict=False):
-        yield batch
+    return scores, [
+        Comparison(agreement_percent=None, decisions=0, sqnr_db=each.sqnr_db, samples=compared) for each in agreements
+    ]

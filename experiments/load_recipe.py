@@ -19,12 +19,16 @@ from bitwright.experiments.extensions import (
     ExtensionPoint,
 )
 from bitwright.experiments.recipe import Chosen, EntryArguments, Recipe
+from bitwright.experiments.scheme_settings import RefusedSettingError, scheme_of
+from bitwright.hw_constraints.machine import this_machine
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant import yaml_lines
 from bitwright.quant.errors import InputError, unknown
 from bitwright.quant.formats import FORMATS
 from bitwright.quant.yaml_lines import KeyPath, Locations
 
 COMMAND_LINE = "command line"
+THIS_CPU = "this-cpu"
 
 
 def find_recipe(name: str) -> Path:
@@ -51,16 +55,44 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: each problem on its own line with its place, the key, its value, and what is allowed.
     """
-    data, locations = yaml_lines.load(find_recipe(name))
+    path = find_recipe(name)
+    data, locations = yaml_lines.load(path)
     elsewhere: dict[KeyPath, str] = {}
     for text in overrides:
         elsewhere[_override(data, text)] = COMMAND_LINE
     locations = Locations(locations.file, locations.lines, elsewhere)
+    if data.get("target") == THIS_CPU:
+        data["target"] = target_of_this_cpu(locations.where(("target",)))
     recipe = yaml_lines.validate(Recipe, data, locations)
     problems = [*_unknown_names(recipe, locations), *_section_problems(recipe, data, locations)]
     if problems:
         raise InputError("\n".join(problems))
+    _check_formats(recipe, locations)
     return recipe
+
+
+def target_of_this_cpu(where: str) -> str:
+    """The target that describes the processor this runs on.
+
+    Raises:
+        InputError: there is none for its architecture.
+    """
+    machine = this_machine()
+    if machine.architecture not in ("x86_64", "AMD64"):
+        raise InputError(f"{where}: target = {THIS_CPU!r}; there is none for {machine.architecture} yet, name a target")
+    return "x86-vnni" if machine.has_int8_dot_product else "x86-avx2"
+
+
+def _check_formats(recipe: Recipe, locations: Locations) -> None:
+    """Formats and symmetries against what the target runs."""
+    target = load_target(recipe.target)
+    for section in ("quantize", "qat"):
+        if getattr(recipe, section) is None:
+            continue
+        try:
+            scheme_of(recipe, target, section=section)
+        except RefusedSettingError as error:
+            raise InputError(f"{locations.where(error.path)}: {error}") from None
 
 
 def _override(data: dict[str, Any], text: str) -> KeyPath:

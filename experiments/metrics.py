@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from bitwright.quant.errors import InputError
+from bitwright.quant.sqnr import sqnr_db
 
 METRICS = ("top1", "miou")
 UNITS = {"top1": "%", "miou": "%"}
@@ -115,17 +115,6 @@ class Agreement:
     def sqnr_db(self) -> float:
         """`10 log10(Σ reference² / Σ (reference − candidate)²)` over everything counted."""
         return sqnr_db(self.signal, self.noise)
-
-
-# Float32 itself carries about 150 dB; equal outputs are reported as this rather than as infinity, which JSON lacks.
-EXACT_DB = 200.0
-
-
-def sqnr_db(signal: float, noise: float) -> float:
-    """Signal to noise in dB, at most `EXACT_DB`; 0 where there is no signal."""
-    if noise <= 0.0:
-        return EXACT_DB
-    return min(EXACT_DB, 10.0 * math.log10(signal / noise)) if signal > 0.0 else 0.0
 
 
 Predict = Callable[..., Any]

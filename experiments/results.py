@@ -61,8 +61,10 @@ class TensorQuality(Part):
         op: the operator that makes it; empty for inputs and weights.
         kind: `activation` or `weight`.
         format: its number format.
-        sqnr: signal to quantization noise. Weights: of the rounding alone. Activations: against the float network,
-            with everything before it quantized, too.
+        sqnr: signal to quantization noise against the float network, with everything before it quantized, too.
+            Weights: of the rounding alone.
+        own_sqnr: the same, given its quantized inputs in float: which layer is to blame.
+        clipped: share of the float values that the format cuts off.
         low: the smallest real value that is not clipped (per channel: the smallest of all).
         high: the largest.
         counts: a histogram of the float values over the calibration data.
@@ -75,6 +77,8 @@ class TensorQuality(Part):
     kind: Literal["activation", "weight"]
     format: str
     sqnr: Figure
+    own_sqnr: Figure
+    clipped: Figure
     low: float
     high: float
     counts: tuple[int, ...] = ()
@@ -125,7 +129,6 @@ class EvaluateResult(Part):
         drop: how much worse the quantized network is (first runtime), in the metric's unit; negative when better.
         agreement: on how many samples (or pixels) both decide alike; None for a user's own metric.
         sqnr: of the network's outputs against float.
-        gates: accuracy gates.
     """
 
     metric: str
@@ -135,4 +138,92 @@ class EvaluateResult(Part):
     drop: Figure
     agreement: Figure | None
     sqnr: Figure
-    gates: tuple[Gate, ...] = ()
+
+
+class LayerRow(Part):
+    """What one runtime made of one layer.
+
+    Attributes:
+        layer: its `TensorRef`, or its name in the file.
+        op: operator type in the file.
+        state: `int8`, `fp8`, `float`, or `folded` into another layer.
+        kernel: the runtime's operators that do the work.
+        precision: what they compute in, by the runtime's own trace.
+        folded_into: which other layer does its work.
+        file_format: code types of data and weight in the file.
+        time_us: median time of its kernels.
+        time_share: of the whole run, 0 to 1.
+        macs: multiply-accumulates.
+        mac_share: of the conv and linear ones, 0 to 1.
+        reason: why it is not in int8.
+    """
+
+    layer: str
+    op: str
+    state: str
+    kernel: str
+    precision: str
+    folded_into: str | None
+    file_format: str
+    time_us: float
+    time_share: float
+    macs: int
+    mac_share: float
+    reason: str
+
+
+class RuntimeProof(Part):
+    """The proof of one runtime; `low_precision_macs` counts int8, and fp8 codes where the target computes in fp8."""
+
+    runtime: str
+    version: str
+    settings: dict[str, str]
+    low_precision_macs: Figure
+    int8_macs: Figure
+    fp8_macs: Figure
+    int8_time: Figure
+    float_time: Figure
+    conversion_time: Figure
+    total: Figure
+    layers: tuple[LayerRow, ...]
+    warnings: tuple[str, ...]
+    summary: str
+
+
+class ProveResult(Part):
+    """One proof a runtime; `simulated` when none of the target's runtimes is here and the file's codes were counted."""
+
+    proofs: tuple[RuntimeProof, ...]
+    simulated: bool
+
+
+class SpeedRow(Part):
+    """Quantized beside float in one runtime; `ratio` is quantized ÷ float over paired runs."""
+
+    runtime: str
+    float_latency: Figure
+    quantized_latency: Figure
+    ratio: Figure
+
+
+class MeasureResult(Part):
+    """Interleaved timings; `load` is the 1-minute load before and after, `reason` why nothing was measured."""
+
+    device: str
+    threads: int
+    speeds: tuple[SpeedRow, ...]
+    load: tuple[float, float] | None = None
+    reason: str = ""
+
+
+class VerdictResult(Part):
+    """The figures in plain words, and whether the recipe's gates hold."""
+
+    headline: str
+    speed: str
+    statements: tuple[str, ...]
+    holds_back: tuple[str, ...]
+    changes: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    passed: bool
+    text: str

@@ -93,6 +93,37 @@ class Workbench:
             return first_rows(arguments, asked.batch)
         raise InputError("data: the calibration split is empty; the network cannot be captured without an example")
 
+    def runtimes(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The runtimes to use: those asked for, else those of the target that are installed here.
+
+        Raises:
+            InputError: a runtime that was asked for cannot be used here.
+        """
+        from bitwright.hw_constraints.backends import get_backend, list_backends
+
+        if asked is None:
+            known = [name for name in self.target.artifact.runtimes if name in list_backends()]
+            return tuple(name for name in known if get_backend(name).available() is None)
+        for name in asked:
+            reason = get_backend(name).available()
+            if reason is not None:
+                raise InputError(f"runtime {name!r} cannot be used here: {reason}")
+        return asked
+
+    def runtimes_or_simulator(self) -> tuple[tuple[str, ...], str]:
+        """The runtimes to score on, and what to add to their names.
+
+        Where none of the target's runtimes is here, ONNX Runtime computes the same Q/DQ file on the CPU: the target's
+        numbers, not its speed.
+        """
+        runtimes = self.runtimes(self.recipe.prove.runtimes)
+        return (runtimes, "") if runtimes else (("onnxruntime",), f", computing {self.target.id}'s numbers")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric that counts."""
+        return self.recipe.evaluate.entry is None or self.recipe.evaluate.direction == "higher"
+
     @cached_property
     def target_fingerprint(self) -> str:
         """Changes with the target's file."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import QuantizeResult
 from bitwright.experiments.stage import Context, Stage
 from bitwright.hw_constraints.target import Target
-
-if TYPE_CHECKING:
-    from bitwright.quant.captured_model import CapturedModel
 
 ARTIFACT = "onnx_qdq"
 
@@ -49,7 +45,6 @@ def quantize_model(context: Context) -> QuantizeResult:
     seconds = time.monotonic() - began
     reference = fold_batch_norm(captured)
     export_float(reference.graph, context.folder / "float.onnx")
-    save_state(captured, context.folder)
     samples = take(reference, bench.calibration(model), _QUALITY_SAMPLES)
     return QuantizeResult(
         scheme=f"activations {spelled(scheme.activations)}; weights {spelled(scheme.weights)}",
@@ -62,15 +57,6 @@ def quantize_model(context: Context) -> QuantizeResult:
         calibrate_seconds=Figure(value=round(seconds, 3), unit="s", origin="measured", n=1, source="wall time"),
         notes=(*bench.data.notes, *artifact_notes(target)),
     )
-
-
-def save_state(captured: CapturedModel, folder: Path) -> None:
-    """Writes the buffers that forward mutates, as they are before the first frame, for those who run the artefact."""
-    import numpy as np
-
-    state = {str(ref): captured.graph.array(ref) for ref, _ in captured.graph.state}
-    if state:
-        np.savez(folder / "state.npz", **state)  # type: ignore[arg-type]
 
 
 def size_of(path: Path) -> Figure:
