@@ -43,6 +43,7 @@ _PRECISION_OF = {
     "float": "float32",
     "double": "float64",
 }
+_FLOAT8 = frozenset(range(17, 21))  # TensorProto.FLOAT8E4M3FN to FLOAT8E5M2FNUZ
 _QUANTIZES_INSIDE = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 _KERNEL_SUFFIX = "_kernel_time"
 
@@ -108,6 +109,17 @@ def read_trace(trace: Path) -> list[KernelTime]:
     return kernels
 
 
+def _has_float8(artifact: Path | bytes) -> bool:
+    """Whether a model holds float8 codes; a file that is no model is left for the runtime to refuse."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(artifact) if isinstance(artifact, bytes) else onnx.load(artifact)
+    except Exception:
+        return False
+    return any(tensor.data_type in _FLOAT8 for tensor in model.graph.initializer)
+
+
 class OnnxRuntimeSession:
     """A model in ONNX Runtime's CPU provider."""
 
@@ -122,6 +134,10 @@ class OnnxRuntimeSession:
         if machine.saturates_u8s8:
             # Without it u8 x s8 products saturate at 16 bits on this processor, silently.
             self.settings["session.x64quantprecision"] = "1"
+        if _has_float8(artifact):
+            # It fuses float8 Q/DQ into integer operators and then rejects the model that it made; unfused, float8
+            # tensors are converted and the arithmetic is float32.
+            self.settings["session.disable_quant_qdq"] = "1"
         self._session = self._create()
         self.input_infos = tuple(map(_tensor_spec, self._session.get_inputs()))
         self.output_infos = tuple(map(_tensor_spec, self._session.get_outputs()))
