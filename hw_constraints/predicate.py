@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from bitwright.quant.errors import InputError
+
 Value = bool | int | float | str | None
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -78,14 +80,14 @@ class Predicate:
         """Whether the condition is met; None when that depends on a property that is not known.
 
         Raises:
-            ValueError: the properties have other types than the predicate compares.
+            InputError: the properties have other types than the predicate compares.
         """
         try:
             return bool(_evaluate(_tree(self.text), properties))
         except _Unknown:
             return None
         except (TypeError, ZeroDivisionError) as error:
-            raise ValueError(f"predicate {self.text!r} cannot be decided: {error}") from None
+            raise InputError(f"predicate {self.text!r} cannot be decided: {error}") from None
 
     def found(self, properties: Mapping[str, Value]) -> str:
         """The properties that the predicate reads, with their values: `kernel_h = 64, stride_h = 2`."""

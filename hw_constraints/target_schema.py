@@ -221,6 +221,7 @@ class ConstraintFile(_Sourced):
         for op in self.operators:
             for name in sorted(self.require.names - properties_of(op)):
                 raise ValueError(f"{op} has no property {name!r}{suggestion(name, properties_of(op))}")
+        self.require.holds({name: "float32" if name == "dtype" else 1 for name in self.require.names})
         return self
 
 
