@@ -175,11 +175,12 @@ class MeasureGate(Section):
 
 
 class Measure(Section):
-    """Times float and quantized, interleaved in one process."""
+    """Times float and quantized, interleaved: at least `rounds` undisturbed rounds, at most so many seconds."""
 
     runtimes: tuple[str, ...] | None = None
     threads: Count = 1
-    rounds: Count = 50
+    rounds: Count = 20
+    seconds: Annotated[float, Field(gt=0)] = 30.0
     gate: MeasureGate = MeasureGate()
 
 

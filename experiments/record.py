@@ -27,6 +27,7 @@ class Figure(Part):
         origin: measured here, modelled, or quoted from a source.
         low: lower end of the 95 % interval, where one is known.
         high: upper end.
+        spread: interquartile range of repeated measurements, in the same unit.
         n: how many samples or rounds it rests on.
         source: what it was measured with, or the document it is quoted from.
     """
@@ -36,6 +37,7 @@ class Figure(Part):
     origin: Literal["measured", "modelled", "quoted"]
     low: float | None = None
     high: float | None = None
+    spread: float | None = None
     n: int | None = None
     source: str = ""
 

@@ -207,12 +207,24 @@ class SpeedRow(Part):
 
 
 class MeasureResult(Part):
-    """Interleaved timings; `load` is the 1-minute load before and after, `reason` why nothing was measured."""
+    """Interleaved timings of both networks on each runtime.
 
-    device: str
+    Attributes:
+        device: the processor.
+        threads: in use.
+        speeds: one row a runtime; none when nothing was measured.
+        load: the machine's 1-minute load before and after.
+        converged: whether the ratios' intervals got narrow before the time was up.
+        disturbed_rounds: rounds in which other processes were served, too.
+        reason: why nothing was measured.
+    """
+
+    device: str = ""
     threads: int
-    speeds: tuple[SpeedRow, ...]
+    speeds: tuple[SpeedRow, ...] = ()
     load: tuple[float, float] | None = None
+    converged: bool = False
+    disturbed_rounds: int = 0
     reason: str = ""
 
 

@@ -92,6 +92,10 @@ class Context:
         done = self.finished.get(name)
         return model.model_validate(done.result) if done is not None else None
 
+    def require(self, name: str, model: type[Result]) -> Result:
+        """An earlier stage's result, which every recipe asks for."""
+        return model.model_validate(self.finished[name].result)
+
     def model(self) -> torch.nn.Module:
         """The network in float, trained when the recipe trains it."""
         from bitwright.experiments.workbench import load_weights
