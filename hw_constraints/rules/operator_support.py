@@ -7,9 +7,12 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import LintContext, finding_at
-from bitwright.hw_constraints.operators import OPERATORS
+from bitwright.hw_constraints.operators import CONVOLUTIONS, MATRIX_PRODUCTS, OPERATORS, TRANSPOSED_CONVOLUTIONS
 from bitwright.hw_constraints.target_types import Otherwise, Target
 from bitwright.quant.graph import Graph, Node
+
+# The operators that low precision is there for.
+_MULTIPLIES = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | MATRIX_PRODUCTS
 
 # What else computes the same or nearly so: (operators that the target must have, what to write).
 _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
@@ -84,14 +87,9 @@ def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] |
     on_real_numbers = any(graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
     if otherwise is Otherwise.HOST and on_real_numbers:
         return Severity.ERROR, "runs on the processor beside the accelerator"
-    if otherwise is Otherwise.FLOAT and _does_macs(graph, node):
+    if otherwise is Otherwise.FLOAT and node.op in _MULTIPLIES:
         return Severity.WARNING, "runs in floating point while its neighbours run in low precision"
     return None
-
-
-def _does_macs(graph: Graph, node: Node) -> bool:
-    static = all(None not in graph.tensors[ref].shape for ref in (*node.tensors, *node.outputs))
-    return static and graph.macs(node) > 0
 
 
 def _suggestion(op: str, available: frozenset[str]) -> str:
