@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, unknown
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -156,7 +156,7 @@ def get_backend(name: str) -> Backend:
         InputError: there is none; the message lists those there are.
     """
     if name not in list_backends():
-        raise InputError(f"unknown backend {name!r}; there are: {', '.join(list_backends())}")
+        raise unknown("backend", name, list_backends())
     for point in importlib.metadata.entry_points(group="bitwright.backends", name=name):
         return checked(point.load(), name)
     return checked(importlib.import_module(f"bitwright.hw_constraints.backends.{name}").BACKEND, name)
@@ -185,6 +185,11 @@ def artifact_label(artifact: Any) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return str(path)
+
+
+def one_line(error: Exception) -> str:
+    """A runtime's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def check_inputs(inputs: Arrays, specs: Sequence[TensorSpec]) -> None:

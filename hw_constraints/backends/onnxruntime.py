@@ -27,6 +27,7 @@ from bitwright.hw_constraints.backends.base import (
     artifact_label,
     check_inputs,
     check_threads,
+    one_line,
 )
 from bitwright.hw_constraints.machine import Machine, this_machine
 from bitwright.quant.errors import InputError, MissingExtraError
@@ -114,7 +115,10 @@ def _has_float8(artifact: Path | bytes) -> bool:
     import onnx
 
     try:
-        model = onnx.load_model_from_string(artifact) if isinstance(artifact, bytes) else onnx.load(artifact)
+        if isinstance(artifact, bytes):
+            model = onnx.load_model_from_string(artifact)
+        else:
+            model = onnx.load(str(artifact), load_external_data=False)
     except Exception:
         return False
     return any(tensor.data_type in _FLOAT8 for tensor in model.graph.initializer)
@@ -161,7 +165,7 @@ class OnnxRuntimeSession:
         try:
             return onnxruntime.InferenceSession(self._artifact, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exception types share no base class
-            raise InputError(f"{self._label}: onnxruntime cannot load it: {error}") from error
+            raise InputError(f"{self._label}: onnxruntime cannot load it: {one_line(error)}") from error
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs once; see `Session.run`."""
@@ -173,7 +177,7 @@ class OnnxRuntimeSession:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
         except Exception as error:
             check_inputs(inputs, self.input_infos)
-            raise InputError(f"{self._label}: onnxruntime cannot run it: {error}") from error
+            raise InputError(f"{self._label}: onnxruntime cannot run it: {one_line(error)}") from error
 
     def profile(self, inputs: Arrays, runs: int = 10) -> list[KernelTime]:
         """Kernel times from a session with the profiler on; see `Session.profile`."""

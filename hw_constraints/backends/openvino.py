@@ -24,6 +24,7 @@ from bitwright.hw_constraints.backends.base import (
     artifact_label,
     check_inputs,
     check_threads,
+    one_line,
 )
 from bitwright.quant.errors import InputError, MissingExtraError
 
@@ -70,7 +71,7 @@ class OpenVINOSession:
         try:
             return core.compile_model(core.read_model(self._artifact), "CPU", {**self.settings, **more})
         except Exception as error:
-            raise InputError(f"{self._label}: openvino cannot load it: {error}") from error
+            raise InputError(f"{self._label}: openvino cannot load it: {one_line(error)}") from error
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs once; see `Session.run`."""
@@ -81,7 +82,7 @@ class OpenVINOSession:
             results = request.infer(dict(inputs))
         except Exception as error:
             check_inputs(inputs, self.input_infos)
-            raise InputError(f"{self._label}: openvino cannot run it: {error}") from error
+            raise InputError(f"{self._label}: openvino cannot run it: {one_line(error)}") from error
         # The request writes its outputs in place on the next run.
         return {spec.name: results[index].copy() for index, spec in enumerate(self.output_infos)}
 

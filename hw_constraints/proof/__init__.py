@@ -3,7 +3,7 @@
 from bitwright.hw_constraints.proof.probe import Reason
 from bitwright.hw_constraints.proof.proving import prove
 from bitwright.hw_constraints.proof.report import LayerProof, ProofReport, State, format_table
-from bitwright.hw_constraints.proof.saturation import SaturationRisk, saturation_risk
+from bitwright.hw_constraints.proof.saturation import SaturationRisk, describe_risks, saturation_risk
 
 __all__ = [
     "LayerProof",
@@ -11,6 +11,7 @@ __all__ = [
     "Reason",
     "SaturationRisk",
     "State",
+    "describe_risks",
     "format_table",
     "prove",
     "saturation_risk",

@@ -50,11 +50,11 @@ def prove(path: Path, runtime: str, *, inputs: Arrays | None = None, threads: in
         machine=this_machine(),
         layers=_Judge(graph, backend, trace, _layer_names(graph, Path(path))).layers(),
         total_us=trace.total_us,
-        warnings=_warnings(graph, session.settings),
+        saturation_risks=_saturation_risks(graph, session.settings),
     )
 
 
-def _warnings(graph: OnnxGraph, settings: object) -> tuple[SaturationRisk, ...]:
+def _saturation_risks(graph: OnnxGraph, settings: object) -> tuple[SaturationRisk, ...]:
     guarded = isinstance(settings, dict) and settings.get(_EXACT_SETTING) == "1"
     return saturation_risks(graph) if this_machine().saturates_u8s8 and not guarded else ()
 

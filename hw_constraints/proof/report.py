@@ -9,7 +9,7 @@ from typing import Any
 
 from bitwright.hw_constraints.machine import Machine
 from bitwright.hw_constraints.proof.probe import Reason
-from bitwright.hw_constraints.proof.saturation import SaturationRisk
+from bitwright.hw_constraints.proof.saturation import SaturationRisk, describe_risks
 
 _COLUMNS = ("layer", "operator", "state", "kernel", "time", "MACs", "reason")
 
@@ -73,7 +73,7 @@ class ProofReport:
         machine: where it ran.
         layers: in the file's order.
         total_us: all kernels of one run, microseconds.
-        warnings: what may make the result wrong here.
+        saturation_risks: layers whose products may saturate on this machine with these settings, worst first.
     """
 
     file: str
@@ -83,7 +83,12 @@ class ProofReport:
     machine: Machine
     layers: tuple[LayerProof, ...]
     total_us: float
-    warnings: tuple[SaturationRisk, ...] = ()
+    saturation_risks: tuple[SaturationRisk, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may make the results wrong here, in words."""
+        return (describe_risks(self.saturation_risks),) if self.saturation_risks else ()
 
     @property
     def int8_mac_share(self) -> float:
@@ -129,7 +134,8 @@ class ProofReport:
             "float_time_share": self.time_share(State.FLOAT),
             "conversion_time_share": self.conversion_time_share,
             "layers": [asdict(layer) for layer in self.layers],
-            "warnings": [{**asdict(warning), "text": str(warning)} for warning in self.warnings],
+            "saturation_risks": [asdict(risk) for risk in self.saturation_risks],
+            "warnings": list(self.warnings),
         }
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -151,7 +157,7 @@ def format_table(report: ProofReport) -> str:
     everything: Sequence[Sequence[str]] = [heads, *rows]
     widths = [max(len(row[column]) for row in everything) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in everything]
-    return "\n".join([*(line.rstrip() for line in lines), report.summary(), *map(str, report.warnings)])
+    return "\n".join([*(line.rstrip() for line in lines), report.summary(), *report.warnings])
 
 
 def _row(layer: LayerProof) -> tuple[str, ...]:

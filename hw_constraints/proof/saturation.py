@@ -40,12 +40,16 @@ class SaturationRisk:
     of_channels: int
     worst_sum: int
 
-    def __str__(self) -> str:
-        return (
-            f"{self.layer}: u8 x s8 products can saturate at 16 bits on this processor in {self.channels} of "
-            f"{self.of_channels} output channels (two products reach {self.worst_sum}, the limit is {_INT16_MAX}); "
-            "keep weight codes within [-64, 63], or run where the processor has VNNI"
-        )
+
+def describe_risks(risks: tuple[SaturationRisk, ...]) -> str:
+    """All of them in one line, the worst by name; there has to be one."""
+    worst = risks[0]
+    return (
+        f"u8 x s8 products can saturate at 16 bits on this processor in {len(risks)} layers, worst in "
+        f"{worst.layer} ({worst.channels} of {worst.of_channels} output channels; two products reach "
+        f"{worst.worst_sum}, the limit is {_INT16_MAX}): results may be wrong without an error. "
+        "Keep weight codes within [-64, 63], or run where the processor has VNNI"
+    )
 
 
 def saturation_risk(path: Path) -> tuple[SaturationRisk, ...]:
