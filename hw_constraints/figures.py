@@ -101,12 +101,14 @@ class Execution:
     """What the runtime really did.
 
     Attributes:
-        low_precision_macs: share of the multiply-accumulates that ran in low precision, 0 to 1.
+        low_precision_macs: share of the multiply-accumulates in low precision, 0 to 1.
+        executed: whether a runtime ran them so; else the share is counted from the codes in the file.
         conversion_share: share of the time spent on quantizing, dequantizing and reordering; None when unknown.
         float_layers: the layers outside low precision.
     """
 
     low_precision_macs: float
+    executed: bool = True
     conversion_share: float | None = None
     float_layers: tuple[FloatLayer, ...] = ()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bitwright.hw_constraints.finding import Finding
+from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import lint, load_rule
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKind, TensorRef
@@ -81,7 +81,7 @@ class GraphBuilder:
         weight = self.parameter(out, channels // groups, kernel, kernel)
         size = (batch, out, -(-height // stride), -(-width // stride))
         pad = kernel // 2
-        arguments = {"stride": (stride, stride), "padding": (pad, pad), "dilation": (1, 1), "groups": groups}
+        arguments: dict[str, Any] = {"stride": (stride, stride), "padding": (pad, pad), "dilation": (1, 1), "groups": groups}
         return self.call("conv2d", x, weight, None, shape=size, **arguments)
 
     def graph(self, *outputs: TensorRef) -> Graph:
@@ -105,6 +105,7 @@ class RuleCase:
         capture_failures: why capture failed.
         lines: the lines that the findings must point to, in order; empty for a network that is fine.
         says: a part of the first finding's text.
+        severity: of all findings; None for any.
     """
 
     name: str
@@ -114,6 +115,7 @@ class RuleCase:
     capture_failures: tuple[CaptureFailure, ...] = ()
     lines: tuple[int | None, ...] = ()
     says: str = ""
+    severity: Severity | None = None
 
 
 def check_rule_case(rule: str, case: RuleCase) -> None:
@@ -126,6 +128,7 @@ def check_rule_case(rule: str, case: RuleCase) -> None:
     assert tuple(each.source.line if each.source else None for each in findings) == case.lines
     for finding in findings:
         assert finding.rule == rule == load_rule(rule).name
+        assert case.severity in (None, finding.severity)
         for text in (finding.found, finding.allowed, finding.suggestion):
             assert text and text == text.strip() and "\n" not in text
         if finding.focus and finding.source:

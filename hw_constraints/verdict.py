@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 
 from bitwright.hw_constraints.figures import Figures, FloatLayer, Gate, MetricComparison, SpeedComparison
 
@@ -102,6 +103,8 @@ def _headline(figures: Figures, speed: Speed, passed: bool) -> str:
 
 def _gain(comparison: SpeedComparison) -> str:
     ratio, kind = comparison.ratio, compare_speed(comparison)
+    if not isfinite(ratio.high):
+        return f"a ratio of {ratio.value:.3f} from {comparison.pairs} pairs, too few to tell it from noise"
     if kind is Speed.FASTER:
         return f"{1 / ratio.value:.2f}x as fast (95 % between {1 / ratio.high:.2f}x and {1 / ratio.low:.2f}x)"
     if kind is Speed.SLOWER:
@@ -139,7 +142,13 @@ def _statements(figures: Figures) -> Iterator[str]:
             f"{figures.float_bytes / 1e6:.2f} MB."
         )
     if figures.execution:
-        yield f"{100 * figures.execution.low_precision_macs:.1f} % of the multiply-accumulates ran in low precision."
+        share = f"{100 * figures.execution.low_precision_macs:.1f} % of the multiply-accumulates"
+        done = (
+            "ran in low precision"
+            if figures.execution.executed
+            else "are in low precision in the file; none ran so here"
+        )
+        yield f"{share} {done}."
     if figures.unverified:
         yield f"Rests on what nobody has verified: {'; '.join(figures.unverified)}."
 

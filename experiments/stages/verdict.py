@@ -129,6 +129,7 @@ def _execution(proved: ProveResult) -> figures.Execution:
     worst = min(proved.proofs, key=lambda proof: proof.low_precision_macs.value)
     return figures.Execution(
         low_precision_macs=worst.low_precision_macs.value / 100,
+        executed=not proved.simulated,
         conversion_share=None if proved.simulated else worst.conversion_time.value / 100,
         float_layers=() if proved.simulated else tuple(_float_layers(worst)),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
@@ -69,13 +71,26 @@ class Dtype:
             if ref in plan.activations
         ]
         for what, asked, permitted in cases:
-            if not any(_covers(each, asked) for each in permitted):
+            if any(_covers(each, asked) for each in permitted):
+                continue
+            wider = next((each for each in permitted if _holds_codes_of(each, asked)), None)
+            if wider is not None:
+                name = wider.format.name
+                yield finding_at(
+                    self.name,
+                    node,
+                    severity=Severity.WARNING,
+                    found=f"{what} of {node.op} planned as {asked.format.name}, which runs as {name}",
+                    allowed=_or(permitted),
+                    suggestion=f"use all of {name}: it takes the same time here",
+                )
+            else:
                 yield finding_at(
                     self.name,
                     node,
                     severity=Severity.ERROR,
                     found=f"{what} of {node.op} planned as {describe_spec(asked)}",
-                    allowed=" or ".join(describe_spec(each) for each in permitted),
+                    allowed=_or(permitted),
                     suggestion=f"plan its {what} as {permitted[0].format.name}, or keep the layer in float",
                 )
 
@@ -88,6 +103,19 @@ def describe_spec(spec: QParamsSpec) -> str:
     if spec.scale_kind is not ScaleKind.FLOAT32:
         words.append(f"{spec.scale_kind} scales")
     return " ".join(words)
+
+
+def _or(permitted: tuple[QParamsSpec, ...]) -> str:
+    return " or ".join(describe_spec(each) for each in permitted)
+
+
+def _holds_codes_of(permitted: QParamsSpec, asked: QParamsSpec) -> bool:
+    """Whether `asked` has fewer codes of the same kind, so that the hardware computes with them as with its own."""
+    wide, narrow = permitted.format, asked.format
+    if not isinstance(wide, IntFormat) or not isinstance(narrow, IntFormat):
+        return False
+    fits = narrow.signed is wide.signed and narrow.bits < wide.bits
+    return fits and _covers(permitted, replace(asked, format=wide, narrow_range=permitted.narrow_range))
 
 
 def _covers(permitted: QParamsSpec, asked: QParamsSpec) -> bool:

@@ -125,6 +125,20 @@ def test_what_holds_it_back_is_grouped_by_reason_with_the_costliest_first() -> N
     assert "90.0 % of the multiply-accumulates ran in low precision." in verdict.statements
 
 
+def test_codes_that_nothing_executes_are_not_said_to_run() -> None:
+    verdict = judge(replace(FASTER, execution=Execution(low_precision_macs=1.0, executed=False)))
+    assert (
+        "100.0 % of the multiply-accumulates are in low precision in the file; none ran so here." in verdict.statements
+    )
+
+
+def test_too_few_pairs() -> None:
+    comparison = replace(speed(0.5, 0.0, float("inf")), pairs=3)
+    verdict = judge(replace(FASTER, speed=(comparison,)))
+    assert verdict.speed is Speed.NO_DIFFERENCE
+    assert "a ratio of 0.500 from 3 pairs, too few to tell it from noise" in verdict.headline
+
+
 def test_unknown_times_are_not_invented() -> None:
     layer = FloatLayer(layer="a", time_share=None, reason="r")
     verdict = judge(replace(FASTER, execution=Execution(low_precision_macs=0.5, float_layers=(layer,))))

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from bitwright.hw_constraints.finding import Severity
 from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.testing import GraphBuilder, RuleCase
 from bitwright.quant.formats import FORMATS
@@ -58,7 +59,8 @@ BAD = [
         graph=net(),
         plan=planned("x86-vnni", weights="int4"),
         lines=(1,),
-        says="weights of conv2d planned as int4 symmetric per_channel | int8 symmetric per_channel",
+        says="weights of conv2d planned as int4, which runs as int8 | int8 symmetric per_channel",
+        severity=Severity.WARNING,
     ),
     RuleCase(
         name="eight-bits-where-seven-saturate",
@@ -66,7 +68,8 @@ BAD = [
         graph=net(),
         plan=planned("x86-vnni"),
         lines=(1,),
-        says="int7",
+        says="weights of conv2d planned as int8 symmetric per_channel | int7",
+        severity=Severity.ERROR,
     ),
     RuleCase(
         name="asymmetric-where-symmetric",
