@@ -2,8 +2,8 @@
 
 Integers (ONNX QuantizeLinear): `q = clamp(round_half_even(x / s) + z, q_min, q_max)`, `x ≈ (q - z) * s`.
 Floats: `q = cast(clamp(x / s, -max, max))` with round-to-nearest-even on real values, `x ≈ q * s`. The value is
-divided by the scale, never multiplied by its reciprocal: the two differ at ties. NaN stays NaN in float formats
-and becomes the zero point in integer ones; infinities saturate.
+divided by the scale, never multiplied by its reciprocal: the two differ at ties. Infinities saturate. NaN stays NaN
+in float formats; as an integer code it is the zero point, but `fake_quantize` keeps it, so that a simulation shows it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
+
+# Whole numbers of up to so many bits are exact in float32.
+_FLOAT32_DIGITS = 24
 
 
 def broadcastable(values: torch.Tensor, axis: int | None, rank: int) -> torch.Tensor:
@@ -49,6 +52,8 @@ def quantize(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
         return scaled.clamp(-fmt.max_value, fmt.max_value).to(_TORCH_DTYPES[fmt.name])
     zero_point = broadcastable(qparams.zero_point, qparams.axis, x.dim())
     low, high = qparams.spec.code_range
+    if fmt.bits > _FLOAT32_DIGITS:
+        scaled, zero_point = x.double() / scale, zero_point.double()
     codes = torch.where(scaled.isnan(), zero_point, scaled.round() + zero_point)
     return codes.clamp(low, high).to(torch.int32)
 
@@ -64,7 +69,7 @@ def dequantize(codes: torch.Tensor, qparams: QParams) -> torch.Tensor:
 def fake_quantize(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
     """Quantizes and dequantizes: what a consumer of the quantized tensor sees. float32, shape of `x`."""
     spec = qparams.spec
-    if isinstance(spec.format, FloatFormat):
+    if isinstance(spec.format, FloatFormat) or spec.format.bits > _FLOAT32_DIGITS:
         return dequantize(quantize(x, qparams), qparams)
     low, high = spec.code_range
     # The fused kernels multiply by the reciprocal, which differs at ties; this is the division, without int32.

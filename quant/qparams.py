@@ -62,19 +62,26 @@ def choose_qparams(low: torch.Tensor, high: torch.Tensor, spec: QParamsSpec, *, 
         raise ValueError("the range contains NaN or infinity")
     if (low > high).any():
         raise ValueError("the range has low > high")
-    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    # float64, because high - low can exceed float32's range; each scale is rounded to float32 once.
+    low, high = low.clamp(max=0.0).double(), high.clamp(min=0.0).double()
     magnitude = torch.maximum(-low, high)
     if isinstance(spec.format, FloatFormat):
-        return QParams(spec, _legal(magnitude / spec.format.max_value, spec), torch.zeros_like(low), axis)
+        return QParams(spec, _legal(magnitude / spec.format.max_value, spec), torch.zeros_like(low, dtype=torch.float32), axis)
     code_low, code_high = spec.code_range
     if spec.symmetric:
-        return QParams(spec, _legal(magnitude / code_high, spec), torch.zeros_like(low), axis)
+        return QParams(spec, _legal(magnitude / code_high, spec), torch.zeros_like(low, dtype=torch.float32), axis)
     scale = _legal((high - low) / (code_high - code_low), spec)
     zero_point = (code_low - (low / scale).round()).clamp(code_low, code_high)
-    return QParams(spec, scale, zero_point, axis)
+    return QParams(spec, scale, zero_point.to(torch.float32), axis)
 
 
 def _legal(scale: torch.Tensor, spec: QParamsSpec) -> torch.Tensor:
-    """A dead tensor (all zero) gets scale 1, a denormal scale the smallest normal one."""
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale.clamp(min=SMALLEST_SCALE))
-    return torch.exp2(torch.ceil(torch.log2(scale))) if spec.scale_kind is ScaleKind.POWER_OF_TWO else scale
+    """As float32: a dead tensor (all zero) gets scale 1, a denormal scale the smallest normal one."""
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale.to(torch.float32).clamp(min=SMALLEST_SCALE))
+    return next_power_of_two(scale) if spec.scale_kind is ScaleKind.POWER_OF_TWO else scale.to(torch.float32)
+
+
+def next_power_of_two(values: torch.Tensor) -> torch.Tensor:
+    """The smallest powers of two not below positive `values`; exact, unlike a rounded logarithm."""
+    mantissa, exponent = torch.frexp(values)  # mantissa in [0.5, 1)
+    return torch.ldexp(torch.ones_like(values), torch.where(mantissa == 0.5, exponent - 1, exponent))
