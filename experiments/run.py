@@ -25,13 +25,21 @@ from bitwright.quant.errors import InputError
 _NOT_ASKED_FOR = "the recipe does not ask for it"
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, again: Sequence[str] = (), console: Console | None = None) -> Record:
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    again: Sequence[str] = (),
+    until: str | None = None,
+    console: Console | None = None,
+) -> Record:
     """Runs a recipe in a folder, or goes on where an earlier run stopped.
 
     Args:
         recipe: the checked recipe.
         folder: where results go; see `run_folder.claim`.
         again: stages to run even when nothing has changed; those behind them follow.
+        until: the last stage to run, with all that it needs; None for the whole recipe.
         console: where progress goes.
 
     Returns:
@@ -41,8 +49,10 @@ def run_recipe(recipe: Recipe, folder: Path, *, again: Sequence[str] = (), conso
         InputError: something the user gave is wrong, the disk is full, or the folder is not free.
     """
     stages = load_stages()
-    for name in again:
+    for name in (*again, *([until] if until else ())):
         STAGES.check(name)
+    if until is not None:
+        stages = needed_for(until, stages)
     with claim(folder, recipe) as store:
         run = _Run(recipe, folder, store, stages, frozenset(again), console or Console())
         return run.execute()
@@ -64,6 +74,15 @@ def load_stages() -> tuple[Stage, ...]:
         ordered.extend(ready)
         waiting = {name: stage for name, stage in waiting.items() if stage not in ready}
     return tuple(ordered)
+
+
+def needed_for(name: str, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages that lead to one, and itself."""
+    wanted = {name}
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return tuple(stage for stage in stages if stage.name in wanted)
 
 
 @dataclass

@@ -48,7 +48,10 @@ class Locations:
             if path[:n] in self.elsewhere:
                 return self.elsewhere[path[:n]]
             if path[:n] in self.lines:
-                break
+                return f"{self.file}:{self.lines[path[:n]]}"
+            below = (place for key, place in self.elsewhere.items() if key[:n] == path[:n])
+            if place := next(below, None):
+                return place
         return f"{self.file}:{self.line(path)}"
 
 

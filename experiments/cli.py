@@ -1,0 +1,78 @@
+"""The command line: `bitwright COMMAND`. Each file in `commands/` adds its own; what is heavy is imported when it runs.
+
+Exit codes: 0 good, 1 findings or a failed gate, 2 misuse, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from bitwright.experiments import commands
+from bitwright.quant.errors import InputError
+
+MISUSE, INTERRUPTED = 2, 130
+# In the help, the way most people meet them; commands that are not named here follow.
+_ORDER = ("run", "validate", "ls", "targets", "lint", "quantize", "prove", "measure", "search", "report", "compare")
+Parameters = ParamSpec("Parameters")
+
+
+def build_app() -> typer.Typer:
+    """The application with every command of `commands/`: the functions that its modules list in `COMMANDS`."""
+    app = typer.Typer(
+        name="bitwright",
+        help="Fits PyTorch networks to silicon.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    modules = [
+        importlib.import_module(f"{commands.__name__}.{each.name}") for each in pkgutil.iter_modules(commands.__path__)
+    ]
+    for command in sorted((each for module in modules for each in module.COMMANDS), key=_place):
+        app.command(command.__name__)(_exit_with(command))
+    return app
+
+
+def _place(command: Callable[..., int]) -> tuple[int, str]:
+    name = command.__name__
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
+
+
+def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]:
+    """Ends the process with what the command returns; what the user did wrong is one message, never a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except InputError as error:
+            print(f"bitwright: {error}", file=sys.stderr)
+            code = MISUSE
+        except KeyboardInterrupt:
+            again = " ".join(["bitwright", *sys.argv[1:]])
+            print(f"\nbitwright: stopped; finished stages are kept, go on with: {again}", file=sys.stderr)
+            code = INTERRUPTED
+        except BrokenPipeError:
+            # The reader of a pipe (head, less) has gone; the interpreter would complain again when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        raise typer.Exit(code)
+
+    return run
+
+
+def main() -> None:
+    """The entry point of the `bitwright` script."""
+    build_app()()
+
+
+if __name__ == "__main__":
+    main()

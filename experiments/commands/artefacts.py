@@ -1,0 +1,102 @@
+"""`lint`, `quantize`, `prove` and `measure`: one step of the chain on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitwright.experiments.commands.recipes import Json, Out, Quiet
+
+Model = Annotated[str, typer.Argument(help="package.module:function that returns the network, or a recipe.")]
+TargetName = Annotated[str | None, typer.Option(help="A target (`bitwright targets`); a recipe brings its own.")]
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", help="Shape of an example input, such as 1x3x224x224; can be repeated.")
+]
+Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="A runtime; all that are here by default.")]
+Threads = Annotated[int, typer.Option(help="Threads of each runtime.")]
+
+
+def lint(model: Model, target: TargetName = None, inputs: Inputs = None, json: Json = False) -> int:
+    """Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors."""
+    from dataclasses import asdict
+
+    from bitwright.experiments.model_commands import lint_model
+    from bitwright.experiments.tables import print_json
+    from bitwright.hw_constraints.finding_text import format_findings
+
+    findings = lint_model(model, target, inputs or ())
+    if json:
+        print_json([asdict(each) for each in findings])
+    else:
+        print(format_findings(findings))
+    return 1 if any(each.severity == "error" for each in findings) else 0
+
+
+def quantize(
+    model: Model,
+    target: TargetName = None,
+    data: Annotated[str | None, typer.Option(help="package.module:function that returns the loader.")] = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Calibrate, quantize and export a network; the rest of a recipe (prove, measure, …) is `bitwright run`."""
+    from bitwright.experiments.model_commands import quantize_model
+    from bitwright.experiments.tables import print_json
+
+    record, folder = quantize_model(model, target, data, out, quiet=quiet)
+    if json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        result = record.stages["quantize"].result
+        print(f"{result['scheme']}\n{folder / 'stages' / 'quantize' / 'quantized.onnx'}")
+    return 0
+
+
+def prove(
+    file: Annotated[Path, typer.Argument(help="Any ONNX file with Q/DQ or integer operators.")],
+    runtime: Runtimes = None,
+    threads: Threads = 1,
+    json: Json = False,
+) -> int:
+    """Say what a runtime really runs in int8, layer by layer, and why not. Exit code 1 unless all MACs are."""
+    from bitwright.experiments.model_commands import usable_runtimes
+    from bitwright.experiments.tables import print_json, print_table
+    from bitwright.hw_constraints.proof import prove as prove_file
+
+    reports = [prove_file(file, name, threads=threads) for name in usable_runtimes(runtime)]
+    if json:
+        print_json([each.to_json() for each in reports])
+    else:
+        for report in reports:
+            heads, rows = report.table()
+            print_table(heads, rows)
+            print("\n".join([report.summary(), *map(str, report.warnings), ""]))
+    return 0 if all(each.is_fully_low_precision for each in reports) else 1
+
+
+def measure(
+    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is what the others are compared with.")],
+    runtime: Runtimes = None,
+    threads: Threads = 1,
+    seconds: Annotated[float, typer.Option(help="At most so long for each runtime.")] = 30.0,
+    json: Json = False,
+) -> int:
+    """Time files against each other, interleaved in one process, with the ratio's 95 % interval."""
+    from bitwright.experiments.model_commands import measure_files
+    from bitwright.experiments.tables import print_json, print_table
+
+    measurements = measure_files(files, runtime, threads=threads, seconds=seconds)
+    if json:
+        print_json({name: each.to_json() for name, each in measurements.items()})
+        return 0
+    for name, each in measurements.items():
+        reference = next(iter(each.times_us))
+        rows = [(file, str(each.latency(file)), str(each.ratio(file, reference))) for file in each.times_us]
+        print_table(("file", "latency", f"against {reference}"), rows, title=name)
+    return 0
+
+
+COMMANDS = (lint, quantize, prove, measure)

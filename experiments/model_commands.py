@@ -1,0 +1,137 @@
+"""What the commands for one step do: a network from an entry or a recipe, a step of the chain, its result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.experiments.console import Console
+from bitwright.experiments.entries import call_entry, wrong_result
+from bitwright.experiments.load_recipe import load_recipe
+from bitwright.experiments.recipe import ENTRY, Recipe
+from bitwright.experiments.record import Record
+from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.finding import Finding
+    from bitwright.hw_constraints.measure import Measurement
+
+_SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?")
+
+
+def lint_model(model: str, target_name: str | None, inputs: Sequence[str]) -> tuple[Finding, ...]:
+    """Captures a network and lints it.
+
+    Args:
+        model: an entry, or a recipe.
+        target_name: a target; a recipe's own when not given.
+        inputs: example inputs of an entry, as `1x3x224x224` or `1x20:int64`.
+
+    Raises:
+        InputError: no such network, target or shape.
+    """
+    from bitwright.experiments.workbench import Workbench
+    from bitwright.hw_constraints.lint import lint
+    from bitwright.hw_constraints.target import load_target
+    from bitwright.quant.capture import CaptureError, capture
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.plan import plan
+
+    if re.match(ENTRY, model):
+        network, example = _entry_with_inputs(model, inputs)
+        if target_name is None:
+            raise InputError("--target is missing; see `bitwright targets`")
+    else:
+        bench = Workbench(load_recipe(model, [f"target={target_name}"] if target_name else ()))
+        network, target_name = bench.new_model(), bench.recipe.target
+        example = bench.example(network)
+    target = load_target(target_name)
+    try:
+        graph = fold_batch_norm(capture(network, example)).graph
+    except CaptureError as error:
+        return lint(None, target, capture_failures=[error.failure])
+    return lint(graph, target, plan=plan(graph, target.scheme()))
+
+
+def _entry_with_inputs(entry: str, inputs: Sequence[str]) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+
+    network = call_entry("MODEL", entry)
+    if not isinstance(network, torch.nn.Module):
+        raise wrong_result("MODEL", entry, network, "a torch.nn.Module")
+    if not inputs:
+        raise InputError("--input is missing: the shape of an example input, such as --input 1x3x224x224")
+    return network, tuple(map(_example, inputs))
+
+
+def _example(text: str) -> Any:
+    import torch
+
+    match = _SHAPE.fullmatch(text)
+    dtype = getattr(torch, match.group(2) or "float32", None) if match else None
+    if match is None or not isinstance(dtype, torch.dtype):
+        raise InputError(
+            f"--input = {text!r}; expected a shape with an optional type, such as 1x3x224x224 or 1x20:int64"
+        )
+    shape = [int(size) for size in match.group(1).split("x")]
+    return torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+
+
+def quantize_model(
+    model: str, target: str | None, data: str | None, out: Path | None, *, quiet: bool
+) -> tuple[Record, Path]:
+    """Runs the chain up to the artefact.
+
+    Raises:
+        InputError: an entry without target or data, or anything that `run_recipe` refuses.
+    """
+    from bitwright.experiments.run import run_recipe
+
+    if re.match(ENTRY, model):
+        if target is None or data is None:
+            raise InputError("a network by its entry needs --target and --data (package.module:function)")
+        name = re.sub(r"\W+", "-", model)
+        recipe = Recipe.model_validate(
+            {"name": name, "target": target, "model": {"entry": model}, "data": {"entry": data}}
+        )
+    else:
+        overrides = [f"target={target}"] * (target is not None) + [f"data={{entry: {data}}}"] * (data is not None)
+        recipe = load_recipe(model, overrides)
+    folder = out or Path("runs") / recipe.name
+    return run_recipe(recipe, folder, until="quantize", console=Console(quiet=quiet)), folder
+
+
+def usable_runtimes(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The runtimes asked for, else all installed ones that read ONNX files.
+
+    Raises:
+        InputError: one that was asked for is unknown or not here.
+    """
+    from bitwright.hw_constraints.backends import get_backend
+
+    for name in asked or ():
+        reason = get_backend(name).available()
+        if reason is not None:
+            raise InputError(f"runtime {name!r} cannot be used here: {reason}")
+    return tuple(asked or (name for name in ("onnxruntime", "openvino") if get_backend(name).available() is None))
+
+
+def measure_files(
+    files: Sequence[Path], asked: Sequence[str] | None, *, threads: int, seconds: float
+) -> dict[str, Measurement]:
+    """Times files on each runtime; the first file is the reference.
+
+    Raises:
+        InputError: a file or runtime cannot be used.
+    """
+    from bitwright.hw_constraints.measure import measure_in_subprocess
+
+    names = [str(each) for each in files]
+    return {
+        runtime: measure_in_subprocess(
+            {name: (Path(name), runtime) for name in names}, threads=threads, max_seconds=seconds
+        )
+        for runtime in usable_runtimes(asked)
+    }

@@ -1,0 +1,55 @@
+"""What a run found, in a few lines for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bitwright.experiments.record import Record
+from bitwright.experiments.results import MeasureResult, ProveResult, VerdictResult
+from bitwright.experiments.tables import print_table
+
+
+def print_summary(record: Record, folder: Path) -> None:
+    """Proof and speed by runtime, the verdict, and where to look."""
+    rows = _runtime_rows(record)
+    if rows:
+        print_table(("runtime", "low-precision MACs", "float", "quantized", "quantized / float"), rows)
+        print()
+    verdict = record.stages.get("verdict")
+    if verdict is not None and verdict.result:
+        print(VerdictResult.model_validate(verdict.result).text)
+        print()
+    for path in where_to_look(record, folder):
+        print(path)
+
+
+def _runtime_rows(record: Record) -> list[tuple[str, ...]]:
+    proved = record.stages.get("prove")
+    if proved is None or not proved.result:
+        return []
+    measured = record.stages.get("measure")
+    speeds = MeasureResult.model_validate(measured.result).speeds if measured and measured.result else ()
+    by_runtime = {speed.runtime: speed for speed in speeds}
+    rows = []
+    for proof in ProveResult.model_validate(proved.result).proofs:
+        name = f"{proof.runtime} {proof.version}"
+        macs = f"{proof.low_precision_macs.value:.1f} % ({proof.low_precision_macs.origin})"
+        speed = by_runtime.get(name)
+        if speed is None:
+            rows.append((name, macs, "–", "–", "–"))
+            continue
+        ratio = f"{speed.ratio.value:.3f} [{speed.ratio.low:.3f}, {speed.ratio.high:.3f}]"
+        times = (f"{each.value:.3f} ms" for each in (speed.float_latency, speed.quantized_latency))
+        rows.append((name, macs, *times, ratio))
+    return rows
+
+
+def where_to_look(record: Record, folder: Path) -> list[str]:
+    """The files that a person opens first."""
+    artifacts = [file for stage in record.stages.values() for file in stage.files if file.endswith(".onnx")]
+    pages = [file for stage in record.stages.values() for file in stage.files if file.endswith(".html")]
+    lines = [f"artefact  {folder / file}" for file in artifacts if "float" not in Path(file).name]
+    lines += [f"report    {folder / file}" for file in pages]
+    if any("events.out.tfevents" in file for stage in record.stages.values() for file in stage.files):
+        lines.append(f"curves    tensorboard --logdir {folder}")
+    return [*lines, f"record    {folder / 'record.json'}"]
