@@ -1,18 +1,16 @@
-"""How far a quantized classifier is from its float original, and how long one command takes beside another.
+"""How far a quantized classifier is from its float original, with intervals over the images.
 
-Intervals over images are percentile bootstraps (Efron and Tibshirani 1993, chapter 13). Both classifiers see the same
-images, so differences are resampled in pairs. Whole commands run a few times only: there the interval is Student's, on
-the logarithms of the paired ratios.
+Intervals are percentile bootstraps (Efron and Tibshirani 1993, chapter 13) that resample images. Both classifiers
+see the same images, so differences are resampled in pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -91,22 +89,3 @@ def _decibels(sums: Floats) -> Floats:
 def _mean(per_image: Floats) -> Estimate:
     images = len(per_image)
     return bootstrap(per_image[:, None].astype(np.float64), lambda sums: np.asarray(sums[..., 0] / images))
-
-
-def paired_ratio(ours_s: Sequence[float], theirs_s: Sequence[float]) -> Estimate:
-    """Geometric mean of ours ÷ theirs over rounds in which both ran, one behind the other.
-
-    Args:
-        ours_s: our time in each round, in seconds.
-        theirs_s: theirs in the same rounds.
-
-    Raises:
-        ValueError: fewer than three rounds, or not as many of one as of the other.
-    """
-    if len(ours_s) != len(theirs_s) or len(ours_s) < 3:
-        raise ValueError(f"{len(ours_s)} and {len(theirs_s)} rounds; a paired ratio needs three or more of both")
-    logarithms = np.log(np.asarray(ours_s) / np.asarray(theirs_s))
-    rounds = len(logarithms)
-    half = stats.t.ppf(0.975, rounds - 1) * logarithms.std(ddof=1) / np.sqrt(rounds)
-    mean = logarithms.mean()
-    return Estimate(*(float(np.exp(value)) for value in (mean, mean - half, mean + half)))

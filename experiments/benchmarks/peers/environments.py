@@ -76,7 +76,15 @@ PEERS = {
         ),
         Peer(
             name="brevitas",
-            requirements=("brevitas==0.13.4", TORCH, "tqdm==4.70.1", "pillow==13.0.0", *EXPORT),  # tqdm: undeclared
+            requirements=(
+                "brevitas==0.13.4",
+                TORCH,
+                # Imported, and not declared by brevitas.
+                "tqdm==4.70.1",
+                "onnxoptimizer==0.4.2",
+                "pillow==13.0.0",
+                *EXPORT,
+            ),
             methods=("int8", "fp8"),
         ),
         Peer(

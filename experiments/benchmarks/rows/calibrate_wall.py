@@ -9,14 +9,14 @@ from dataclasses import replace
 from statistics import median
 
 from bitwright.experiments.benchmarks.context import Bench
-from bitwright.experiments.benchmarks.metrics import paired_ratio
 from bitwright.experiments.benchmarks.peers.driver import run_peer
 from bitwright.experiments.benchmarks.peers.environments import OURS
 from bitwright.experiments.benchmarks.records import Reach, Record, record
+from bitwright.hw_constraints.measure.statistics import paired_ratio
 
 ROW = "calibrate_wall"
 NETWORK = "mobilenet_v2"
-ROUNDS = 7
+ROUNDS = 9
 
 
 def run(bench: Bench) -> list[Record]:
@@ -38,7 +38,7 @@ def run(bench: Bench) -> list[Record]:
     table = [
         {
             "who": job.name,
-            "÷ ort": f"{ratio:.3f}" if job.peer == OURS else "1",
+            "÷ ort": f"{ratio.value:.3f}" if job.peer == OURS else "1",
             "median s": f"{median(times[job.peer]):.1f}",
             "peak MB": f"{memory[job.peer]:.0f}",
         }
@@ -52,7 +52,7 @@ def run(bench: Bench) -> list[Record]:
             unit="× ort",
             n=ROUNDS,
             reach=Reach("≤", 1.03, of="high"),
-            spread=ratio.interval,
+            spread=(ratio.low, ratio.high),
             peers=versions,
             table=table,
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 
 from bitwright.experiments.benchmarks.context import Bench
-from bitwright.experiments.benchmarks.metrics import paired_ratio
 from bitwright.experiments.benchmarks.places import checkout
 from bitwright.experiments.benchmarks.records import Reach, Record, record
+from bitwright.hw_constraints.measure.statistics import paired_ratio
 from bitwright.quant.errors import InputError
 
 ROW = "cli_start"
@@ -38,7 +38,7 @@ def run(bench: Bench) -> list[Record]:
     table = [
         {
             "command": " ".join(Path(part).name for part in command),
-            "÷ import torch": f"{ratios[name]:.3f}" if name in ratios else "1",
+            "÷ import torch": f"{ratios[name].value:.3f}" if name in ratios else "1",
             "median ms": f"{1e3 * median(times[name]):.0f}",
         }
         for name, command in commands.items()
@@ -51,7 +51,7 @@ def run(bench: Bench) -> list[Record]:
             unit="× import torch",
             n=ROUNDS,
             reach=Reach("≤", 0.5, of="high"),
-            spread=ratio.interval,
+            spread=(ratio.low, ratio.high),
             table=table,
         )
         for name, ratio in ratios.items()

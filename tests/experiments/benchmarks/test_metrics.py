@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from bitwright.experiments.benchmarks.metrics import (
     agreement_percent,
     bootstrap,
-    paired_ratio,
     sqnr_db,
     top1_drop_points,
     top1_percent,
@@ -72,21 +71,3 @@ def test_bootstrap_is_repeatable():
     first = bootstrap(data, lambda sums: sums[..., 0])
     assert first == bootstrap(data, lambda sums: sums[..., 0])
     assert first.low < first.value < first.high
-
-
-def test_paired_ratio_takes_out_what_slows_both():
-    theirs = [1.0, 2.0, 4.0, 8.0]
-    ratio = paired_ratio([0.5 * time for time in theirs], theirs)
-    assert ratio.interval == pytest.approx((0.5, 0.5))
-
-
-def test_paired_ratio_interval_is_students():
-    # Logarithms 0, 0.1, 0.2: mean 0.1, deviation 0.1, t(2) at 97.5 % is 4.3027 (tables).
-    ratio = paired_ratio([1.0, math.exp(0.1), math.exp(0.2)], [1.0, 1.0, 1.0])
-    assert ratio.value == pytest.approx(math.exp(0.1))
-    assert ratio.high == pytest.approx(math.exp(0.1 + 4.3027 * 0.1 / math.sqrt(3)), rel=1e-4)
-
-
-def test_paired_ratio_needs_pairs():
-    with pytest.raises(ValueError, match="3 and 2 rounds; a paired ratio needs three or more of both"):
-        paired_ratio([1.0, 1.0, 1.0], [1.0, 1.0])
