@@ -178,8 +178,8 @@ def opset(case: LayerCase) -> Change | None:
 
 
 CAUSES: tuple[Callable[[LayerCase], Change | None], ...] = (
-    input_not_quantized,
     weight_not_constant,
+    input_not_quantized,
     weight_not_quantized,
     output_not_quantized,
     read_in_float,

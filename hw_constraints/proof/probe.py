@@ -67,8 +67,8 @@ class Prober:
         return _reason(self._fewest(case, [index for index, _ in everything]))
 
     def _fewest(self, case: LayerCase, indices: list[int]) -> list[tuple[int, Change]]:
-        """Leaves out one cause after the other as long as the rest still helps."""
-        for index in list(indices):
+        """Leaves out one cause after the other, the rarest first, as long as the rest still helps."""
+        for index in reversed(indices):
             rest = [other for other in indices if other != index]
             changes = _all_changes(case, rest)
             if changes and self.runs_in_int8(changes[-1][1].case):

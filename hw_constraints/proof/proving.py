@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from bitwright.hw_constraints.backends import Arrays, Backend, get_backend
@@ -16,7 +18,7 @@ from bitwright.hw_constraints.proof.trace import LayerTrace, Trace, layer_positi
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 
-_PROVENANCE = "provenance.json"
+_PROVENANCE = ".provenance.json"
 # Settings under which a runtime does not use 16-bit sums: see backends.onnxruntime.
 _EXACT_SETTING = "session.x64quantprecision"
 
@@ -48,44 +50,51 @@ def prove(path: Path, runtime: str, *, inputs: Arrays | None = None, threads: in
         version=version,
         settings=dict(session.settings),
         machine=this_machine(),
-        layers=_Judge(graph, backend, trace, _layer_names(graph, Path(path))).layers(),
+        layers=_Judge(graph, backend, trace, _references(Path(path))).layers(),
         total_us=trace.total_us,
         saturation_risks=_saturation_risks(graph, session.settings),
     )
 
 
-def _saturation_risks(graph: OnnxGraph, settings: object) -> tuple[SaturationRisk, ...]:
-    guarded = isinstance(settings, dict) and settings.get(_EXACT_SETTING) == "1"
+def _saturation_risks(graph: OnnxGraph, settings: Mapping[str, str]) -> tuple[SaturationRisk, ...]:
+    guarded = settings.get(_EXACT_SETTING) == "1"
     return saturation_risks(graph) if this_machine().saturates_u8s8 and not guarded else ()
 
 
-def _layer_names(graph: OnnxGraph, path: Path) -> dict[int, str]:
-    """Names for people, unique: references where the file's own provenance says that its values carry them."""
-    has_references = (path.parent / _PROVENANCE).is_file()
+def _references(path: Path) -> dict[str, str]:
+    """Which tensor of the user's model each value stands for, from our exporter's file beside; empty without it.
+
+    Raises:
+        InputError: that file is damaged.
+    """
+    provenance = path.with_suffix(_PROVENANCE)
+    if not provenance.is_file():
+        return {}
+    try:
+        values = json.loads(provenance.read_text(encoding="utf-8"))["values"]
+        return {value: str(TensorRef.parse(reference)) for value, reference in values.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{provenance}: not a provenance file ({error}); delete it or export again") from error
+
+
+def _layer_names(graph: OnnxGraph, references: Mapping[str, str]) -> dict[int, str]:
+    """Names for people, unique: the tensor's reference, else the node's name, else the value's."""
     names: dict[int, str] = {}
     for index in layer_positions(graph):
         node = graph.nodes[index]
-        name = node.name or node.output[0]
-        if has_references and _is_reference(node.output[0]):
-            name = node.output[0]
+        name = references.get(node.output[0]) or node.name or node.output[0]
         names[index] = name if name not in names.values() else f"{name} ({node.output[0]})"
     return names
-
-
-def _is_reference(value: str) -> bool:
-    try:
-        return TensorRef.parse(value).is_op_result
-    except ValueError:
-        return False
 
 
 class _Judge:
     """Turns a trace into statements about layers."""
 
-    def __init__(self, graph: OnnxGraph, backend: Backend, trace: Trace, names: dict[int, str]) -> None:
+    def __init__(self, graph: OnnxGraph, backend: Backend, trace: Trace, references: Mapping[str, str]) -> None:
         self._graph = graph
         self._trace = trace
-        self._names = names
+        self._references = references
+        self._names = _layer_names(graph, references)
         self._macs = count_macs(graph)
         self._prober = Prober(backend)
         self._runtime = backend.name
@@ -110,6 +119,7 @@ class _Judge:
         return LayerProof(
             name=self._names[index],
             output=node.output[0],
+            ref=self._references.get(node.output[0]),
             op=node.op_type,
             state=state,
             kernel=" + ".join(dict.fromkeys(kernel.op for kernel in owner.kernels)),

@@ -28,8 +28,10 @@ class LayerProof:
     """One layer of the file.
 
     Attributes:
-        name: the layer's name for people: its `TensorRef` in our own files, else the node's or the value's name.
+        name: the layer's name for people: the tensor's reference in our own files, else the node's or the value's
+            name.
         output: the name of its result in the file.
+        ref: the `TensorRef` of its result, in files that we exported.
         op: operator type in the file.
         state: what it runs in; `folded` when another layer's kernel does its work, `fp8` for a layer whose operands
             carry fp8 codes in the file, which no runtime here executes in fp8.
@@ -47,6 +49,7 @@ class LayerProof:
 
     name: str
     output: str
+    ref: str | None
     op: str
     state: State
     kernel: str
@@ -145,9 +148,10 @@ class ProofReport:
     def summary(self) -> str:
         """One line."""
         text = f"{self.runtime} {self.version}: {self.int8_mac_share:.1%} of conv and linear MACs in int8"
+        times = f"{self.time_share(State.INT8):.0%} int8, {self.time_share(State.FLOAT):.0%} float"
         if self.fp8_mac_share:
             text += f", {self.fp8_mac_share:.1%} fp8 in the file (not executed in fp8 by this runtime)"
-        times = f"{self.time_share(State.INT8):.0%} int8, {self.time_share(State.FLOAT):.0%} float"
+            times += f", {self.time_share(State.FP8):.0%} fp8 computed in float"
         return f"{text}; time: {times}, {self.conversion_time_share:.0%} conversions"
 
 
