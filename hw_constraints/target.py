@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from bitwright.hw_constraints import target_files
@@ -97,8 +96,8 @@ class _Builder:
             extends=checked.extends,
             capabilities=frozenset(Capability(name) for name in checked.capabilities),
             artifact=Artifact(**dict(checked.artifact)),
-            engines=MappingProxyType(engines),
-            memories=MappingProxyType(memories),
+            engines=engines,
+            memories=memories,
             numerics=self._numerics(),
             operators=self._operators(),
             shapes=Shapes(
@@ -110,22 +109,18 @@ class _Builder:
         )
 
     def _figures(self, given: Mapping[str, Any]) -> Mapping[str, Figure]:
-        return MappingProxyType(
-            {
-                name: Figure(quantity=each.value, source=self.sources[each.source], verified=each.verified)
-                for name, each in given.items()
-                if each is not None
-            }
-        )
+        return {
+            name: Figure(quantity=each.value, source=self.sources[each.source], verified=each.verified)
+            for name, each in given.items()
+            if each is not None
+        }
 
     def _numerics(self) -> Numerics:
         given = self.checked.numerics
         return Numerics(
             activations=tuple(map(_spec, given.activations)),
             weights=tuple(map(_spec, given.weights)),
-            operator_weights=MappingProxyType(
-                {op: tuple(map(_spec, specs)) for op, specs in given.operator_weights.items()}
-            ),
+            operator_weights={op: tuple(map(_spec, specs)) for op, specs in given.operator_weights.items()},
             bias=BiasKind(given.bias),
             float_formats=tuple(FORMATS[name] for name in given.float_formats),
             quantize_outputs=given.quantize_outputs,
@@ -166,5 +161,5 @@ def _spec(given: SpecFile) -> QParamsSpec:
         narrow_range=given.narrow_range,
         scale_kind=ScaleKind(given.scale_kind),
         observer=given.observer,
-        observer_arguments=MappingProxyType(dict(given.observer_arguments)),
+        observer_arguments=dict(given.observer_arguments),
     )

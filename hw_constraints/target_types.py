@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
 from bitwright.hw_constraints.finding import Severity
 from bitwright.hw_constraints.predicate import Predicate
@@ -207,7 +206,7 @@ class Target:
             name=self.id,
             activations=self._choose("activations", numerics.activations, activations),
             weights=self._choose("weights", numerics.weights, weights),
-            operator_weights=MappingProxyType({op: specs[0] for op, specs in numerics.operator_weights.items()}),
+            operator_weights={op: specs[0] for op, specs in numerics.operator_weights.items()},
             bias=numerics.bias,
             quantized_operators=operators.quantized,
             shared_qparams_operators=operators.shared_qparams,

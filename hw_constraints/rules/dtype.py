@@ -110,12 +110,17 @@ def _or(permitted: tuple[QParamsSpec, ...]) -> str:
 
 
 def _holds_codes_of(permitted: QParamsSpec, asked: QParamsSpec) -> bool:
-    """Whether `asked` has fewer codes of the same kind, so that the hardware computes with them as with its own."""
+    """Whether `asked` uses fewer codes of the same stored type, so that the hardware computes with them as its own."""
     wide, narrow = permitted.format, asked.format
     if not isinstance(wide, IntFormat) or not isinstance(narrow, IntFormat):
         return False
-    fits = narrow.signed is wide.signed and narrow.bits < wide.bits
+    fits = narrow.signed is wide.signed and _stored_bits(narrow) == _stored_bits(wide) and narrow.bits < wide.bits
     return fits and _covers(permitted, replace(asked, format=wide, narrow_range=permitted.narrow_range))
+
+
+def _stored_bits(fmt: IntFormat) -> int:
+    """The width of the artefact's tensors that hold such codes; a runtime chooses its kernel by that."""
+    return next(width for width in (4, 8, 16, 32) if fmt.bits <= width)
 
 
 def _covers(permitted: QParamsSpec, asked: QParamsSpec) -> bool:

@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -116,6 +117,13 @@ def test_listing_and_loading_import_neither_torch_nor_a_runtime() -> None:
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_targets_travel_to_other_processes(name: str) -> None:
+    target = load_target(name)
+    assert pickle.loads(pickle.dumps(target)) == target
+    assert pickle.loads(pickle.dumps(target.scheme())) == target.scheme()
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:

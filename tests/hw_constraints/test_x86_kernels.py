@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -218,6 +219,62 @@ def test_open_dimensions_load(tmp_path: Path) -> None:
     model = conv(2)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     assert "QLinearConv" in optimised_operators(model, tmp_path)
+
+
+def test_four_bit_tensors_run_in_float(tmp_path: Path) -> None:
+    assert {spec.format.name for spec in load_target("x86-vnni").numerics.weights} == {"int8"}
+    model = conv(2)
+    model.opset_import[0].version = 21  # the first with 4-bit tensors
+    model.ir_version = 10
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w", "wz"):
+            codes = numpy_helper.to_array(tensor).clip(-8, 7).astype(ml_dtypes.int4)
+            tensor.CopyFrom(numpy_helper.from_array(codes, tensor.name))
+    assert "Conv" in optimised_operators(model, tmp_path)
+
+
+def test_seven_bit_weights_are_exact_where_eight_would_saturate(tmp_path: Path) -> None:
+    (spec,) = load_target("x86-avx2").numerics.weights
+    low, high = spec.code_range
+    x = np.full((1, 64, 8, 8), 255, np.float32)
+    for code in (low, high):
+        model = saturating_conv(code)
+        options = onnxruntime.SessionOptions()
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": x})
+        assert optimised_operators(model, tmp_path) - GLUE == {"QLinearConv"}
+        # Every product is 255 * code; the output's scale is chosen so that their sum is the largest code.
+        np.testing.assert_array_equal(y, np.sign(code) * np.float32(255 * 64 * abs(code)))
+
+
+def saturating_conv(code: int) -> onnx.ModelProto:
+    """A 1x1 convolution of 64 channels whose every weight is `code`, with scales of 1."""
+    zero_point = 0 if code > 0 else 255
+    parameters = {
+        "s": np.float32(1),
+        "z": np.uint8(0),
+        "w": np.full((16, 64, 1, 1), code, np.int8),
+        "ws": np.ones(16, np.float32),
+        "wz": np.zeros(16, np.int8),
+        "so": np.float32(64 * abs(code)),
+        "zo": np.uint8(zero_point),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["xd", "wd"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "so", "zo"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "so", "zo"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "saturating",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 64, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in parameters.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 @pytest.mark.parametrize("op", ["conv1d", "conv2d", "conv3d", "linear", "avg_pool2d"])

@@ -59,7 +59,16 @@ BAD = [
         graph=net(),
         plan=planned("x86-vnni", weights="int4"),
         lines=(1,),
-        says="weights of conv2d planned as int4, which runs as int8 | int8 symmetric per_channel",
+        says="weights of conv2d planned as int4 symmetric per_channel | int8 symmetric per_channel",
+        severity=Severity.ERROR,
+    ),
+    RuleCase(
+        name="six-bits-stored-in-eight",
+        target="x86-vnni",
+        graph=net(),
+        plan=planned("x86-vnni", weights="int6"),
+        lines=(1,),
+        says="weights of conv2d planned as int6, which runs as int8 | int8 symmetric per_channel",
         severity=Severity.WARNING,
     ),
     RuleCase(
