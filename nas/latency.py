@@ -1,0 +1,91 @@
+"""Latency that can be compared across a whole search, though candidates are measured minutes or days apart.
+
+Every candidate is timed interleaved with one fixed reference artefact; what counts is the paired ratio, times the
+reference's latency when the study began. The machine's moods cancel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.machine import this_machine
+from bitwright.hw_constraints.measure import Measurement, measure_in_subprocess
+from bitwright.nas.result import replace_file
+from bitwright.nas.workload import Workload
+from bitwright.quant.capture import capture
+from bitwright.quant.export.onnx_qdq import export_float
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+
+# The ratio's 95 % interval gets as narrow as 2 %, if the time allows: candidates closer than that are equally fast.
+_EFFORT: Mapping[str, float] = {"min_rounds": 20, "max_seconds": 3.0, "target_half_width": 0.02}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The fixed artefact: the user's own network in float.
+
+    Attributes:
+        artifact: its file.
+        runtime: the backend that runs it and all candidates.
+        latency_ms: its median when the study began.
+        threads: of the runtime.
+        device: the machine; figures of two machines do not mix.
+    """
+
+    artifact: Path
+    runtime: str
+    latency_ms: float
+    threads: int
+    device: str
+
+
+def device_name(runtime: str) -> str:
+    """The machine and the runtime, as far as latencies depend on them."""
+    machine = this_machine()
+    return f"{machine.cpu_model} ({', '.join(sorted(machine.isa))}), {runtime} {get_backend(runtime).version()}"
+
+
+def open_reference(workload: Workload, runtime: str, folder: Path, *, threads: int) -> Reference:
+    """The study's reference; made and measured when the study begins, found again later."""
+    record, artifact = folder / "reference.json", folder / "reference.onnx"
+    if record.exists():
+        return Reference(artifact=artifact, **json.loads(record.read_text(encoding="utf-8")))
+    model = workload.build({})
+    export_float(fold_batch_norm(capture(model, workload.example(model))).graph, artifact)
+    measured = measure_in_subprocess({"reference": (artifact, runtime)}, threads=threads, inputs=None, **_EFFORT)
+    reference = Reference(
+        artifact=artifact,
+        runtime=runtime,
+        latency_ms=measured.latency("reference").median_us / 1e3,
+        threads=threads,
+        device=device_name(runtime),
+    )
+    content = {key: value for key, value in asdict(reference).items() if key != "artifact"}
+    replace_file(record, json.dumps(content, indent=1).encode() + b"\n")
+    return reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparableLatency:
+    """Milliseconds at the study's beginning: ratio to the reference times its latency, with the 95 % interval."""
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+
+
+def measure_against(reference: Reference, artifact: Path) -> ComparableLatency:
+    """Times an artefact interleaved with the reference.
+
+    Raises:
+        InputError: the runtime does not accept the artefact.
+    """
+    files = {"reference": (reference.artifact, reference.runtime), "candidate": (artifact, reference.runtime)}
+    measured: Measurement = measure_in_subprocess(files, threads=reference.threads, inputs=None, **_EFFORT)
+    ratio = measured.ratio("candidate", "reference")
+    scale = reference.latency_ms
+    return ComparableLatency(latency_ms=ratio.value * scale, low_ms=ratio.low * scale, high_ms=ratio.high * scale)

@@ -1,0 +1,60 @@
+"""What scores depend on besides the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.nas.space import SearchSpace, Value, hash_of
+from bitwright.nas.workload import Workload
+from bitwright.quant.graph import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+    from bitwright.nas.latency import Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """All that scores depend on besides the candidate; travels to workers once.
+
+    Attributes:
+        space: what candidates are chosen from.
+        workload: network, data and task.
+        folder: where artefacts and trained weights are kept, shared by all candidates.
+        reference: what latency is measured against; None when nobody asks for latency.
+        limits: the largest permitted value of figures, by name.
+    """
+
+    space: SearchSpace
+    workload: Workload
+    folder: Path
+    reference: Reference | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    _graphs: dict[str, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def results(self) -> Path:
+        """Where results are written, by candidate."""
+        return self.folder / "results"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graphs": {}}
+
+    def graph(self, architecture: Mapping[str, Value], model: torch.nn.Module) -> Graph:
+        """The network as a graph without values; architectures that were captured before are looked up.
+
+        Raises:
+            CaptureError: the network cannot be captured.
+        """
+        from bitwright.quant.capture import capture
+        from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+
+        key = hash_of(dict(architecture))
+        if key not in self._graphs:
+            captured = capture(model, self.workload.example(model))
+            self._graphs[key] = replace(fold_batch_norm(captured).graph, load=None)
+        return self._graphs[key]

@@ -1,0 +1,193 @@
+"""The Optuna study of a search: SQLite in a folder, owned by one driver at a time, taken up again after any death."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from bitwright.nas.result import Outcome, Result, ResultFiles
+from bitwright.nas.space import Candidate, SearchSpace
+from bitwright.quant.errors import InputError
+
+_DEFINITION, _CANDIDATE, _OUTCOME, _ATTEMPT = "definition", "candidate", "outcome", "attempt"
+_MOST_ATTEMPTS = 2
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Makes the folder this process's own for as long as the context lasts; a killed owner's claim ends with it.
+
+    Raises:
+        InputError: another driver has it, or it is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder}: not writable ({error.strerror}); name another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read() or "unknown"
+            raise InputError(
+                f"{folder}: process {owner} drives this search; wait for it, or name another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def opened(
+    folder: Path, *, names: Sequence[str], maximize: Sequence[bool], definition: Mapping[str, Any]
+) -> Iterator[optuna.Study]:
+    """Opens the study in a folder, or begins it.
+
+    Args:
+        folder: where `study.db` is.
+        names: of the objectives.
+        maximize: the direction of each.
+        definition: JSON values that scores depend on; a study of another definition is not continued.
+
+    Raises:
+        InputError: it was begun with another definition (the difference is named), or the file is no study.
+    """
+    path = folder / "study.db"
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+        try:
+            study = optuna.create_study(
+                study_name="search",
+                storage=storage,
+                directions=["maximize" if up else "minimize" for up in maximize],
+                load_if_exists=True,
+            )
+            study.set_metric_names(list(names))
+            _check_definition(study, path, definition)
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _check_definition(study: optuna.Study, path: Path, definition: Mapping[str, Any]) -> None:
+    now = json.loads(json.dumps(definition))
+    before = study.user_attrs.get(_DEFINITION)
+    if before is None:
+        study.set_user_attr(_DEFINITION, now)
+    elif before != now:
+        raise InputError(
+            f"{path}: this study was begun with something else: {'; '.join(_differences(before, now))}. "
+            "Take the change back, or name another folder"
+        )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path} was {json.dumps(before)} and is {json.dumps(now)}"
+
+
+def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
+    """Writes a result into the study: scores, or constraints without scores, or a failure; with its reasons."""
+    trial.set_user_attr("reached", result.stage)
+    trial.set_user_attr("trained_seconds", result.trained_seconds)
+    for name, value in result.figures.items():
+        trial.set_user_attr(name, value)
+    for each in result.violations:
+        trial.set_constraint(each.constraint, each.amount)
+        trial.set_user_attr(each.constraint, each.reason)
+    if result.reason:
+        trial.set_user_attr("reason", result.reason)
+    if result.same_as:
+        trial.set_user_attr("same_as", result.same_as)
+    trial.set_user_attr(_OUTCOME, result.outcome.value)
+    if result.outcome is Outcome.SCORED:
+        study.tell(trial, [result.figures[name] for name in objectives])
+    else:
+        # No scores are made up for an infeasible one: PRUNED with constraints is what samplers learn from.
+        study.tell(trial, state=TrialState.PRUNED if result.outcome is Outcome.INFEASIBLE else TrialState.FAIL)
+
+
+def note_candidate(trial: optuna.Trial, candidate: Candidate) -> None:
+    """Keeps with the trial what it stands for."""
+    trial.set_user_attr(_CANDIDATE, {"key": candidate.key, **candidate.values})
+
+
+def told(study: optuna.Study) -> list[tuple[int, str]]:
+    """Trial number and candidate of everything that was told, oldest first; interrupted trials do not count."""
+    trials = study.get_trials(deepcopy=False)
+    return [
+        (each.number, each.user_attrs[_CANDIDATE]["key"])
+        for each in trials
+        if each.state.is_finished() and _OUTCOME in each.user_attrs
+    ]
+
+
+def _params_of(frozen: FrozenTrial) -> dict[str, Any]:
+    """What the sampler proposed; for a trial that was put in line, what it was put in line with."""
+    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+
+
+def recover(study: optuna.Study, space: SearchSpace, files: ResultFiles, objectives: Sequence[str]) -> int:
+    """Settles what a dead driver left running, and returns how many there were.
+
+    One owner at a time means that every running trial is stale. Where the result had been written it is told now.
+    Else the candidate is put in line again; one that was interrupted twice is told as failed.
+    """
+    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for frozen in stale:
+        candidate = _candidate_of(frozen, space)
+        result = files.get(candidate.key) if candidate else None
+        if candidate and result is None and frozen.user_attrs.get(_ATTEMPT, 1) >= _MOST_ATTEMPTS:
+            result = Result(
+                key=candidate.key,
+                values=dict(candidate.values),
+                outcome=Outcome.FAILED,
+                stage="",
+                reason=f"its evaluation was interrupted {_MOST_ATTEMPTS} times",
+            )
+            files.put(result)
+        if candidate and result is not None:
+            trial = optuna.Trial(study, frozen._trial_id)  # the only way to a running trial that nobody holds
+            note_candidate(trial, candidate)
+            _settle(study, trial, result, objectives)
+            continue
+        if candidate:
+            attempt = frozen.user_attrs.get(_ATTEMPT, 1) + 1
+            study.enqueue_trial(_params_of(frozen), user_attrs={_ATTEMPT: attempt})
+        study.tell(frozen.number, state=TrialState.FAIL)
+    return len(stale)
+
+
+def _settle(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
+    """Tells a result of which the dead driver may have told a part: constraints can be set only once."""
+    known = study.get_trials(deepcopy=False)[trial.number].constraints
+    fresh = tuple(each for each in result.violations if each.constraint not in known)
+    tell(study, trial, result.model_copy(update={"violations": fresh}), objectives)
+
+
+def _candidate_of(frozen: FrozenTrial, space: SearchSpace) -> Candidate | None:
+    """The candidate of a trial; None when its driver died before the sampler had proposed all of it."""
+    params = _params_of(frozen)
+    if any(each.name not in params for each in space.parameters):
+        return None
+    fixed = optuna.trial.FixedTrial(params)
+    return Candidate(space.canonical({each.name: each.suggest(fixed) for each in space.parameters}))

@@ -1,0 +1,53 @@
+"""What a search needs from outside: the network's builder, its data, its task. `experiments` provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bitwright.hw_constraints.target_types import Target
+from bitwright.nas.space import Value
+from bitwright.quant.scheme import QuantScheme
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Workload(Protocol):
+    """A family of networks with its task. Picklable: it travels to workers, which open the data themselves."""
+
+    @property
+    def target(self) -> Target:
+        """The accelerator."""
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """How networks are quantized where a candidate does not say otherwise."""
+
+    @property
+    def runtime(self) -> str | None:
+        """The backend that runs the target's artefacts on this machine; None where only others could."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of `accuracy`."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """What accuracies follow from, by name: the data, the training, the metric. Scores of others do not mix."""
+
+    def build(self, architecture: Mapping[str, Value]) -> torch.nn.Module:
+        """A network with fresh weights, the same ones for the same architecture; {} is the user's own network."""
+
+    def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
+        """Arguments of `forward` to capture and to measure with."""
+
+    def train(self, model: torch.nn.Module) -> None:
+        """Trains in place, shortly; the same network becomes the same weights."""
+
+    def calibration(self, model: torch.nn.Module) -> Iterable[Any]:
+        """Batches of arguments to calibrate with."""
+
+    def accuracy(self, model: torch.nn.Module, artifact: Path) -> float:
+        """The score of the exported file `artifact`, whose float origin is `model`."""
