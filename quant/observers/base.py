@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, unknown
 from bitwright.quant.scheme import QParamsSpec
 
 
@@ -25,7 +25,7 @@ class Observer(Protocol):
         """Takes one batch of values, any shape, floating point, finite."""
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The range to represent, as two float32 scalars."""
+        """The range to represent, as two float32 scalars; asked for after at least one update."""
 
 
 @cache
@@ -45,7 +45,7 @@ def create_observer(spec: QParamsSpec) -> Observer:
         InputError: unknown name or argument; the choices are listed.
     """
     if spec.observer not in observer_names():
-        raise InputError(f"unknown observer {spec.observer!r}; there are: {', '.join(observer_names())}")
+        raise unknown("observer", spec.observer, observer_names())
     try:
         return _observer_class(spec.observer)(spec, **spec.observer_arguments)
     except (TypeError, ValueError) as error:

@@ -20,6 +20,8 @@ class EntropyObserver:
     name: ClassVar[str] = "entropy"
 
     def __init__(self, spec: QParamsSpec, *, candidates: int = 128) -> None:
+        if candidates < 2:
+            raise ValueError(f"candidates = {candidates}; allowed: >= 2")
         self.levels = 1 << min(spec.format.bits, 8)
         self.candidates = candidates
         self.histogram = Histogram()

@@ -1,8 +1,8 @@
 """A histogram of a stream whose range is not known in advance, in bounded memory.
 
 The bins span `[-2^k, 2^k]`; when a value falls outside, k grows and pairs of bins merge, which is exact. The
-extremes are exact over all values; the counts come from at most `SAMPLE` evenly spaced values of each update, so
-that a histogram costs little beside the layer that makes the values.
+extremes are exact over all values; the counts come from about `SAMPLE` evenly spaced values of each update, so that a
+histogram costs little beside the layer that makes the values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 
 BINS = 4096
 SAMPLE = 1 << 13
+# Below it the width of a bin would not be a normal float32; what is smaller shares the middle bins.
+SMALLEST_LIMIT = 2.0**-100
 
 
 class Histogram:
@@ -35,18 +37,19 @@ class Histogram:
         low, high = (float(v) for v in torch.aminmax(flat))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._reach(max(-low, high))
-        step = max(1, flat.numel() // SAMPLE)
-        sample = flat[::step].to(torch.float32)
+        sample = flat[:: _stride(flat.numel())].to(torch.float32)
         if self.limit == 0.0:
             self.counts[BINS // 2] += sample.numel()
         else:
-            bins = ((sample + self.limit) * (BINS / (2 * self.limit))).to(torch.int64).clamp_(0, BINS - 1)
+            # Halved, because the limit of the largest float32 values is not a float32.
+            place = sample * 0.5 / (self.limit * 0.5) + 1.0
+            bins = (place * (BINS // 2)).to(torch.int64).clamp_(0, BINS - 1)
             self.counts += torch.bincount(bins, minlength=BINS)
 
     def _reach(self, magnitude: float) -> None:
         if magnitude <= self.limit:
             return
-        wanted = 2.0 ** math.ceil(math.log2(magnitude))
+        wanted = max(2.0 ** math.ceil(math.log2(magnitude)), SMALLEST_LIMIT)
         if self.limit == 0.0:
             zeros = float(self.counts.sum())
             self.counts.zero_()
@@ -63,6 +66,14 @@ class Histogram:
         """float64 `[BINS]`, the middle of each bin."""
         width = 2 * self.limit / BINS
         return (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self.limit
+
+
+def _stride(elements: int) -> int:
+    """Coprime to the number of elements, thus to each dimension: no channel, row or column is left out."""
+    stride = max(1, elements // SAMPLE)
+    while math.gcd(stride, elements) > 1:
+        stride += 1
+    return stride
 
 
 def _in_memory_order(values: torch.Tensor) -> torch.Tensor:

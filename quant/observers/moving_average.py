@@ -27,8 +27,7 @@ class MovingAverageObserver:
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The averaged extremes."""
-        if self.extremes is None:
-            raise RuntimeError("no data was observed")
+        assert self.extremes is not None, "a range is asked for after an update"
         return self.extremes[0], self.extremes[1]
 
 

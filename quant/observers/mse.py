@@ -16,14 +16,19 @@ class MSEObserver:
     """Tries shrunken ranges and keeps the one with the least expected squared error over the histogram.
 
     `E[(x - fake_quantize(x))^2]` is evaluated with the spec's own format, so the same search serves integers and
-    floats. Each side shrinks on its own, alternating, since activations are rarely symmetric.
+    floats. Both sides shrink together first, then each on its own, alternating, since activations are rarely
+    symmetric; alternating alone stops early where the zero point rounds.
     """
 
     name: ClassVar[str] = "mse"
 
     def __init__(self, spec: QParamsSpec, *, candidates: int = 64, smallest: float = 0.2, power: float = 2.0) -> None:
-        if candidates < 2 or not 0 < smallest < 1:
-            raise ValueError(f"candidates = {candidates}, smallest = {smallest}; allowed: >= 2, between 0 and 1")
+        if candidates < 2:
+            raise ValueError(f"candidates = {candidates}; allowed: >= 2")
+        if not 0 < smallest < 1:
+            raise ValueError(f"smallest = {smallest}; allowed: 0 < smallest < 1")
+        if power <= 0:
+            raise ValueError(f"power = {power}; allowed: > 0")
         self.spec = spec
         self.factors = torch.linspace(smallest, 1.0, candidates)
         self.power = power
@@ -41,31 +46,22 @@ class MSEObserver:
         centers, counts = seen.centers[occupied].float(), seen.counts[occupied]
         if seen.limit == 0.0:
             return low, high
-        if self.spec.symmetric:
-            factor = self._best(low, high, centers, counts, both=True)
-            return low * factor, high * factor
-        for _ in range(2):
-            high = high * self._best(low, high, centers, counts, upper=True)
-            low = low * self._best(low, high, centers, counts, upper=False)
+        alone = torch.ones_like(self.factors)
+        low, high = self._best(low * self.factors, high * self.factors, centers, counts)
+        for _ in range(0 if self.spec.symmetric else 2):
+            low, high = self._best(low * alone, high * self.factors, centers, counts)
+            low, high = self._best(low * self.factors, high * alone, centers, counts)
         return low, high
 
     def _best(
-        self,
-        low: torch.Tensor,
-        high: torch.Tensor,
-        centers: torch.Tensor,
-        counts: torch.Tensor,
-        *,
-        upper: bool = False,
-        both: bool = False,
-    ) -> torch.Tensor:
-        lows = low * (torch.ones_like(self.factors) if upper and not both else self.factors)
-        highs = high * (self.factors if upper or both else torch.ones_like(self.factors))
+        self, lows: torch.Tensor, highs: torch.Tensor, centers: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The candidate with the least error; of equal ones the last and widest, since it clips least."""
         qparams = choose_qparams(lows, highs, self.spec, axis=0)
-        values = centers.expand(len(self.factors), -1)
+        values = centers.expand(len(lows), -1)
         error = (values - fake_quantize(values, qparams)).abs().pow(self.power).double() @ counts
-        # Of equal errors the widest range wins: it clips least.
-        return self.factors[len(error) - 1 - int(torch.argmin(error.flip(0)))]
+        best = len(error) - 1 - int(torch.argmin(error.flip(0)))
+        return lows[best], highs[best]
 
 
 OBSERVER = MSEObserver
