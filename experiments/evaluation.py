@@ -113,9 +113,10 @@ def _labelled(bench: Workbench, model: torch.nn.Module) -> Iterator[tuple[Any, t
         arguments, labels = read(batch), labels_of(batch)
         if left is not None:
             if left < len(labels):
-                *arguments, labels = first_rows((*arguments, labels), left)
+                cut = first_rows((*arguments, labels), left)
+                arguments, labels = cut[:-1], cut[-1]
             left -= len(labels)
-        yield tuple(arguments), labels
+        yield arguments, labels
         if left == 0:
             return
 

@@ -59,14 +59,18 @@ def _with_observer(spec: QParamsSpec, asked: Calibrate) -> QParamsSpec:
 
 def _override(asked: QuantizeOverride, scheme: QuantScheme, target: Target, path: KeyPath) -> Override:
     permitted = target.numerics.weights_of(asked.operator) if asked.operator else target.numerics.weights
-    weights, activations = asked.weights, asked.activations
+    weights = activations = None
+    if asked.weights is not None:
+        weights = _applied(asked.weights, scheme.weights, permitted, target, (*path, "weights"))
+    if asked.activations is not None:
+        own = target.numerics.activations
+        activations = _applied(asked.activations, scheme.activations, own, target, (*path, "activations"))
     return Override(
         module=asked.module,
         operator=asked.operator,
         keep_float=asked.keep_float,
-        weights=weights and _applied(weights, scheme.weights, permitted, target, (*path, "weights")),
-        activations=activations
-        and _applied(activations, scheme.activations, target.numerics.activations, target, (*path, "activations")),
+        weights=weights,
+        activations=activations,
         origin=f"the recipe's {dotted(path)}",
     )
 

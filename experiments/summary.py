@@ -30,7 +30,7 @@ def _runtime_rows(record: Record) -> list[tuple[str, ...]]:
     measured = record.stages.get("measure")
     speeds = MeasureResult.model_validate(measured.result).speeds if measured and measured.result else ()
     by_runtime = {speed.runtime: speed for speed in speeds}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for proof in ProveResult.model_validate(proved.result).proofs:
         name = f"{proof.runtime} {proof.version}"
         macs = f"{proof.low_precision_macs.value:.1f} % ({proof.low_precision_macs.origin})"

@@ -102,7 +102,7 @@ def _step(
     if not torch.isfinite(loss):
         raise InputError(f"training: the loss became {loss.item()}; a smaller train.lr than {schedule.lr} may help")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())
 
