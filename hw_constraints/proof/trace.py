@@ -1,7 +1,7 @@
 """What became of each node of an ONNX file in a runtime: joined by names that survive the runtime's optimisations.
 
 Runtimes keep, prefix or suffix the names of nodes and values when they fuse. So the file is loaded with every node
-and inner value renamed to a tag that can be found inside any such name; nothing else of it changes.
+and value renamed to a tag that can be found inside any such name; nothing else of it changes.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def trace_layers(graph: OnnxGraph, backend: Backend, inputs: Arrays, *, threads:
 
 
 def tagged_model(graph: OnnxGraph) -> onnx.ModelProto:
-    """The same model with every node and every inner value named by the node's position."""
+    """The same model with every node, and every value that a node makes, named by the node's position."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     has_body = any(attribute.HasField("g") for node in graph.nodes for attribute in node.attribute)
@@ -101,12 +101,14 @@ def tagged_model(graph: OnnxGraph) -> onnx.ModelProto:
         for index, node in enumerate(graph.nodes)
         for output, value in enumerate(node.output)
         # Bodies of If and Loop refer to outer values by name.
-        if value and value not in graph.outputs and not has_body
+        if value and not has_body
     }
     for index, node in enumerate(model.graph.node):
         node.name = f"bw{index}wb"
         for operands in (node.input, node.output):
             operands[:] = [renamed.get(value, value) for value in operands]
+    for output in model.graph.output:
+        output.name = renamed.get(output.name, output.name)
     del model.graph.value_info[:]
     return model
 
@@ -128,7 +130,7 @@ class _Regions:
         for node in executed:
             layers = sorted(members.get(node.name, set()) & self._layers)
             if layers:
-                named = [index for index in self._tags((node.name,)) if index in layers]
+                named = [index for index in _tags((node.name,)) if index in layers]
                 weighted = [i for i in layers if weight_position(graph.nodes[i].op_type) is not None]
                 self.anchors[node.name] = (weighted or named or layers)[0]
             for index in layers:
@@ -160,15 +162,6 @@ class _Regions:
             stack += [other for other in nearby if other not in self._layers]
         return found
 
-    def _tags(self, names: Iterable[str]) -> list[int]:
-        producer = self._graph.producer
-        tags = []
-        for name in names:
-            tags += [int(digits) for digits in _TAG.findall(name)]
-            if name in self._graph.outputs and name in producer:
-                tags.append(producer[name])
-        return tags
-
     def _members(self, executed: list[ExecutedNode]) -> dict[str, set[int]]:
         """What the runtime says, grown towards the inputs up to what other executed nodes make."""
         tags = {node.name: self._stands_for(node) for node in executed}
@@ -180,7 +173,7 @@ class _Regions:
         }
 
     def _stands_for(self, node: ExecutedNode) -> list[int]:
-        tags = self._tags(node.originals) or self._tags((node.name, *node.outputs))
+        tags = _tags(node.originals) or _tags((node.name, *node.outputs))
         if node.op in _LAYOUT_OPERATORS:
             return [index for index in tags if self._graph.nodes[index].op_type in _MOVES_DATA]
         if node.op in _QUANTIZERS:
@@ -208,3 +201,7 @@ class _Regions:
                     members.add(source)
                     stack.append(source)
         return members
+
+
+def _tags(names: Iterable[str]) -> list[int]:
+    return [int(digits) for name in names for digits in _TAG.findall(name)]
