@@ -64,12 +64,12 @@ def choose_qparams(low: torch.Tensor, high: torch.Tensor, spec: QParamsSpec, *, 
         raise ValueError("the range has low > high")
     # float64, because high - low can exceed float32's range; each scale is rounded to float32 once.
     low, high = low.clamp(max=0.0).double(), high.clamp(min=0.0).double()
-    magnitude = torch.maximum(-low, high)
+    magnitude, zero = torch.maximum(-low, high), torch.zeros_like(low, dtype=torch.float32)
     if isinstance(spec.format, FloatFormat):
-        return QParams(spec, _legal(magnitude / spec.format.max_value, spec), torch.zeros_like(low, dtype=torch.float32), axis)
+        return QParams(spec, _legal(magnitude / spec.format.max_value, spec), zero, axis)
     code_low, code_high = spec.code_range
     if spec.symmetric:
-        return QParams(spec, _legal(magnitude / code_high, spec), torch.zeros_like(low, dtype=torch.float32), axis)
+        return QParams(spec, _legal(magnitude / code_high, spec), zero, axis)
     scale = _legal((high - low) / (code_high - code_low), spec)
     zero_point = (code_low - (low / scale).round()).clamp(code_low, code_high)
     return QParams(spec, scale, zero_point.to(torch.float32), axis)

@@ -1,6 +1,6 @@
 """A histogram of a stream whose range is not known in advance, in bounded memory.
 
-The bins span `[-2^k, 2^k]`; when a value falls outside, k grows and pairs of bins merge, which is exact. The
+The bins span `[-2^k, 2^k)`; when a value falls outside, k grows and pairs of bins merge, which is exact. The
 extremes are exact over all values; the counts come from about `SAMPLE` evenly spaced values of each update, so that a
 histogram costs little beside the layer that makes the values.
 """
@@ -22,7 +22,7 @@ class Histogram:
 
     Attributes:
         counts: float64 `[BINS]`.
-        limit: the bins span `[-limit, limit]`; a power of two, 0.0 before any non-zero value.
+        limit: the bins span `[-limit, limit)`; a power of two, 0.0 before any non-zero value.
     """
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ class Histogram:
             self.counts += torch.bincount(bins, minlength=BINS)
 
     def _reach(self, magnitude: float) -> None:
-        if magnitude <= self.limit:
+        if magnitude < self.limit or magnitude == 0.0:
             return
-        wanted = max(2.0 ** math.ceil(math.log2(magnitude)), SMALLEST_LIMIT)
+        wanted = max(2.0 ** math.frexp(magnitude)[1], SMALLEST_LIMIT)
         if self.limit == 0.0:
             zeros = float(self.counts.sum())
             self.counts.zero_()

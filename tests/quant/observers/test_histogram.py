@@ -45,11 +45,11 @@ def test_growing_the_range_merges_bins_without_loss(batches: list[list[int]]) ->
         assert torch.equal(histogram.counts, brute_force(together, histogram.limit))
 
 
-def test_the_limit_is_the_next_power_of_two() -> None:
+def test_the_limit_is_the_next_larger_power_of_two() -> None:
     assert counted(torch.tensor([0.0])).limit == 0.0
     assert counted(torch.tensor([0.0, -0.75])).limit == 1.0
-    assert counted(torch.tensor([1.0])).limit == 1.0
-    assert counted(torch.tensor([1.0]), torch.tensor([1.5])).limit == 2.0
+    assert counted(torch.tensor([1.0])).limit == 2.0
+    assert counted(torch.tensor([0.5]), torch.tensor([3.9])).limit == 4.0
 
 
 def test_values_of_every_size_are_counted() -> None:
