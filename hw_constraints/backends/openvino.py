@@ -78,6 +78,8 @@ class OpenVINOSession:
         return self._run(self._request, inputs)
 
     def _run(self, request: Any, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        if len(inputs) != len(self.input_infos):  # it would take what is left from the run before
+            check_inputs(inputs, self.input_infos)
         try:
             results = request.infer(dict(inputs))
         except Exception as error:

@@ -1,0 +1,59 @@
+"""Reading ONNX Runtime's trace, and its options on processors without an 8-bit dot product."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bitwright.hw_constraints.backends.onnxruntime import OnnxRuntimeSession, precision_of_kernel, read_trace
+from bitwright.hw_constraints.machine import this_machine
+
+IMAGE = [1, 8, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "precision"),
+    [
+        ("QLinearConv", [{"uint8": IMAGE}, {"float": []}, {"uint8": []}, {"float": [8]}, {"int8": [8]}], "int8"),
+        ("QLinearConcat", [{"float": []}, {"uint8": []}, {"uint8": IMAGE}, {"float": []}, {"uint8": []}], "int8"),
+        ("MatMulIntegerToFloat", [{"uint8": [4, 8]}, {"int8": [8, 8]}, {"float": []}, {"float": [8]}], "int8"),
+        ("DynamicQuantizeMatMul", [{"float": [4, 8]}, {"int8": [8, 8]}, {"float": []}], "int8"),
+        ("MatMulNBits", [{"float": [4, 8]}, {"uint8": [8, 1, 4]}, {"float": [8]}], "float32"),
+        ("Conv", [{"float": IMAGE}, {"float": [8, 8, 3, 3]}, {"float": [8]}], "float32"),
+        ("QuantizeLinear", [{"float": IMAGE}, {"float": []}, {"uint8": []}], "float32"),
+        ("DequantizeLinear", [{"float8e4m3fn": IMAGE}, {"float": []}], "fp8"),
+        ("QLinearMatMul", [{"uint16": [2, 2]}, {"float": []}, {"uint16": []}, {"uint8": [2, 2]}], "int16"),
+        ("MatMul", [{"float16": [4, 8]}, {"float16": [8, 8]}], "float16"),
+        ("Relu", [{"float": [4]}], "float32"),
+        ("Gather", [{"int64": [4]}, {"int64": []}], "other"),
+    ],
+)
+def test_precision_is_read_from_the_operands(op, operands, precision):
+    assert precision_of_kernel(op, operands) == precision
+
+
+def node_event(name, index, op, duration):
+    args = {"op_name": op, "node_index": index, "provider": "CPU", "input_type_shape": [{"float": [1, 2]}]}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "dur": duration, "args": args}
+
+
+def test_the_first_run_is_left_out_and_unnamed_nodes_are_counted(tmp_path):
+    runs = [
+        [node_event("a", "0", "Mul", first), node_event("Mul_7", "7", "Mul", second), node_event("", "9", "Mul", 1)]
+        for first, second in ((900, 800), (10, 20), (12, 40), (30, 30))
+    ]
+    events = [event for run in runs for event in run]
+    (tmp_path / "trace.json").write_text(json.dumps([{"cat": "Session", "name": "model_run"}, *events]))
+    kernels = read_trace(tmp_path / "trace.json")
+    assert [(kernel.name, kernel.time_us) for kernel in kernels] == [
+        ("a", 12),
+        ("unnamed Mul 1", 30),
+        ("unnamed Mul 2", 1),
+    ]
+
+
+@pytest.mark.parametrize(("isa", "exact"), [({"avx2"}, True), ({"avx2", "avx_vnni"}, False)])
+def test_exact_products_are_asked_for_where_the_processor_would_saturate(reference_file, isa, exact):
+    machine = replace(this_machine(), architecture="x86_64", isa=frozenset(isa))
+    session = OnnxRuntimeSession(reference_file, threads=1, machine=machine)
+    assert ("session.x64quantprecision" in session.settings) == exact
