@@ -19,6 +19,7 @@ from bitwright.experiments.record import Gate, Record, StageRecord
 from bitwright.experiments.run_folder import RECORD, claim
 from bitwright.experiments.stage import Context, FinishedStage, Stage
 from bitwright.experiments.stage_store import Ingredients, StageStore, code_hash, replace_file
+from bitwright.experiments.views import write_views
 from bitwright.experiments.workbench import Workbench
 from bitwright.quant.errors import InputError
 
@@ -55,7 +56,11 @@ def run_recipe(
         stages = needed_for(until, stages)
     with claim(folder, recipe) as store:
         run = _Run(recipe, folder, store, stages, frozenset(again), console or Console())
-        return run.execute()
+        record = run.execute()
+        if until is None and (recipe.report.html or recipe.report.tensorboard):
+            run.console.say("  report …")
+            write_views(folder, html=recipe.report.html, tensorboard=recipe.report.tensorboard)
+        return record
 
 
 def load_stages() -> tuple[Stage, ...]:

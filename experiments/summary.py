@@ -7,6 +7,7 @@ from pathlib import Path
 from bitwright.experiments.record import Record
 from bitwright.experiments.results import MeasureResult, ProveResult, VerdictResult
 from bitwright.experiments.tables import print_table
+from bitwright.experiments.views import REPORT, TENSORBOARD
 
 
 def print_summary(record: Record, folder: Path) -> None:
@@ -47,9 +48,9 @@ def _runtime_rows(record: Record) -> list[tuple[str, ...]]:
 def where_to_look(record: Record, folder: Path) -> list[str]:
     """The files that a person opens first."""
     artifacts = [file for stage in record.stages.values() for file in stage.files if file.endswith(".onnx")]
-    pages = [file for stage in record.stages.values() for file in stage.files if file.endswith(".html")]
     lines = [f"artefact  {folder / file}" for file in artifacts if "float" not in Path(file).name]
-    lines += [f"report    {folder / file}" for file in pages]
-    if any("events.out.tfevents" in file for stage in record.stages.values() for file in stage.files):
-        lines.append(f"curves    tensorboard --logdir {folder}")
+    if (folder / REPORT).is_file():
+        lines.append(f"report    {folder / REPORT}")
+    if (folder / TENSORBOARD).is_dir():
+        lines.append(f"curves    tensorboard --logdir {folder / TENSORBOARD}")
     return [*lines, f"record    {folder / 'record.json'}"]

@@ -1,0 +1,172 @@
+"""Puts a record into the page's template; everything the page shows is in the record, nothing is measured here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bitwright.experiments.figure_text import format_interval, format_value, provenance
+from bitwright.experiments.read_run import read_record, result_of
+from bitwright.experiments.record import Record
+from bitwright.experiments.report import charts
+from bitwright.experiments.report.headline import headline_rows
+from bitwright.experiments.results import (
+    EvaluateResult,
+    FindingRecord,
+    LintResult,
+    MeasureResult,
+    ProveResult,
+    QuantizeResult,
+    RuntimeProof,
+    TensorQuality,
+    TrainResult,
+    VerdictResult,
+)
+from bitwright.experiments.stage_store import replace_file
+
+_HISTOGRAMS = 6  # the worst layers, two rows of three
+
+
+def write_report(run: Path, page: Path) -> Path:
+    """Writes a run's page, whether or not the run has finished.
+
+    Args:
+        run: its folder.
+        page: the file to write, in place of an older one.
+
+    Raises:
+        InputError: there is no run, or another version wrote it.
+        OSError: the folder is not writable or the disk is full.
+    """
+    replace_file(page, render_report(read_record(run)))
+    return page
+
+
+def render_report(record: Record) -> str:
+    """The page as HTML: CSS, scripts and drawings inside, nothing requested from elsewhere."""
+    return _environment().get_template("page.html.j2").render(**_contents(record))
+
+
+@cache
+def _environment() -> Environment:
+    # Autoescape is on for every template: names of layers, lines of code and messages come from the user's files.
+    environment = Environment(
+        loader=PackageLoader("bitwright.experiments.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        value=lambda figure: format_value(figure.value, figure.unit),
+        interval=format_interval,
+        provenance=provenance,
+        percent=lambda share: f"{100 * share:.1f} %",
+    )
+    return environment
+
+
+def _contents(record: Record) -> dict[str, Any]:
+    quantized = result_of(record, "quantize", QuantizeResult)
+    measured = result_of(record, "measure", MeasureResult)
+    proved = result_of(record, "prove", ProveResult)
+    trained = result_of(record, "train", TrainResult)
+    linted = result_of(record, "lint", LintResult)
+    tensors = quantized.tensors if quantized else ()
+    return {
+        "css": Markup(_source("page.css")),
+        "script": Markup(_source("page.js")),
+        "record": record,
+        "verdict": result_of(record, "verdict", VerdictResult),
+        "headline": tuple(headline_rows(record)),
+        "evaluated": result_of(record, "evaluate", EvaluateResult),
+        "measured": measured,
+        "latency_chart": charts.latency_chart(measured.speeds) if measured and measured.speeds else None,
+        "proofs": tuple(map(ProofView.of, proved.proofs)) if proved else (),
+        "simulated": proved is not None and proved.simulated,
+        "linted": linted,
+        "findings": tuple(map(FindingView.of, linted.findings)) if linted else (),
+        "quantized": quantized,
+        "tensors": TensorsView.of(tensors) if any(each.kind == "activation" for each in tensors) else None,
+        "trained": trained,
+        "training_chart": charts.training_chart(trained.epochs) if trained and len(trained.epochs) > 1 else None,
+        "recipe_yaml": yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True),
+        "commands": tuple(reproduction(record)),
+    }
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class ProofView:
+    """A runtime's proof with its drawing."""
+
+    proof: RuntimeProof
+    chart: Markup
+
+    @classmethod
+    def of(cls, proof: RuntimeProof) -> ProofView:
+        """Draws it."""
+        return cls(proof, charts.state_chart(proof))
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """A finding with the user's line cut at what is underlined."""
+
+    finding: FindingRecord
+    before: str
+    focus: str
+    after: str
+
+    @classmethod
+    def of(cls, finding: FindingRecord) -> FindingView:
+        """Cuts the line; all of it is meant when the focus is not in it."""
+        before, focus, after = finding.text.partition(finding.focus) if finding.focus else (finding.text, "", "")
+        return cls(finding, before, focus, after) if focus else cls(finding, "", finding.text, "")
+
+
+@dataclass(frozen=True)
+class TensorsView:
+    """Activations: the chart over all, and those with the lowest own SQNR, each with its histogram."""
+
+    chart: Markup
+    worst: tuple[tuple[TensorQuality, Markup | None], ...]
+    weights: tuple[TensorQuality, ...]
+
+    @classmethod
+    def of(cls, tensors: tuple[TensorQuality, ...]) -> TensorsView:
+        """Draws them."""
+        activations = [each for each in tensors if each.kind == "activation"]
+        weights = [each for each in tensors if each.kind == "weight"]
+        worst = sorted(activations, key=lambda each: each.own_sqnr.value)[:_HISTOGRAMS]
+        drawn = [
+            (each, charts.histogram_chart(each, name=f"histogram-{index}") if each.counts else None)
+            for index, each in enumerate(worst)
+        ]
+        return cls(
+            charts.sqnr_chart(activations),
+            tuple(drawn),
+            tuple(sorted(weights, key=lambda each: each.sqnr.value)[:_HISTOGRAMS]),
+        )
+
+
+def reproduction(record: Record) -> Iterator[str]:
+    """The commands that give the same run again."""
+    if record.git is not None:
+        yield f"git checkout {record.git.commit}" + ("    # and the changes that were not committed" * record.git.dirty)
+    # Only what was installed when the run was made, without a build's local suffix (2.13.0+cpu), which no index has.
+    pins = [f"{name}=={re.sub(r'[+].*', '', version)}" for name, version in record.versions.items() if name != "python"]
+    yield f"pip install {shlex.join(pins)}    # Python {record.versions.get('python', '')}".rstrip()
+    yield "bitwright run recipe.resolved.yaml --out again"

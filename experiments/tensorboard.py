@@ -1,0 +1,217 @@
+"""A run for TensorBoard: scalars to overlay, histograms with clip lines, bars, and the verdict as text.
+
+Each network in each engine is a TensorBoard run of its own (`float/onnxruntime`, `quantized/onnxruntime`), so that the
+same tag lies over the other; what has an order (epochs, layers) uses it as the step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitwright.experiments import tensorboard_images as images
+from bitwright.experiments.comparable import engine_name
+from bitwright.experiments.read_run import read_record, result_of
+from bitwright.experiments.record import Figure, Record
+from bitwright.experiments.results import (
+    EvaluateResult,
+    FindingRecord,
+    LintResult,
+    MeasureResult,
+    ProveResult,
+    QuantizeResult,
+    TensorQuality,
+    TrainResult,
+    VerdictResult,
+)
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_IMAGES = 12  # clip lines are drawn for so many layers with the lowest SQNR of their own
+
+
+def write_tensorboard(run: Path, final: Path) -> Path:
+    """Writes a run's event files.
+
+    Args:
+        run: its folder.
+        final: the folder for TensorBoard, in place of an older one.
+
+    Raises:
+        InputError: there is no run, or another version wrote it.
+        OSError: the folder is not writable or the disk is full.
+    """
+    record, partial = read_record(run), final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    runs = Runs(partial)
+    try:
+        for write in _WRITERS:
+            write(record, runs)
+        runs.close()
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return final
+
+
+class Runs:
+    """One event file for each TensorBoard run, opened when first written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def __getitem__(self, run: str) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if run not in self._writers:
+            self._writers[run] = SummaryWriter(str(self._folder / run))
+        return self._writers[run]
+
+    def close(self) -> None:
+        """Flushes everything to the disk."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def _text(record: Record, runs: Runs) -> None:
+    verdict, linted = result_of(record, "verdict", VerdictResult), result_of(record, "lint", LintResult)
+    writer = runs["summary"]
+    if verdict is not None:
+        writer.add_text("verdict", verdict_markdown(verdict))
+    if linted is not None:
+        findings = "\n\n".join(map(finding_markdown, linted.findings)) or "no findings"
+        writer.add_text("lint", findings)
+
+
+def verdict_markdown(verdict: VerdictResult) -> str:
+    """The verdict with its gates as a table."""
+    parts = [f"**{verdict.headline}**", "\n".join(f"- {each}" for each in verdict.statements)]
+    for title, lines in (("What holds it back", verdict.holds_back), ("What to change", verdict.changes)):
+        if lines:
+            parts.append("\n".join([f"**{title}**", "", *(f"- {each}" for each in lines)]))
+    if verdict.gates:
+        outcomes = {True: "✓ passed", False: "✗ failed", None: "? not checked"}
+        rows = [f"| {gate.name} | {gate.wanted} | {gate.found} | {outcomes[gate.holds]} |" for gate in verdict.gates]
+        parts.append("\n".join(["| gate | wanted | found | outcome |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def finding_markdown(finding: FindingRecord) -> str:
+    """A finding with the user's line, what is meant marked below it."""
+    place = finding.source or finding.node
+    lines = [f"**{finding.severity}** `{finding.rule}` {place} {finding.module_path}".rstrip(), ""]
+    if finding.text:
+        start = max(0, finding.text.find(finding.focus))
+        length = len(finding.focus) or len(finding.text)
+        lines += [f"    {finding.text}", f"    {' ' * start}{'^' * length}", ""]
+    return "\n".join(
+        [*lines, f"- found: {finding.found}", f"- allowed: {finding.allowed}", f"- instead: {finding.suggestion}"]
+    )
+
+
+def _training(record: Record, runs: Runs) -> None:
+    trained = result_of(record, "train", TrainResult)
+    if trained is None:
+        return
+    writer = runs["train"]
+    for step, epoch in enumerate(trained.epochs, start=1):
+        writer.add_scalar("train/loss", epoch.loss, step)
+        writer.add_scalar("train/learning_rate", epoch.lr, step)
+        writer.add_scalar("train/seconds_per_epoch", epoch.seconds, step)
+
+
+def _quality(record: Record, runs: Runs) -> None:
+    evaluated = result_of(record, "evaluate", EvaluateResult)
+    if evaluated is None:
+        return
+    writer = runs[f"float/{engine_name(evaluated.reference.engine)}"]
+    for name, figure in evaluated.reference.metrics.items():
+        writer.add_scalar(f"quality/{name}", figure.value)
+    for index, accuracy in enumerate(evaluated.quantized):
+        writer = runs[f"quantized/{engine_name(accuracy.engine)}"]
+        for name, figure in accuracy.metrics.items():
+            writer.add_scalar(f"quality/{name}", figure.value)
+        if index == 0:  # the engine that the verdict speaks about
+            _scalar_with_interval(writer, "quality/drop", evaluated.drop)
+            writer.add_scalar("quality/output_sqnr_db", evaluated.sqnr.value)
+            if evaluated.agreement is not None:
+                writer.add_scalar("quality/agreement_percent", evaluated.agreement.value)
+
+
+def _speed(record: Record, runs: Runs) -> None:
+    measured = result_of(record, "measure", MeasureResult)
+    if measured is None or not measured.speeds:
+        return
+    for row in measured.speeds:
+        for network, latency in (("float", row.float_latency), ("quantized", row.quantized_latency)):
+            writer = runs[f"{network}/{engine_name(row.runtime)}"]
+            writer.add_scalar("latency/median_ms", latency.value)
+            if latency.spread is not None:
+                writer.add_scalar("latency/interquartile_range_ms", latency.spread)
+            if network == "quantized":
+                _scalar_with_interval(writer, "latency/ratio_to_float", row.ratio)
+    writer = runs["summary"]
+    writer.add_image("latency", images.latency_image(measured.speeds), dataformats="HWC")
+
+
+def _scalar_with_interval(writer: SummaryWriter, tag: str, figure: Figure) -> None:
+    for suffix, value in (("", figure.value), ("_95_low", figure.low), ("_95_high", figure.high)):
+        if value is not None:
+            writer.add_scalar(f"{tag}{suffix}", value)
+
+
+def _proof(record: Record, runs: Runs) -> None:
+    proved = result_of(record, "prove", ProveResult)
+    for proof in proved.proofs if proved else ():
+        writer = runs[f"quantized/{engine_name(proof.runtime)}"]
+        writer.add_scalar("proof/low_precision_mac_percent", proof.low_precision_macs.value)
+        writer.add_scalar("proof/int8_time_percent", proof.int8_time.value)
+        writer.add_scalar("proof/conversion_time_percent", proof.conversion_time.value)
+        writer = runs["summary"]
+        writer.add_image(f"proof/{proof.runtime}", images.proof_image(proof), dataformats="HWC")
+
+
+def _layers(record: Record, runs: Runs) -> None:
+    quantized = result_of(record, "quantize", QuantizeResult)
+    activations = [each for each in quantized.tensors if each.kind == "activation"] if quantized else []
+    if not activations:
+        return
+    writer = runs["layers"]
+    for step, each in enumerate(activations):
+        writer.add_scalar("layers/own_sqnr_db", each.own_sqnr.value, step)
+        writer.add_scalar("layers/sqnr_db", each.sqnr.value, step)
+        writer.add_scalar("layers/clipped_percent", each.clipped.value, step)
+        if each.counts:
+            _add_histogram(writer, each)
+    worst = sorted((each for each in activations if each.counts), key=lambda each: each.own_sqnr.value)
+    for each in worst[:_IMAGES]:
+        writer.add_image(f"clip_lines/{each.tensor}", images.histogram_image(each), dataformats="HWC")
+    writer = runs["summary"]
+    writer.add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
+
+
+def _add_histogram(writer: SummaryWriter, tensor: TensorQuality) -> None:
+    """The counted bins as they are; sums, which TensorBoard shows nowhere, from the middles of the bins."""
+    edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts)
+    middles = (edges[:-1] + edges[1:]) / 2
+    writer.add_histogram_raw(
+        f"activations/{tensor.tensor}",
+        min=edges[0],
+        max=edges[-1],
+        num=int(counts.sum()),
+        sum=float((counts * middles).sum()),
+        sum_squares=float((counts * middles**2).sum()),
+        bucket_limits=edges[1:].tolist(),
+        bucket_counts=counts.tolist(),
+    )
+
+
+_WRITERS: tuple[Callable[[Record, Runs], None], ...] = (_text, _training, _quality, _speed, _proof, _layers)
