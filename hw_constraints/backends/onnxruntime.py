@@ -46,6 +46,7 @@ _PRECISION_OF = {
 }
 _FLOAT8 = frozenset(range(17, 21))  # TensorProto.FLOAT8E4M3FN to FLOAT8E5M2FNUZ
 _QUANTIZES_INSIDE = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+_EXACT = "session.x64quantprecision"
 _KERNEL_SUFFIX = "_kernel_time"
 
 
@@ -137,14 +138,27 @@ class OnnxRuntimeSession:
         }
         if machine.saturates_u8s8:
             # Without it u8 x s8 products saturate at 16 bits on this processor, silently.
-            self.settings["session.x64quantprecision"] = "1"
+            self.settings[_EXACT] = "1"
         if _has_float8(artifact):
             # It fuses float8 Q/DQ into integer operators and then rejects the model that it made; unfused, float8
             # tensors are converted and the arithmetic is float32.
             self.settings["session.disable_quant_qdq"] = "1"
-        self._session = self._create()
+        self._session = self._create_exact_if_possible()
         self.input_infos = tuple(map(_tensor_spec, self._session.get_inputs()))
         self.output_infos = tuple(map(_tensor_spec, self._session.get_outputs()))
+
+    def _create_exact_if_possible(self) -> Any:
+        """A session; without the option for exact products where ONNX Runtime itself stumbles over it.
+
+        1.31.1 does when two weights share a zero point tensor ("Attempt to replace the existing tensor"). The settings
+        then lack the option, and `proof` names the layers that may saturate.
+        """
+        try:
+            return self._create()
+        except InputError:
+            if self.settings.pop(_EXACT, None) is None:
+                raise
+            return self._create()
 
     def _create(self, *, profile_prefix: str = "", optimized_path: str = "") -> Any:
         import onnxruntime

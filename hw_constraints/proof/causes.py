@@ -23,6 +23,7 @@ from bitwright.hw_constraints.proof.changes import (
     to_unsigned,
     with_bias_kept_matching,
 )
+from bitwright.hw_constraints.proof.onnx_graph import Codes
 from bitwright.hw_constraints.proof.weight_causes import (
     bias_float,
     bias_scale,
@@ -41,7 +42,8 @@ def input_not_quantized(case: LayerCase) -> Change | None:
     bare = [operand for operand in case.operands if operand.role is Role.DATA and operand.codes is None]
     if not bare:
         return None
-    changed = [replace(o, codes=made_codes("uint8", 128)) if o in bare else o for o in case.operands]
+    codes = case.output if _only_moves_or_selects(case) and case.output else made_codes("uint8", 128)
+    changed = [replace(o, codes=codes) if o in bare else o for o in case.operands]
     return Change(
         found=f"its input comes from {bare[0].source} in float, without Q/DQ",
         allowed="Q/DQ before its input",
@@ -53,10 +55,28 @@ def output_not_quantized(case: LayerCase) -> Change | None:
     """No QuantizeLinear behind the layer and its activation."""
     if case.output is not None:
         return None
+    data = case.operand(Role.DATA)
+    same = data.codes if data is not None and _only_moves_or_selects(case) else None
     return Change(
         found="no QuantizeLinear stands behind it",
         allowed="Q/DQ behind it",
-        case=replace(case, output=made_codes("uint8", 0 if _floor(case.followers) is not None else 128)),
+        case=replace(case, output=same or made_codes("uint8", 0 if _floor(case.followers) is not None else 128)),
+    )
+
+
+def codes_differ(case: LayerCase) -> Change | None:
+    """One data operand without a weight: a layer that may only move or select codes, if they mean the same behind."""
+    data = case.operand(Role.DATA)
+    if data is None or data.codes is None or case.output is None or not _only_moves_or_selects(case):
+        return None
+    before, behind = data.codes, case.output
+    pairs = ((before.scale, behind.scale), (before.zero_point, behind.zero_point))
+    if before.dtype == behind.dtype and all(np.array_equal(one, other) for one, other in pairs):
+        return None
+    return Change(
+        found=f"the codes before and behind it differ ({_described(before)}; {_described(behind)})",
+        allowed="the same scale and zero point behind it as before",
+        case=replace(case, output=before),
     )
 
 
@@ -182,6 +202,7 @@ CAUSES: tuple[Callable[[LayerCase], Change | None], ...] = (
     input_not_quantized,
     weight_not_quantized,
     output_not_quantized,
+    codes_differ,
     read_in_float,
     quantized_twice,
     wide_codes,
@@ -196,6 +217,16 @@ CAUSES: tuple[Callable[[LayerCase], Change | None], ...] = (
     activation_not_absorbed,
     opset,
 )
+
+
+def _only_moves_or_selects(case: LayerCase) -> bool:
+    """Whether it may be such a layer: one data operand, no weight."""
+    roles = [operand.role for operand in case.operands]
+    return roles.count(Role.DATA) == 1 and Role.WEIGHT not in roles
+
+
+def _described(codes: Codes) -> str:
+    return f"{codes.dtype}, scale {float(codes.scale.flat[0]):.6g}, zero point {int(codes.zero_point.flat[0])}"
 
 
 def _floor(followers: tuple[Follower, ...]) -> float | None:

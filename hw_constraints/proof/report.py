@@ -104,7 +104,9 @@ class ProofReport:
         return self._mac_share(State.FP8)
 
     def _mac_share(self, state: State) -> float:
-        return sum(layer.mac_share for layer in self.layers if layer.state is state)
+        weighted = [layer for layer in self.layers if layer.is_weighted]
+        total = sum(layer.macs for layer in weighted)  # divided once: all of them are exactly 1
+        return sum(layer.macs for layer in weighted if layer.state is state) / total if total else 0.0
 
     def time_share(self, state: State) -> float:
         """Share of the kernels' time in one state."""

@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.backends.onnxruntime import OnnxRuntimeSession, precision_of_kernel, read_trace
 from bitwright.hw_constraints.machine import this_machine
@@ -57,3 +59,33 @@ def test_exact_products_are_asked_for_where_the_processor_would_saturate(referen
     machine = replace(this_machine(), architecture="x86_64", isa=frozenset(isa))
     session = OnnxRuntimeSession(reference_file, threads=1, machine=machine)
     assert ("session.x64quantprecision" in session.settings) == exact
+
+
+def test_a_file_that_the_exact_option_breaks_is_loaded_without_it():
+    """Two weights with one zero point tensor, as Brevitas writes them."""
+    nodes, tensors = [], {"scale": np.float32(0.1), "zero": np.uint8(0), "weight_zero": np.zeros(8, np.int8)}
+    value = "x"
+    for layer in range(2):
+        codes = np.full((8, 8, 1, 1), 127 - layer, np.int8)
+        tensors |= {f"codes{layer}": codes, f"scale{layer}": np.full(8, 0.01, np.float32)}
+        weight = [f"codes{layer}", f"scale{layer}", "weight_zero"]
+        nodes += [
+            helper.make_node("QuantizeLinear", [value, "scale", "zero"], [f"q{layer}"]),
+            helper.make_node("DequantizeLinear", [f"q{layer}", "scale", "zero"], [f"d{layer}"]),
+            helper.make_node("DequantizeLinear", weight, [f"w{layer}"], axis=0),
+            helper.make_node("Conv", [f"d{layer}", f"w{layer}"], [f"y{layer}"]),
+        ]
+        value = f"y{layer}"
+    nodes.append(helper.make_node("QuantizeLinear", [value, "scale", "zero"], ["q"]))
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "shared",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, IMAGE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, IMAGE)],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
+    machine = replace(this_machine(), architecture="x86_64", isa=frozenset({"avx2"}))
+    session = OnnxRuntimeSession(model, threads=1, machine=machine)
+    assert session.run({"x": np.zeros(IMAGE, np.float32)})["y"].shape == tuple(IMAGE)

@@ -161,6 +161,27 @@ def test_two_causes_at_once_are_both_named(network, saved):
     assert layer.reason.causes == ("activation_not_saturated", "bias_scale")
 
 
+@pytest.mark.parametrize(("scale", "causes"), [(0.05, None), (0.04, ("codes_differ",))])
+def test_a_pool_that_selects_codes(network, saved, scale, causes):
+    net = network()
+    value = net.node("MaxPool", net.qdq(net.conv(net.qdq("image"), (16, 8))), kernel_shape=[2, 2], strides=[2, 2])
+    report = prove(saved(net.model(net.qdq(net.conv(net.qdq(value, scale=scale), (8, 8))))), "onnxruntime", runs=1)
+    pool = next(layer for layer in report.layers if layer.op == "MaxPool")
+    assert (pool.reason.causes if pool.reason else None) == causes
+
+
+def test_a_reshape_between_a_float_pool_and_its_quantizer(network, saved):
+    """As Brevitas writes the end of a classifier."""
+    net = network()
+    value = net.node("Flatten", net.node("GlobalAveragePool", net.qdq(net.conv(net.qdq("image"), (16, 8)))))
+    value = net.qdq(value)
+    value = net.node("Gemm", value, net.weight(10, 8), net.bias(value, 10), transB=1)
+    layers = {layer.op: layer for layer in prove(saved(net.model(value)), "onnxruntime", runs=1).layers}
+    assert layers["GlobalAveragePool"].reason.causes == ("output_not_quantized",)
+    assert layers["Flatten"].reason.causes == ("input_not_quantized",)
+    assert layers["Gemm"].state is State.INT8
+
+
 def test_an_operator_without_int8_kernel(network, saved):
     net = network()
     value = net.node("ConvTranspose", net.qdq("image"), net.weight(16, 8, 2, 2, axis=1))
