@@ -35,18 +35,21 @@ class Estimate:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def bootstrap(per_image: Floats, statistic: Callable[[Floats], Floats], *, seed: int = 0) -> Estimate:
+def bootstrap(
+    per_image: Floats, statistic: Callable[[Floats], Floats], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
     """The statistic of the summed contributions, with its 95 % interval over images.
 
     Args:
         per_image: what each image contributes, [images, k].
         statistic: from sums over images [..., k] to the figure [...].
+        resamples: how many; the interval's ends are percentiles of so many figures.
         seed: of the resampling.
     """
     images = len(per_image)
     generator = np.random.default_rng(seed)
     # How often each image is drawn in each resample: the sums are then one matrix product.
-    drawn = generator.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    drawn = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
     low, high = np.percentile(statistic(drawn @ per_image), [2.5, 97.5], method="inverted_cdf")
     return Estimate(float(statistic(per_image.sum(axis=0))), float(low), float(high))
 

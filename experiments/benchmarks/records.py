@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from bitwright.hw_constraints.machine import this_machine
+from bitwright.experiments import host
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONED = ("bitwright", "torch", "numpy", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Reach:
             if spread is None:
                 raise ValueError(f"{self}: the figure has no interval")
             value = spread[0] if self.of == "low" else spread[1]
-        return {"≥": value >= self.limit, "≤": value <= self.limit, "=": value == self.limit}[self.sign]
+        equal = math.isclose(value, self.limit, rel_tol=1e-9)  # a share is a sum: 100 may lack its last bit
+        return {"≥": value >= self.limit, "≤": value <= self.limit, "=": equal}[self.sign]
 
     def __str__(self) -> str:
         end = {"value": "", "low": "lower 95 % bound ", "high": "upper 95 % bound "}[self.of]
@@ -137,25 +135,10 @@ def read_all(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
 
 def versions() -> dict[str, str]:
     """Packages, interpreter, commit and processor of this run."""
-    found = {name: _package_version(name) for name in VERSIONED}
-    machine = this_machine()
+    machine, git = host.host(), host.git_state(Path(__file__).parent)
     return {
-        **{name: version for name, version in found.items() if version},
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "cpu": f"{machine.cpu_model}, {machine.cores} cores",
-        "isa": " ".join(sorted(machine.isa)),
+        **host.versions(),
+        "commit": f"{git.commit[:12]}{' with changes' if git.dirty else ''}" if git else "unknown",
+        "cpu": f"{machine.cpu}, {machine.cores} cores",
+        "isa": " ".join(machine.isa),
     }
-
-
-def _package_version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""Runs one row: `python -m bitwright.experiments.benchmarks.run ROW [data.root=FOLDER]`."""
+"""Runs one row: `python -m bitwright.experiments.benchmarks ROW [data.root=FOLDER]`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _cell(value: object) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when every figure holds, 1 when one is missed, 2 for misuse."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bitwright.experiments.benchmarks", description=__doc__)
     parser.add_argument("row", metavar="ROW", help=f"one of: {', '.join(row_names())}")
     parser.add_argument("options", nargs="*", metavar="key=value", help=f"keys: {', '.join(OPTIONS)}")
     given = parser.parse_args(arguments)

@@ -61,7 +61,7 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     hits = 0
     for seed in range(200):
         data = (generator.random(100) < 0.9).astype(float)[:, None]
-        interval = bootstrap(data, lambda sums: sums[..., 0] / 100, seed=seed)
+        interval = bootstrap(data, lambda sums: sums[..., 0] / 100, resamples=500, seed=seed)
         hits += interval.low <= 0.9 <= interval.high
     assert 0.88 <= hits / 200 <= 0.99
 

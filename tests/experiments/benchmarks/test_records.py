@@ -24,6 +24,8 @@ def a_record(**changes):
         (Reach("≥", 17.5, of="low"), 17.6, (17.5, 17.7), True),
         (Reach("=", 100.0), 100.0, None, True),
         (Reach("=", 100.0), 99.9, None, False),
+        (Reach("=", 100.0), 100 * sum([1 / 3, 1 / 7, 11 / 21]), None, True),
+        (Reach("=", 0.0), 1.0, None, False),
     ],
 )
 def test_a_figure_holds_when_it_reaches_its_limit(reach, value, spread, holds):
