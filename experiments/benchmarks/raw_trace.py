@@ -10,12 +10,11 @@ import json
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from bitwright.hw_constraints.backends import Arrays
-from bitwright.hw_constraints.machine import this_machine
 from bitwright.hw_constraints.proof import ProofReport, State
-from bitwright.hw_constraints.proof.onnx_graph import read_onnx
+from bitwright.hw_constraints.proof.onnx_graph import random_inputs, read_onnx
 
 WEIGHTED = re.compile(r"conv|gemm|matmul|fullyconnected", re.IGNORECASE)
 INT8 = frozenset({"uint8", "int8", "u8", "i8"})
@@ -32,7 +31,13 @@ def claimed(report: ProofReport) -> Kernels:
     )
 
 
-def onnxruntime_kernels(file: Path, inputs: Arrays) -> Kernels:
+def ran(report: ProofReport) -> Kernels:
+    """What the runtime of a proof says that it ran, under the same options."""
+    file = Path(report.file)
+    return _openvino_kernels(file) if report.runtime == "openvino" else _onnxruntime_kernels(file, report.settings)
+
+
+def _onnxruntime_kernels(file: Path, settings: Mapping[str, str]) -> Kernels:
     """From ONNX Runtime's profile of one run."""
     import onnxruntime
 
@@ -42,10 +47,11 @@ def onnxruntime_kernels(file: Path, inputs: Arrays) -> Kernels:
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "trace")
-        if this_machine().saturates_u8s8:
-            options.add_session_config_entry("session.x64quantprecision", "1")
+        for key, value in settings.items():
+            if key.startswith("session."):
+                options.add_session_config_entry(key, value)
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        session.run(None, dict(inputs))
+        session.run(None, random_inputs(read_onnx(file)))
         events = json.loads(Path(session.end_profiling()).read_text())
     found: Kernels = Counter()
     for event in events:
@@ -57,7 +63,7 @@ def onnxruntime_kernels(file: Path, inputs: Arrays) -> Kernels:
     return found
 
 
-def openvino_kernels(file: Path) -> Kernels:
+def _openvino_kernels(file: Path) -> Kernels:
     """From the model that OpenVINO's CPU plugin says it executes."""
     import openvino
 

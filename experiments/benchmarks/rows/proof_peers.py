@@ -15,11 +15,10 @@ import onnx
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.planted import CAUSES, MIDDLE, QdqFile
-from bitwright.experiments.benchmarks.raw_trace import Kernels, claimed, onnxruntime_kernels, openvino_kernels
+from bitwright.experiments.benchmarks.raw_trace import claimed, ran
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.hw_constraints.measure.files import measure_in_subprocess
 from bitwright.hw_constraints.proof import ProofReport, State, prove
-from bitwright.hw_constraints.proof.onnx_graph import random_inputs, read_onnx
 
 ROW = "proof_peers"
 NETWORK = "mobilenet_v2"
@@ -36,9 +35,9 @@ def run(bench: Bench) -> list[Record]:
         versions |= peer.answer.versions
         for runtime in RUNTIMES:
             report = prove(Path(peer.answer.file), runtime)
-            said, ran = claimed(report), ran_kernels(Path(peer.answer.file), runtime)
+            said, traced = claimed(report), ran(report)
             layers += said.total()
-            wrong += max((said - ran).total(), (ran - said).total())
+            wrong += max((said - traced).total(), (traced - said).total())
             lines.append(_line(peer.job.name, report, bench.float_file(NETWORK)))
     planted = [planted_line(cause, runtime) for runtime, causes in CAUSES.items() for cause in causes]
     named = sum(line["named"] == line["planted"] and line["ran in"] == "float" for line in planted)
@@ -65,20 +64,13 @@ def run(bench: Bench) -> list[Record]:
     ]
 
 
-def ran_kernels(file: Path, runtime: str) -> Kernels:
-    """The runtime's own trace of a file."""
-    if runtime == "openvino":
-        return openvino_kernels(file)
-    return onnxruntime_kernels(file, random_inputs(read_onnx(file)))
-
-
 def planted_line(cause: Callable[[QdqFile], onnx.ModelProto], runtime: str) -> dict[str, str]:
     """Proves one planted file: the cause, what the proof names, and whether the trace agrees that a layer is float."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "planted.onnx"
         onnx.save(cause(QdqFile()), file)
         report = prove(file, runtime, runs=2)
-        in_float = {kind for kind, _ in ran_kernels(file, runtime)} & {"float"}
+        in_float = {kind for kind, _ in ran(report)} & {"float"}
     layer = next(layer for layer in report.layers if layer.name == MIDDLE)
     return {
         "runtime": runtime,

@@ -2,8 +2,8 @@ import onnx
 import pytest
 
 from bitwright.experiments.benchmarks.planted import CAUSES, QdqFile, sound
-from bitwright.experiments.benchmarks.raw_trace import claimed
-from bitwright.experiments.benchmarks.rows.proof_peers import planted_line, ran_kernels
+from bitwright.experiments.benchmarks.raw_trace import claimed, ran
+from bitwright.experiments.benchmarks.rows.proof_peers import planted_line
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.proof import prove
 
@@ -25,9 +25,8 @@ def needs(runtime):
 @pytest.mark.parametrize("runtime", CAUSES)
 def test_the_sound_file_runs_in_int8_by_its_trace(runtime, sound_file):
     needs(runtime)
-    kernels = ran_kernels(sound_file, runtime)
-    assert kernels == {("int8", (16, 16, 16)): 3}
-    assert claimed(prove(sound_file, runtime, runs=1)) == kernels
+    report = prove(sound_file, runtime, runs=1)
+    assert ran(report) == claimed(report) == {("int8", (16, 16, 16)): 3}
 
 
 @pytest.mark.parametrize(("runtime", "cause"), PLANTED, ids=[f"{name}-{cause.__name__}" for name, cause in PLANTED])
