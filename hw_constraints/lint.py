@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.operators import CREATIONS
 from bitwright.hw_constraints.source_focus import focus
 from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.quant.errors import InputError, unknown
@@ -45,11 +46,17 @@ class LintContext:
     capture_failures: tuple[CaptureFailure, ...] = ()
 
     def computed_nodes(self) -> Iterator[tuple[Graph, Node]]:
-        """The nodes that work on something not known before the network runs, each with the graph."""
+        """The nodes whose result is not known before the network runs, each with the graph."""
         if self.graph is None:
             return
+        known: set[TensorRef] = set()
         for node in self.graph.nodes:
-            if any(not self.graph.is_constant(ref) for ref in node.tensors):
+            shape_alone = node.op in CREATIONS and all(
+                None not in self.graph.tensors[ref].shape for ref in node.outputs
+            )
+            if shape_alone or all(ref in known or self.graph.is_constant(ref) for ref in node.tensors):
+                known.update(node.outputs)
+            else:
                 yield self.graph, node
 
     def input_tensors(self) -> Iterator[tuple[Graph, TensorRef]]:

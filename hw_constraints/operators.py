@@ -13,6 +13,8 @@ ADAPTIVE_POOLS = frozenset(
 )
 POOLS = WINDOW_POOLS | ADAPTIVE_POOLS
 MATRIX_PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "scaled_dot_product_attention"})
+# The operators that low precision is there for.
+MULTIPLICATIONS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | MATRIX_PRODUCTS
 RESIZES = frozenset(
     {
         *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"),
@@ -73,12 +75,18 @@ _PLACES = frozenset(
         *("deform_conv2d", "roi_align", "affine_grid_generator"),
     }
 )
+# Their result depends on shapes and Python numbers alone, whatever tensor they take.
+CREATIONS = frozenset(
+    {
+        *("zeros", "ones", "full", "eye", "arange", "linspace", "scalar_tensor", "zeros_like", "ones_like"),
+        *("full_like", "new_zeros", "new_ones", "new_full", "empty", "new_empty", "empty_like"),
+    }
+)
 _OTHERS = frozenset(
     {
         *("lstm", "gru", "rnn_tanh", "rnn_relu", "einsum", "linalg_cross", "cross", "inverse", "linalg_inv"),
         *("linalg_inv_ex", "linalg_solve", "linalg_solve_ex", "linalg_svd", "linalg_qr", "linalg_eigh"),
-        *("fft_rfft", "fft_irfft", "tril", "triu", "eye", "arange", "zeros", "ones", "full", "zeros_like", "ones_like"),
-        *("full_like", "new_zeros", "new_ones", "new_full", "empty", "scalar_tensor", "linspace", "meshgrid"),
+        *("fft_rfft", "fft_irfft", "tril", "triu", "meshgrid", "fill", "slice_scatter", "select_scatter", "copy"),
         *("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
         *("im2col", "col2im", "cdist", "dropout", "multinomial", "rand", "randn", "bernoulli", "any", "all", "item"),
     }
@@ -96,6 +104,7 @@ OPERATORS: frozenset[str] = frozenset(
     | _ELEMENTWISE
     | _NORMALIZATIONS
     | _PLACES
+    | CREATIONS
     | _OTHERS
 )
 

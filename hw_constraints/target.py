@@ -17,6 +17,7 @@ from bitwright.hw_constraints.target_types import (
     Artifact,
     Capability,
     Constraint,
+    Decomposition,
     DynamicShapes,
     Engine,
     Figure,
@@ -134,11 +135,21 @@ class _Builder:
             quantized=frozenset(given.quantized),
             shared_qparams=frozenset(given.shared_qparams),
             fused_patterns=tuple(dict.fromkeys(chain for chains in given.fused_patterns for chain in chains)),
+            decomposed=self._decomposed(),
             refused=frozenset(given.refused),
             others=Otherwise(given.others),
             source=self.sources[given.source],
             verified=given.verified,
         )
+
+    def _decomposed(self) -> dict[str, Decomposition]:
+        given = self.checked.operators.decomposed
+        if given is None:
+            return {}
+        source = self.sources[given.source]
+        return {
+            op: Decomposition(parts=parts, source=source, verified=given.verified) for op, parts in given.into.items()
+        }
 
     def _constraint(self, name: str, given: ConstraintFile) -> Constraint:
         return Constraint(

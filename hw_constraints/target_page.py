@@ -116,6 +116,12 @@ def _operators(target: Target, sources: _Sources) -> str:
         f"- Passing codes on, one scale for inputs and outputs: {shared}",
         f"- Fused: {'; '.join(_chains(operators.fused_patterns)) or 'none'}",
     ]
+    if operators.decomposed:
+        apart = [
+            f"{op} as {', '.join(each.parts)} {sources.mark(each.source, verified=each.verified)}"
+            for op, each in operators.decomposed.items()
+        ]
+        lines.append(f"- Taken apart: {'; '.join(apart)}")
     if operators.refused:
         lines.append(f"- Refused: {', '.join(sorted(operators.refused))}")
     lines.append(f"- All others {_OTHERS[operators.others]}")

@@ -186,24 +186,44 @@ class NumericsFile(_Sourced):
         return self
 
 
+class DecomposedFile(_Sourced):
+    """Operators that the toolchain writes as several of its own."""
+
+    into: dict[OperatorName, tuple[OperatorName, ...]] = Field(min_length=1)
+
+
 class OperatorsFile(_Sourced):
     """Which operators run in low precision, which only move codes, and what happens to all others."""
 
     quantized: tuple[OperatorName, ...] = Field(min_length=1)
     shared_qparams: tuple[OperatorName, ...] = ()
     fused_patterns: tuple[Chains, ...] = ()
+    decomposed: DecomposedFile | None = None
     refused: tuple[OperatorName, ...] = ()
     others: Literal["float", "host", "refused"]
 
     @model_validator(mode="after")
     def _each_operator_once(self) -> OperatorsFile:
-        lists = {"quantized": self.quantized, "shared_qparams": self.shared_qparams, "refused": self.refused}
+        taken_apart = self.decomposed.into if self.decomposed else {}
+        lists = {
+            "quantized": self.quantized,
+            "shared_qparams": self.shared_qparams,
+            "decomposed": taken_apart,
+            "refused": self.refused,
+        }
         seen: dict[str, str] = {}
         for key, names in lists.items():
             for name in names:
                 if name in seen:
                     raise ValueError(f"operator {name!r} stands in {seen[name]} and again in {key}")
                 seen[name] = key
+        runs = {*self.quantized, *self.shared_qparams}
+        for name, parts in taken_apart.items():
+            for part in parts:
+                if part not in runs:
+                    raise ValueError(
+                        f"decomposed {name!r} has the part {part!r}, which is not quantized or shared_qparams"
+                    )
         return self
 
 

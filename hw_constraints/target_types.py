@@ -120,12 +120,22 @@ class Numerics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decomposition:
+    """An operator that the toolchain writes as several others, each with its own format."""
+
+    parts: tuple[str, ...]
+    source: Source
+    verified: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatorSupport:
     """What the target does with each operator type; `fused_patterns` as in `QuantScheme`."""
 
     quantized: frozenset[str]
     shared_qparams: frozenset[str]
     fused_patterns: tuple[tuple[str, ...], ...]
+    decomposed: Mapping[str, Decomposition]
     refused: frozenset[str]
     others: Otherwise
     source: Source
@@ -242,6 +252,10 @@ class Target:
         if not self.operators.verified:
             count = f"{len(self.operators.quantized)} operators in low precision"
             yield UnverifiedField(path="operators", value=count, source=self.operators.source)
+        for op, decomposition in self.operators.decomposed.items():
+            if not decomposition.verified:
+                path, parts = f"operators.decomposed.{op}", ", ".join(decomposition.parts)
+                yield UnverifiedField(path=path, value=parts, source=decomposition.source)
         if not self.shapes.verified:
             yield UnverifiedField(path="shapes.dynamic", value=self.shapes.dynamic, source=self.shapes.source)
         for constraint in self.constraints:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.operators import MULTIPLICATIONS
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
 from bitwright.quant.plan import QuantPlan
@@ -30,6 +31,7 @@ class Dtype:
             yield from self._arising(context, graph, node)
             if context.plan is not None:
                 yield from self._planned(context, context.plan, graph, node)
+                yield from self._left_in_float(context, context.plan, node)
 
     def _inputs(self, context: LintContext) -> Iterator[Finding]:
         accepted = _accepted(context)
@@ -61,9 +63,9 @@ class Dtype:
 
     def _planned(self, context: LintContext, plan: QuantPlan, graph: Graph, node: Node) -> Iterator[Finding]:
         numerics = context.target.numerics
-        cases = [
-            ("weights", plan.weights[ref], numerics.weights_of(node.op)) for ref in node.tensors if ref in plan.weights
-        ]
+        # The constants of operators that only add or scale are kept as activations are.
+        weights = numerics.weights_of(node.op) + (() if node.op in MULTIPLICATIONS else numerics.activations)
+        cases = [("weights", plan.weights[ref], weights) for ref in node.tensors if ref in plan.weights]
         first_read = [ref for ref in node.tensors if ref in graph.inputs and graph.consumers[ref][0] is node]
         cases += [
             ("activations", plan.activations[ref], numerics.activations)
@@ -93,6 +95,20 @@ class Dtype:
                     allowed=_or(permitted),
                     suggestion=f"plan its {what} as {permitted[0].format.name}, or keep the layer in float",
                 )
+
+    def _left_in_float(self, context: LintContext, plan: QuantPlan, node: Node) -> Iterator[Finding]:
+        target = context.target
+        decomposition = target.operators.decomposed.get(node.op)
+        if decomposition and not target.numerics.float_formats and plan.kept_float.get(node.name):
+            parts = ", ".join(decomposition.parts)
+            yield finding_at(
+                self.name,
+                node,
+                severity=Severity.WARNING,
+                found=f"{node.op} planned in float, which {target.id} does not have",
+                allowed=f"{parts}, each with formats of its own",
+                suggestion=f"write it as {parts}, so that the plan reaches the tensors between them",
+            )
 
 
 def describe_spec(spec: QParamsSpec) -> str:

@@ -7,12 +7,9 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import LintContext, finding_at
-from bitwright.hw_constraints.operators import CONVOLUTIONS, MATRIX_PRODUCTS, OPERATORS, TRANSPOSED_CONVOLUTIONS
+from bitwright.hw_constraints.operators import MULTIPLICATIONS, OPERATORS
 from bitwright.hw_constraints.target_types import Otherwise, Target
 from bitwright.quant.graph import Graph, Node
-
-# The operators that low precision is there for.
-_MULTIPLIES = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | MATRIX_PRODUCTS
 
 # What else computes the same or nearly so: (operators that the target must have, what to write).
 _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
@@ -54,7 +51,7 @@ class OperatorSupport:
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such call."""
         target = context.target
-        listed = target.operators.quantized | target.operators.shared_qparams
+        listed = target.operators.quantized | target.operators.shared_qparams | target.operators.decomposed.keys()
         runs_others = target.operators.others is Otherwise.FLOAT
         available = (listed | OPERATORS if runs_others else listed) - target.operators.refused
         fused = _fused(context.graph, target) if context.graph else frozenset()
@@ -87,7 +84,7 @@ def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] |
     on_real_numbers = any(graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
     if otherwise is Otherwise.HOST and on_real_numbers:
         return Severity.ERROR, "runs on the processor beside the accelerator"
-    if otherwise is Otherwise.FLOAT and node.op in _MULTIPLIES:
+    if otherwise is Otherwise.FLOAT and node.op in MULTIPLICATIONS:
         return Severity.WARNING, "runs in floating point while its neighbours run in low precision"
     return None
 

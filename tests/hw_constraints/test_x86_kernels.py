@@ -165,6 +165,7 @@ SHARED: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "slice": lambda: moved("Slice", indices(0), indices(4), indices(1)),
     "select": lambda: moved("Gather", np.array(1, np.int64), axis=1),
     "view": reshape,
+    "_unsafe_view": reshape,
     "reshape": reshape,
     "flatten": lambda: moved("Flatten"),
     "unflatten": reshape,

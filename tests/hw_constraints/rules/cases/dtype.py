@@ -42,6 +42,11 @@ def planned(target: str, **overrides: str) -> QuantPlan:
     return plan(net(), scheme.with_overrides(Override(module="stem", **specs)) if specs else scheme)
 
 
+def activated() -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.call("silu", b.conv2d(b.input(1, 8, 16, 16), 8), shape=(1, 8, 16, 16)))
+
+
 def index() -> Graph:
     b = GraphBuilder()
     table = b.parameter(100, 8)
@@ -90,7 +95,24 @@ BAD = [
     ),
     RuleCase(name="fp8-on-integers", target="x86-vnni", graph=net(), plan=planned("h200"), lines=(1, 1), says="float8"),
 ]
+BAD += [
+    RuleCase(
+        name="float-where-there-is-none",
+        target="ethos-u85-1024",
+        graph=activated(),
+        plan=plan(activated(), load_target("ethos-u85-1024").scheme()),
+        lines=(2,),
+        says="silu planned in float, which ethos-u85-1024 does not have | sigmoid, mul",
+        severity=Severity.WARNING,
+    )
+]
 GOOD = [
+    RuleCase(
+        name="float-where-there-is",
+        target="x86-vnni",
+        graph=activated(),
+        plan=plan(activated(), load_target("x86-vnni").scheme()),
+    ),
     RuleCase(name="float32", target="ethos-u85-1024", graph=net()),
     RuleCase(name="half-on-a-gpu", target="tensorrt-orin", graph=net("float16")),
     RuleCase(name="indices", target="x86-vnni", graph=index()),

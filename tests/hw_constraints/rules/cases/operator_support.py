@@ -39,10 +39,16 @@ def fused_norm() -> Graph:
 def lone_norm() -> Graph:
     b = GraphBuilder()
     x = b.input(1, 8, 16, 16)
-    x = b.call(
-        "batch_norm", x, b.parameter(8), b.parameter(8), shape=(1, 8, 16, 16), line="x = self.bn(x)", module="bn"
-    )
+    x = b.call("instance_norm", x, shape=(1, 8, 16, 16), line="x = self.norm(x)", module="norm")
     return b.graph(b.conv2d(x, 8))
+
+
+def mask() -> Graph:
+    b = GraphBuilder()
+    x = b.input(1, 4, 4)
+    ones = b.call("ones_like", x, shape=(1, 4, 4))
+    mask = b.call("tril", ones, shape=(1, 4, 4))
+    return b.graph(b.call("mul", x, mask, shape=(1, 4, 4)))
 
 
 def integers() -> Graph:
@@ -52,9 +58,9 @@ def integers() -> Graph:
 
 
 BAD = [
-    RuleCase(name="on-the-host", target="ethos-u85-1024", graph=net("mish"), lines=(2,), says="processor beside"),
-    RuleCase(name="supported-twin", target="ethos-u85-1024", graph=net("silu"), lines=(2,), says="hardswish"),
-    RuleCase(name="norm-alone", target="ethos-u85-1024", graph=lone_norm(), lines=(1,), says="batch_norm"),
+    RuleCase(name="on-the-host", target="ethos-u85-1024", graph=net("softplus"), lines=(2,), says="processor beside"),
+    RuleCase(name="supported-twin", target="ethos-u85-1024", graph=net("mish"), lines=(2,), says="hardswish"),
+    RuleCase(name="norm-alone", target="ethos-u85-1024", graph=lone_norm(), lines=(1,), says="instance_norm: runs on"),
     RuleCase(name="macs-in-float", target="x86-vnni", graph=transposed(), lines=(1,), says="upsample with nearest"),
     RuleCase(name="macs-in-float-fp8", target="h200", graph=transposed(), lines=(1,), says="floating point"),
     RuleCase(name="not-in-onnx", target="tensorrt-orin", graph=inverse(), lines=(1,), says="closed form"),
@@ -65,5 +71,7 @@ GOOD = [
     RuleCase(name="inside-a-chain", target="ethos-u85-1024", graph=fused_norm()),
     RuleCase(name="transposed-where-it-runs", target="tensorrt-orin", graph=transposed()),
     RuleCase(name="known-before-it-runs", target="x86-vnni", graph=constant_work()),
+    RuleCase(name="taken-apart", target="ethos-u85-1024", graph=net("silu")),
+    RuleCase(name="from-the-shape-alone", target="ethos-u85-1024", graph=mask()),
     RuleCase(name="integers-only", target="ethos-u85-1024", graph=integers()),
 ]
