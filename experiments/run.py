@@ -21,7 +21,7 @@ from bitwright.experiments.stage import Context, FinishedStage, Stage
 from bitwright.experiments.stage_store import Ingredients, StageStore, code_hash, replace_file
 from bitwright.experiments.views import write_views
 from bitwright.experiments.workbench import Workbench
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, unknown
 
 _NOT_ASKED_FOR = "the recipe does not ask for it"
 
@@ -51,7 +51,8 @@ def run_recipe(
     """
     stages = load_stages()
     for name in (*again, *([until] if until else ())):
-        STAGES.check(name)
+        if name not in {stage.name for stage in stages}:
+            raise unknown("stage", name, [stage.name for stage in stages])
     if until is not None:
         stages = needed_for(until, stages)
     with claim(folder, recipe) as store:

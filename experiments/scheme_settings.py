@@ -85,7 +85,7 @@ def _applied(
         own = [each for each in permitted if each.format.name == asked.format]
         start = replace(own[0], observer=base.observer, observer_arguments=base.observer_arguments) if own else base
     spec = _replaced(asked, start)
-    if any(is_within(spec, each) for each in permitted):
+    if spec is not None and any(is_within(spec, each) for each in permitted):
         return spec
     key, value = next((k, v) for k, v in asked.model_dump(exclude_none=True).items() if not k.startswith("observer"))
     raise RefusedSettingError((*path, key), value, target, "; ".join(dict.fromkeys(map(spelled, permitted))))
@@ -94,12 +94,14 @@ def _applied(
 def _where_permitted(asked: Spec, base: QParamsSpec, permitted: Sequence[QParamsSpec]) -> QParamsSpec:
     """An operator type with weights of its own follows as far as it can, and else keeps its own format."""
     spec = _replaced(asked, base)
-    if any(is_within(spec, each) for each in permitted):
+    if spec is not None and any(is_within(spec, each) for each in permitted):
         return spec
-    return replace(base, observer=spec.observer, observer_arguments=spec.observer_arguments)
+    observers = Spec(observer=asked.observer, observer_arguments=asked.observer_arguments)
+    return _replaced(observers, base) or base
 
 
-def _replaced(asked: Spec, base: QParamsSpec) -> QParamsSpec:
+def _replaced(asked: Spec, base: QParamsSpec) -> QParamsSpec | None:
+    """`base` with the replacements, None when they contradict each other (a float format with a zero point)."""
     changes: dict[str, Any] = asked.model_dump(exclude_none=True)
     if "format" in changes:
         changes["format"] = get_format(changes["format"])
@@ -109,7 +111,10 @@ def _replaced(asked: Spec, base: QParamsSpec) -> QParamsSpec:
         changes["scale_kind"] = ScaleKind(changes["scale_kind"])
     if "observer_arguments" in changes:
         changes["observer_arguments"] = MappingProxyType(changes["observer_arguments"])
-    return replace(base, **changes)
+    try:
+        return replace(base, **changes)
+    except ValueError:
+        return None
 
 
 def is_within(spec: QParamsSpec, permitted: QParamsSpec) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import shutil
@@ -132,20 +133,25 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def code_hash(stage: Stage) -> str:
     """The source that a stage's result follows from: its own file and the packages it names."""
-    digest = hashlib.sha256()
-    for package in (stage.run.__module__, *stage.code):
+    digest = hashlib.sha256(Path(inspect.getfile(stage.run)).read_bytes())
+    for package in stage.code:
         digest.update(_source_hash(package).encode())
     return digest.hexdigest()
 
 
 @cache
 def _source_hash(package: str) -> str:
+    """Of a module, or of everything in a package.
+
+    Raises:
+        ModuleNotFoundError: a stage names one that does not exist.
+    """
     spec = importlib.util.find_spec(package)
-    if spec is None:
-        return "missing"
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"a stage names the package {package!r}, which does not exist")
     digest = hashlib.sha256()
-    paths = [Path(place) for place in spec.submodule_search_locations or ()]
-    files = sorted(file for path in paths for file in path.rglob("*") if file.suffix in (".py", ".yaml", ".j2"))
-    for file in files or [Path(spec.origin or "")]:
-        digest.update(str(file.name).encode() + b"\0" + file.read_bytes())
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".yaml", ".j2"))
+    for file in files or [Path(spec.origin)]:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
