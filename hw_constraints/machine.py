@@ -25,7 +25,7 @@ class Machine:
         cpu_model: the processor's own name.
         architecture: `x86_64`, `aarch64`, …
         isa: the instruction sets that matter to arithmetic.
-        cores: logical processors that this process may use.
+        cores: logical processors of the machine; a measurement may be pinned to fewer.
         governor: the clock governor, None where the system does not say (virtual machines).
     """
 
@@ -79,7 +79,7 @@ def this_machine() -> Machine:
         cpu_model=model,
         architecture=platform.machine(),
         isa=isa,
-        cores=len(usable_cpus()),
+        cores=os.cpu_count() or 1,  # not the affinity: a pinned measurement would change what the machine is
         governor=_GOVERNOR.read_text().strip() if _GOVERNOR.exists() else None,
     )
 

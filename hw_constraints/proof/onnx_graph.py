@@ -33,6 +33,7 @@ _STANDARD_TWINS: dict[str, tuple[str, tuple[int, ...]]] = {
     "QGemm": ("Gemm", (0, 3)),
     "FusedConv": ("Conv", (0, 1)),
 }
+LARGEST_MODEL_BYTES = 2**31 - 2**20  # protobuf's limit for a message, with room for the graph itself
 _LARGEST_SHAPE_TENSOR = 64  # elements: target shapes, pads and axes are far smaller, weights far larger
 _TWIN_ATTRIBUTES_DROPPED = {"channels_last", "activation", "activation_params", "opset"}
 
@@ -166,7 +167,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     """Reads an ONNX file with its external data.
 
     Raises:
-        InputError: there is no such file, or it is no ONNX model.
+        InputError: there is no such file, it is no ONNX model, or it is larger than protobuf can copy.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -176,6 +177,9 @@ def read_onnx(path: Path) -> OnnxGraph:
         raise InputError(f"{path}: not a readable ONNX model: {error}") from error
     if not model.graph.node:
         raise InputError(f"{path}: not a readable ONNX model: it has no operators")
+    weight_bytes = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if weight_bytes > LARGEST_MODEL_BYTES:
+        raise InputError(f"{path}: {weight_bytes / 2**30:.1f} GiB of weights; models above 2 GiB cannot be traced")
     return OnnxGraph(model, str(path))
 
 

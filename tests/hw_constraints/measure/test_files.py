@@ -80,3 +80,9 @@ def test_inputs_that_cannot_be_made_up(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "i.onnx")
     with pytest.raises(InputError, match=r"a: input 'i' is int64 of shape \(4,\): give inputs for it"):
         measure_files({"a": (tmp_path / "i.onnx", "onnxruntime")}, **QUICK)
+
+
+def test_a_process_that_dies_is_reported(small, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(InputError, match="the measuring process ended with 1: it wrote nothing"):
+        measure_in_subprocess({"a": (small, "onnxruntime")}, **QUICK)

@@ -172,6 +172,12 @@ def test_bad_files(tmp_path, file, content, message):
         prove(tmp_path / file, "onnxruntime")
 
 
+def test_models_beyond_protobufs_limit_are_refused(resnet18, saved, monkeypatch):
+    monkeypatch.setattr("bitwright.hw_constraints.proof.onnx_graph.LARGEST_MODEL_BYTES", 2**20)
+    with pytest.raises(InputError, match=r"0\.0 GiB of weights; models above 2 GiB cannot be traced"):
+        prove(saved(resnet18), "onnxruntime")
+
+
 def test_unknown_runtime(block, saved):
     with pytest.raises(InputError, match="unknown backend 'tensorrt'; there are: eager, inductor, onnxruntime"):
         prove(saved(block()), "tensorrt")
