@@ -18,7 +18,9 @@ from bitwright.quant.calibrate import Arguments
 from bitwright.quant.graph import Node, TensorRef
 from bitwright.quant.quantized_model import QuantizedModel
 
-_CHANNEL_AXIS = {"linear": -1}  # of the result; convolutions have theirs at 1
+_LAYERS = frozenset(
+    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
+)
 
 
 @torch.no_grad()
@@ -35,12 +37,13 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> Q
     corrected = dict(captured.values)
     fx_nodes = {node.name: node for node in captured.fx_graph.nodes}
     for node in layers:
-        _, weight_ref, bias_ref = node.tensors
+        data_ref, weight_ref, bias_ref = node.tensors
         weight, bias = captured.value_refs[weight_ref], captured.value_refs[bias_ref]
         error = captured.values[weight] - quantized.simulated_values[weight]
         fx_node = fx_nodes[node.name]
-        result = fx_node.target(means[node.tensors[0]], error, None, *fx_node.args[3:])
-        delta = result.movedim(_CHANNEL_AXIS.get(node.op, 1), 0).flatten(1).mean(1)
+        result = fx_node.target(means[data_ref], error, None, *fx_node.args[3:])
+        channel_axis = 1 - error.dim()  # the last one of linear, the one before the spatial ones of convolutions
+        delta = result.movedim(channel_axis, 0).flatten(1).mean(1)
         corrected[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
     return replace(quantized, captured=replace(captured, values=corrected))
 
@@ -51,7 +54,8 @@ def _correctable(quantized: QuantizedModel) -> list[Node]:
     return [
         node
         for node in graph.nodes
-        if graph.macs(node)
+        if node.op in _LAYERS
+        and node.name in quantized.plan.quantized
         and len(node.tensors) == 3
         and node.tensors[1] in quantized.plan.weights
         and node.tensors[2] in names
@@ -64,6 +68,7 @@ def _mean_tensors(
 ) -> dict[TensorRef, torch.Tensor]:
     sums: dict[TensorRef, torch.Tensor] = {}
     count = 0
+    state = quantized.captured.initial_state()
 
     def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         if ref in sums:
@@ -73,5 +78,5 @@ def _mean_tensors(
         return tensor
 
     for count, args in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
-        quantized.captured.run(*args, transform=add)
+        quantized.captured.run(*args, state=state, transform=add)
     return {ref: total / count for ref, total in sums.items()}

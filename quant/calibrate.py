@@ -38,24 +38,36 @@ def calibrate(
         InputError: no batch, or NaN or infinity in an activation (names the tensor and the batch).
     """
     observers = _observers(plan)
+    unseen = set(observers.values())
+    for ref, observer in observers.items():
+        if captured.graph.is_constant(ref):
+            observer.update(captured.values[captured.value_refs[ref]])
+            unseen.discard(observer)
     state = captured.initial_state()
     count = 0
     for count, batch in enumerate(batches, start=1):
-        observe = _observing(captured, observers, count - 1)
+        observe = _observing(captured, observers, unseen, count - 1)
         for args in split_batch(captured, as_arguments(batch)):
             captured.run(*args, state=state, transform=observe)
         if progress:
             progress(count)
     if not count:
         raise InputError("calibration got no batch; give at least one")
-    return {ref: choose_qparams(*observer.range(), plan.activations[ref]) for ref, observer in observers.items()}
+    specs = {**plan.activations, **plan.weights}
+    # A tensor without elements never shows a value; like one of zeros only, it gets scale 1.
+    empty = (torch.tensor(0.0), torch.tensor(0.0))
+    return {
+        ref: choose_qparams(*(empty if observer in unseen else observer.range()), specs[ref])
+        for ref, observer in observers.items()
+    }
 
 
 def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
-    """One observer a tensor; tensors that share qparams share the observer."""
-    observers = {}
+    """One observer a tensor; tensors that share qparams share the observer, constants among them, too."""
+    observers: dict[TensorRef, Observer] = {}
     for group in plan.groups:
-        shared = create_observer(plan.activations[min(group)])
+        spec = next(spec for ref, spec in plan.activations.items() if ref in group)
+        shared = create_observer(spec)
         observers.update(dict.fromkeys(group, shared))
     for ref, spec in plan.activations.items():
         if ref not in observers:
@@ -64,7 +76,7 @@ def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
 
 
 def _observing(
-    captured: CapturedModel, observers: Mapping[TensorRef, Observer], batch: int
+    captured: CapturedModel, observers: Mapping[TensorRef, Observer], unseen: set[Observer], batch: int
 ) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
     def observe(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
         observer = observers.get(ref)
@@ -73,6 +85,7 @@ def _observing(
             if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
                 raise InputError(_not_finite(captured, ref, values, batch))
             observer.update(values)
+            unseen.discard(observer)
         return values
 
     return observe

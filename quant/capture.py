@@ -28,6 +28,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.functionalize import functionalize
 from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
 from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
+from bitwright.quant.passes.fold_constants import fold_constants
 
 _LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent / "quant"), "<")
 
@@ -107,7 +108,13 @@ def _quiet(name: str) -> Iterator[None]:
 
 def _check_finite(model: torch.nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise InputError(f"{name} has no shape yet; run the model once before it is captured")
+        if not tensor.is_floating_point():
+            continue
+        # Infinity is what attention masks are made of; in a parameter it is a wrong checkpoint.
+        wrong = tensor.isnan() if not isinstance(tensor, torch.nn.Parameter) else ~tensor.isfinite()
+        if wrong.any():
             raise InputError(f"{name} contains NaN or infinity; check the checkpoint it was loaded from")
 
 
@@ -133,11 +140,13 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
     for spec in signature.input_specs:
         node = by_name[spec.arg.name]
         path = spec.target or f"${spec.arg.name}"
+        if spec.kind not in _KINDS:
+            raise CaptureError(_not_a_tensor(path, spec.kind))
         node.meta[KIND] = TensorKind.STATE if spec.target in mutated else _KINDS[spec.kind]
         node.meta[REF] = (TensorRef(region, path),)
         if spec.kind is not InputKind.USER_INPUT:
             source = program.state_dict if path in program.state_dict else program.constants
-            values[node.name] = source[path].detach()
+            values[node.name] = source[path].detach().clone()  # what is trained on later is another network
     states = _state_names(signature, by_name)
     graph.output_node().meta["bitwright_state"] = states
     _restore_batch_norm(graph)
@@ -146,7 +155,15 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
     _drop_unused(graph, values, set(states))
     spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
     assert spec_in is not None and spec_out is not None  # an exported program always has both
-    return CapturedModel(fx_graph=graph, values=values, in_spec=spec_in, out_spec=spec_out)
+    return fold_constants(CapturedModel(fx_graph=graph, values=values, in_spec=spec_in, out_spec=spec_out))
+
+
+def _not_a_tensor(path: str, kind: InputKind) -> CaptureFailure:
+    return CaptureFailure(
+        reason=f"{path} is no tensor ({kind.name.lower().replace('_', ' ')})",
+        source=None,
+        suggestion="keep script objects out of forward, or capture the part around them as regions",
+    )
 
 
 def _state_names(signature: torch.export.ExportGraphSignature, by_name: Mapping[str, torch.fx.Node]) -> list[str]:
@@ -226,14 +243,22 @@ _IDENTITIES = {"alias", "detach", "lift_fresh_copy", "contiguous", "clone", "dro
 
 
 def _drop_identities(graph: torch.fx.Graph) -> None:
+    """Removes what changes no value; with the copies gone, a view may need one of its own, which reshape makes."""
     for node in list(graph.nodes):
         name = operator_type(node)
+        if name in ("view", "_unsafe_view"):
+            node.target = torch.ops.aten.reshape.default
         same_dtype = name in ("to", "_to_copy") and node.meta["val"].dtype == node.args[0].meta["val"].dtype
-        if name in _IDENTITIES or same_dtype:
+        if (name in _IDENTITIES and not _drops_values(node)) or same_dtype:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif name.startswith("_assert") or name in ("sym_constrain_range", "sym_constrain_range_for_size"):
             graph.erase_node(node)
+
+
+def _drops_values(node: torch.fx.Node) -> bool:
+    """Whether it is a dropout that stays active in eval mode (`F.dropout(x)` without `training=`)."""
+    return operator_type(node) in ("dropout", "feature_dropout") and bool(node.args[2])
 
 
 def _drop_unused(graph: torch.fx.Graph, values: dict[str, torch.Tensor], states: set[str]) -> None:

@@ -63,7 +63,7 @@ class CapturedModel:
         *args: Any,
         state: dict[str, torch.Tensor] | None = None,
         transform: Transform | None = None,
-        values: Mapping[str, torch.Tensor] | None = None,
+        operands: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the network on the user's own arguments and returns what their `forward` would.
@@ -71,24 +71,31 @@ class CapturedModel:
         Args:
             *args: positional arguments of `forward`.
             state: mutated buffers; updated in place. None starts from the captured state and forgets it.
-            transform: called with each input and each operator result; what it returns is passed on.
-            values: parameters to use in place of the captured ones, by placeholder name.
+            transform: called with each input, each incoming state and each operator result; what it returns is
+                passed on.
+            operands: what single nodes read in place of the captured parameters: by the node's name, then by the
+                placeholder's.
             **kwargs: keyword arguments of `forward`.
 
         Raises:
             InputError: the arguments have another structure or other shapes than those it was captured with.
         """
         inputs = self.flatten(args, kwargs)
-        own = {**self.values, **(values or {}), **(state if state is not None else self.initial_state())}
+        incoming = state if state is not None else self.initial_state()
         keep = transform or (lambda ref, tensor: tensor)
+        special = operands or {}
         environment: dict[torch.fx.Node, Any] = {}
         for node, dead in self._steps:
             if node.op == "placeholder":
                 ref = node.meta[REF][0]
-                environment[node] = own[node.name] if node.name in own else keep(ref, next(inputs))
+                if node.name in incoming:
+                    environment[node] = keep(ref, incoming[node.name])
+                else:
+                    environment[node] = self.values[node.name] if node.name in self.values else keep(ref, next(inputs))
             else:
-                arguments = torch.fx.node.map_arg(node.args, environment.__getitem__)
-                keywords = torch.fx.node.map_arg(node.kwargs, environment.__getitem__)
+                read = _reader(environment, special.get(node.name))
+                arguments = torch.fx.node.map_arg(node.args, read)
+                keywords = torch.fx.node.map_arg(node.kwargs, read)
                 result = node.target(*arguments, **keywords)  # type: ignore[operator]
                 refs = node.meta[REF]
                 if not refs:
@@ -112,16 +119,20 @@ class CapturedModel:
         Raises:
             InputError: another structure, shape or type than at capture.
         """
+        expected = [node.meta["val"] for node in self.input_nodes]
+        wanted_args, wanted_kwargs = pytree.tree_unflatten(expected, self.in_spec)
+        if set(kwargs) == set(wanted_kwargs):
+            kwargs = {name: kwargs[name] for name in wanted_kwargs}  # the order in which they are given says nothing
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec != self.in_spec:
-            raise InputError(f"arguments have the structure {spec}; the model was captured with {self.in_spec}")
-        for node, leaf in zip(self.input_nodes, leaves, strict=True):
-            expected = node.meta["val"]
-            if not isinstance(expected, torch.Tensor):
-                continue
-            if tuple(leaf.shape) != tuple(expected.shape) or leaf.dtype != expected.dtype:
+            raise InputError(
+                f"got the arguments {_spell_call(args, kwargs)}; "
+                f"the model was captured with {_spell_call(wanted_args, wanted_kwargs)}"
+            )
+        for node, want, leaf in zip(self.input_nodes, expected, leaves, strict=True):
+            if _spell(leaf) != _spell(want):
                 raise InputError(
-                    f"input {node.meta[REF][0]}: got {_spell(leaf)}; the model was captured with {_spell(expected)}"
+                    f"input {node.meta[REF][0]}: got {_spell(leaf)}; the model was captured with {_spell(want)}"
                 )
         return iter(leaves)
 
@@ -151,5 +162,28 @@ class CapturedModel:
         return [(node, dead.get(node, [])) for node in self.fx_graph.nodes if node.op != "output"]
 
 
-def _spell(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+def _reader(
+    environment: Mapping[torch.fx.Node, Any], own: Mapping[str, torch.Tensor] | None
+) -> Callable[[torch.fx.Node], Any]:
+    if not own:
+        return environment.__getitem__
+    return lambda operand: own[operand.name] if operand.name in own else environment[operand]
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _spell_call(args: Any, kwargs: Any) -> str:
+    args, kwargs = pytree.tree_map(lambda leaf: _Spelled(_spell(leaf)), (args, kwargs))
+    return f"({', '.join([*map(repr, args), *(f'{name}={value!r}' for name, value in kwargs.items())])})"
+
+
+def _spell(leaf: Any) -> str:
+    if not isinstance(leaf, torch.Tensor):
+        return repr(leaf)
+    return f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"

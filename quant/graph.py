@@ -205,6 +205,14 @@ class Graph:
         count = _MACS.get(node.op)
         return count(self, node) if count else 0
 
+    def layer_positions(self, node: Node) -> tuple[int, int, int]:
+        """Where a layer's input, weight and bias stand among `node.inputs`."""
+        if node.op in ("addmm", "baddbmm"):
+            return 1, 2, 0
+        if node.op in ("matmul", "mm", "bmm") and self.is_constant(node.tensors[0]):
+            return 1, 0, 2
+        return 0, 1, 2
+
     def sole_consumer(self, ref: TensorRef) -> Node | None:
         """The only node that reads a tensor; None when several do or it is a result of the graph."""
         readers = self.consumers[ref]
@@ -253,6 +261,7 @@ def _linear_macs(graph: Graph, node: Node) -> int:
 
 
 def _addmm_macs(graph: Graph, node: Node) -> int:
+    # Its operands are (bias, left, right).
     return graph.tensors[node.outputs[0]].elements * (graph.tensors[node.tensors[1]].shape[-1] or 1)
 
 
@@ -267,6 +276,6 @@ _MACS: dict[str, Callable[[Graph, Node], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv_macs),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed_conv_macs),
     **dict.fromkeys(("linear", "matmul", "bmm", "mm"), _linear_macs),
-    "addmm": _addmm_macs,
+    **dict.fromkeys(("addmm", "baddbmm"), _addmm_macs),
     "scaled_dot_product_attention": _attention_macs,
 }

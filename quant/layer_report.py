@@ -191,7 +191,7 @@ def _compare(
         return expected
 
     def simulate(state: State, transform: Transform) -> None:
-        quantized.captured.run(*arguments, state=state, transform=transform, values=quantized.simulated_values)
+        quantized.run(*arguments, state=state, transform=transform)
 
     reference.run(*arguments, state=float_state, transform=keep)
     simulate(quantized_state, cumulative)

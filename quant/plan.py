@@ -5,12 +5,13 @@ Decided once, from the graph and a scheme; PTQ, QAT and every exporter follow it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bitwright.quant.formats import IntFormat
 from bitwright.quant.geometry import geometry_tensors
 from bitwright.quant.graph import Graph, Node, TensorRef
-from bitwright.quant.scheme import BiasKind, QParamsSpec, QuantScheme
+from bitwright.quant.scheme import BiasKind, Override, QParamsSpec, QuantScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class QuantPlan:
     Attributes:
         scheme: where it came from.
         activations: spec of each quantized activation.
-        weights: spec of each quantized parameter.
-        groups: sets of activations that carry the same qparams.
+        weights: spec of each quantized parameter and constant; nodes that stay in float read it in float.
+        groups: sets of tensors that carry the same qparams; constants among them follow the activations.
         biases: the biases kept as int32, by the name of the node that reads them.
         fused: node names that run as one, anchor first.
         quantized: names of the nodes that run in low precision.
@@ -50,9 +51,13 @@ class QuantPlan:
 def plan(graph: Graph, scheme: QuantScheme) -> QuantPlan:
     """Decides for every tensor of a network whether and how it is quantized.
 
-    A node runs in low precision when its operator type is in `scheme.quantized_operators`, it works on floating
-    point, it is no geometry, and no override keeps it in float. Its activation operands and the result of its fused
-    chain are then quantized; operators that only move codes pass qparams on and tie them together.
+    A node runs in low precision when its operator type is in `scheme.quantized_operators`, it works on float32, it is
+    no geometry, and no override keeps it in float. Its operands and the result of its fused chain are then quantized;
+    operators that only move codes pass qparams on and tie them together. A result of the network stays in float
+    unless a node in low precision reads it, too, or the scheme quantizes outputs.
+
+    Where several overrides meet (in a fused chain, in a group that shares qparams, at a weight that layers share),
+    the one that stands last in the scheme decides for all of them.
 
     Args:
         graph: the network, batch norms folded where they can be.
@@ -66,133 +71,186 @@ class _Planner:
         self.graph = graph
         self.scheme = scheme
         self.places = geometry_tensors(graph)
-        self.kept_float: dict[str, str] = {}
-        self.activations: dict[TensorRef, QParamsSpec] = {}
-        self.weights: dict[TensorRef, QParamsSpec] = {}
+        self.leaves = {*graph.outputs, *(after for _, after in graph.state)}
+        self.specs: dict[TensorRef, QParamsSpec] = {}
+        self.ranks: dict[TensorRef, int] = {}  # which override decided; -1: the scheme's default
         self.groups: list[set[TensorRef]] = []
         self.quantized: set[str] = set()
 
     def plan(self) -> QuantPlan:
-        chains = {chain[0].name: chain for chain in self.graph.chains(self.scheme.fused_patterns)}
-        followers = {node.name for chain in chains.values() for node in chain[1:]}
-        anchors = [node for node in self.graph.nodes if node.name not in followers and self._runs_quantized(node)]
-        fused = [chains[node.name] for node in anchors if node.name in chains]
-        inner = {ref for chain in fused for node in chain[:-1] for ref in node.outputs}
-        for anchor in anchors:
-            chain = chains.get(anchor.name, (anchor,))
-            self.quantized.update(node.name for node in chain)
+        reasons = {node.name: self._reason_for_float(node) for node in self.graph.nodes}
+        chains = self._chains(reasons)
+        self.quantized.update(node.name for chain in chains for node in chain)
+        for chain in chains:
+            inner = {ref for node in chain[:-1] for ref in node.outputs}
             for node in chain:
-                self.kept_float.pop(node.name, None)
                 self._quantize_operands(node, inner)
-            self._quantize_result(chain[-1], anchor)
-        self._explain_followers(followers)
-        self._tie_shared()
+            self._quantize_results(chain)
+        self._tie_shared(reasons)
+        constants = {ref for ref in self.specs if self.graph.is_constant(ref)}
         return QuantPlan(
             scheme=self.scheme,
-            activations=self.activations,
-            weights=self.weights,
+            activations={ref: spec for ref, spec in self.specs.items() if ref not in constants},
+            weights={ref: spec for ref, spec in self.specs.items() if ref in constants},
             groups=tuple(frozenset(group) for group in self.groups),
-            biases=self._biases(anchors),
-            fused=tuple(tuple(node.name for node in chain) for chain in fused),
+            biases=self._biases(chain[0] for chain in chains),
+            fused=tuple(tuple(node.name for node in chain) for chain in chains if len(chain) > 1),
             quantized=frozenset(self.quantized),
-            kept_float=self.kept_float,
+            kept_float={name: why for name, why in reasons.items() if why and name not in self.quantized},
         )
-
-    def _runs_quantized(self, node: Node) -> bool:
-        reason = self._reason_for_float(node)
-        if reason:
-            self.kept_float[node.name] = reason
-        return reason is None
 
     def _reason_for_float(self, node: Node) -> str | None:
         """None when the node runs in low precision, "" when the question does not arise."""
-        if not any(self.graph.tensors[ref].is_floating for ref in node.outputs):
+        results = [self.graph.tensors[ref] for ref in node.outputs if self.graph.tensors[ref].is_floating]
+        if not results:
             return ""
         if node.outputs[0] in self.places and not self.graph.macs(node):
             return "computes indices or coordinates"
-        override = self.scheme.override_for(module_path=node.module_path, operator=node.op)
+        override = self._override(node)[1]
         if override is not None and override.keep_float:
             return f"kept in float by {override.origin or 'an override'}"
-        if node.op in self.scheme.quantized_operators:
-            operands = [ref for ref in node.tensors if not self.graph.is_constant(ref)]
-            return None if operands else "works on constants only"
         if node.op in self.scheme.shared_qparams_operators:
             return ""
-        return f"scheme {self.scheme.name!r} has no quantized {node.op!r}"
+        if node.op not in self.scheme.quantized_operators:
+            return f"scheme {self.scheme.name!r} has no quantized {node.op!r}"
+        if results[0].dtype != "float32":
+            return f"computes in {results[0].dtype}; only float32 is quantized"
+        return "works on constants only" if all(map(self.graph.is_constant, node.tensors)) else None
+
+    def _chains(self, reasons: Mapping[str, str | None]) -> list[tuple[Node, ...]]:
+        """The nodes that run in low precision, each with those that are fused behind it."""
+        patterns = set(self.scheme.fused_patterns)
+        fused: dict[str, tuple[Node, ...]] = {}
+        for chain in self.graph.chains(patterns):
+            if reasons[chain[0].name] is None:
+                kept = [i for i, node in enumerate(chain) if self._is_kept_float(node)]
+                cut = chain[: kept[0]] if kept else chain
+                if tuple(node.op for node in cut) in patterns:
+                    fused[chain[0].name] = cut
+        followers = {node.name for chain in fused.values() for node in chain[1:]}
+        anchors = [node for node in self.graph.nodes if reasons[node.name] is None and node.name not in followers]
+        return [fused.get(node.name, (node,)) for node in anchors]
+
+    def _is_kept_float(self, node: Node) -> bool:
+        override = self._override(node)[1]
+        return override is not None and override.keep_float
+
+    def _override(self, node: Node) -> tuple[int, Override | None]:
+        """The override that decides for a node, and where it stands in the scheme."""
+        override = self.scheme.override_for(module_path=node.module_path, operator=node.op)
+        return (-1, None) if override is None else (self.scheme.overrides.index(override), override)
+
+    # --- which tensors ---
 
     def _quantize_operands(self, node: Node, inner: set[TensorRef]) -> None:
+        _, weight, _ = self.graph.layer_positions(node)
         has_weights = self.graph.macs(node) > 0
         for position, ref in enumerate(node.inputs):
-            if ref is None or ref in inner or not self.graph.tensors[ref].is_floating:
+            if ref is None or ref in inner or ref in self.places or not self._is_float32(ref):
                 continue
             if not self.graph.is_constant(ref):
-                if ref not in self.places and ref not in self.activations:
-                    self.activations[ref] = self._activation_spec(ref, node)
-            elif has_weights and position <= 1:
-                self.weights[ref] = self._weight_spec(node)
+                self._assign(ref, *self._activation_spec(ref))
+            elif has_weights and position == weight:
+                self._assign(ref, *self._weight_spec(node))
             elif not has_weights:
-                self.activations[ref] = self.scheme.activations
+                rank, override = self._override(node)
+                self._assign(ref, rank, (override and override.activations) or self.scheme.activations)
 
-    def _quantize_result(self, last: Node, anchor: Node) -> None:
-        result = last.outputs[0]
-        leaves = result in self.graph.outputs or any(result == out for _, out in self.graph.state)
-        if result in self.places or (leaves and not self.scheme.quantize_outputs):
-            return
-        self.activations[result] = self._activation_spec(result, anchor)
+    def _quantize_results(self, chain: tuple[Node, ...]) -> None:
+        decided = max((self._override(node) for node in chain), key=lambda ranked: ranked[0])
+        rank, override = decided
+        spec = (override and override.activations) or self.scheme.activations
+        for ref in chain[-1].outputs:
+            stays = ref in self.places or not self._is_float32(ref)
+            if not stays and (self.scheme.quantize_outputs or self._is_needed(ref) or not self._is_leaving(ref)):
+                self._assign(ref, rank, spec)
 
-    def _activation_spec(self, ref: TensorRef, reader: Node) -> QParamsSpec:
-        node = self.graph.producers.get(ref, reader)
-        override = self.scheme.override_for(module_path=node.module_path, operator=node.op)
-        return override.activations if override and override.activations else self.scheme.activations
+    def _is_float32(self, ref: TensorRef) -> bool:
+        return self.graph.tensors[ref].dtype == "float32"
 
-    def _weight_spec(self, node: Node) -> QParamsSpec:
-        override = self.scheme.override_for(module_path=node.module_path, operator=node.op)
+    def _is_leaving(self, ref: TensorRef) -> bool:
+        """Whether a tensor is a result of the network, be it after moves only."""
+        return ref in self.leaves or any(self._is_leaving(moved) for moved in self._moved(ref))
+
+    def _is_needed(self, ref: TensorRef) -> bool:
+        """Whether a node in low precision reads a tensor, be it after moves only."""
+        if any(node.name in self.quantized for node in self.graph.consumers[ref]):
+            return True
+        return any(self._is_needed(moved) for moved in self._moved(ref))
+
+    def _moved(self, ref: TensorRef) -> Iterable[TensorRef]:
+        for node in self.graph.consumers[ref]:
+            if node.op in self.scheme.shared_qparams_operators and not self._is_kept_float(node):
+                yield from (result for result in node.outputs if self.graph.tensors[result].is_floating)
+
+    # --- which spec ---
+
+    def _activation_spec(self, ref: TensorRef) -> tuple[int, QParamsSpec]:
+        """By its producer; an input of the network by its readers when they agree."""
+        producer = self.graph.producers.get(ref)
+        if producer is not None:
+            rank, override = self._override(producer)
+        else:
+            readers = {self._override(node)[0] for node in self.graph.consumers[ref]}
+            rank = readers.pop() if len(readers) == 1 else -1
+            override = self.scheme.overrides[rank] if rank >= 0 else None
+        return rank, (override and override.activations) or self.scheme.activations
+
+    def _weight_spec(self, node: Node) -> tuple[int, QParamsSpec]:
+        rank, override = self._override(node)
         if override and override.weights:
-            return override.weights
-        return self.scheme.operator_weights.get(node.op, self.scheme.weights)
+            return rank, override.weights
+        return rank, self.scheme.operator_weights.get(node.op, self.scheme.weights)
 
-    def _explain_followers(self, followers: set[str]) -> None:
-        for node in self.graph.nodes:
-            if node.name in followers and node.name not in self.quantized:
-                reason = self._reason_for_float(node)
-                if reason:
-                    self.kept_float[node.name] = reason
+    def _assign(self, ref: TensorRef, rank: int, spec: QParamsSpec) -> None:
+        if ref not in self.specs or rank > self.ranks[ref]:
+            self.specs[ref], self.ranks[ref] = spec, rank
 
-    def _tie_shared(self) -> None:
+    # --- who shares ---
+
+    def _tie_shared(self, reasons: dict[str, str | None]) -> None:
         """Operators that only move codes: what goes in quantized comes out with the same qparams."""
         for node in self.graph.nodes:
-            if node.op not in self.scheme.shared_qparams_operators:
+            if node.op not in self.scheme.shared_qparams_operators or reasons[node.name] != "":
                 continue
             moved = [ref for ref in node.tensors if self.graph.tensors[ref].is_floating]
-            override = self.scheme.override_for(module_path=node.module_path, operator=node.op)
-            if not moved or (override and override.keep_float):
+            results = [ref for ref in node.outputs if self.graph.tensors[ref].is_floating]
+            known = [ref for ref in moved if ref in self.specs]
+            if not known or not results:
                 continue
-            if node.outputs[0] in self.places or not all(ref in self.activations for ref in moved):
+            if not all(ref in self.specs or self.graph.is_constant(ref) for ref in moved):
+                reasons[node.name] = "some of its operands are in float"
                 continue
             self.quantized.add(node.name)
-            spec = self.activations[moved[0]]
-            results = [ref for ref in node.outputs if self.graph.tensors[ref].is_floating]
-            self.activations.update(dict.fromkeys(results, spec))
+            rank, override = self._override(node)
+            for ref in {*moved, *results} - {*known}:
+                self._assign(ref, -1, self.specs[known[0]])
+            if override and override.activations:
+                self._assign(results[0], rank, override.activations)
             self._tie({*moved, *results})
 
     def _tie(self, members: set[TensorRef]) -> None:
         touching = [group for group in self.groups if group & members]
         self.groups = [group for group in self.groups if not group & members]
         merged = members.union(*touching)
-        spec = self.activations[min(merged)]
-        self.activations.update(dict.fromkeys(merged, spec))
+        deciding = max(sorted(merged), key=lambda ref: self.ranks[ref])
+        spec, rank = self.specs[deciding], self.ranks[deciding]
+        self.specs.update(dict.fromkeys(merged, spec))
+        self.ranks.update(dict.fromkeys(merged, rank))
         self.groups.append(merged)
 
-    def _biases(self, anchors: list[Node]) -> dict[str, BiasPlan]:
+    def _biases(self, layers: Iterable[Node]) -> dict[str, BiasPlan]:
         if self.scheme.bias is not BiasKind.INT32:
             return {}
-        return {
-            node.name: BiasPlan(bias=node.inputs[2], input=node.inputs[0], weight=node.inputs[1])
-            for node in anchors
-            if self.graph.macs(node)
-            and len(node.inputs) > 2
-            and node.inputs[0] in self.activations
-            and node.inputs[1] in self.weights
-            and node.inputs[2] is not None
-            and self.graph.is_constant(node.inputs[2])
-        }
+        plans = {}
+        for node in layers:
+            operands = [node.inputs[i] if i < len(node.inputs) else None for i in self.graph.layer_positions(node)]
+            data, weight, bias = operands
+            if not self.graph.macs(node) or data is None or weight is None or bias is None:
+                continue
+            integers = all(
+                ref in self.specs and isinstance(self.specs[ref].format, IntFormat) for ref in (data, weight)
+            )
+            if integers and self.graph.is_constant(weight) and self.graph.is_constant(bias):
+                plans[node.name] = BiasPlan(bias=bias, input=data, weight=weight)
+        return plans

@@ -47,7 +47,7 @@ def quantize(
     batches = iter(batches)
     first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction else []
     activations = calibrate(folded, decided, itertools.chain(first, batches), progress=progress)
-    qparams = {**activations, **weight_qparams(folded.graph, decided)}
+    qparams = {**activations, **weight_qparams(folded.graph, decided, activations)}
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams)
     return correct_biases(quantized, take(folded, first, BIAS_SAMPLES)) if first else quantized
 

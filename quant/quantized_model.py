@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.captured_model import CapturedModel, Transform
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import TensorRef
@@ -42,22 +42,50 @@ class QuantizedModel:
 
     @cached_property
     def simulated_values(self) -> dict[str, torch.Tensor]:
-        """Weights and biases as the low-precision network sees them, by placeholder name."""
-        captured = self.captured
+        """Weights as the nodes in low precision see them, by placeholder name."""
         values = {}
         for ref in self.plan.weights:
-            name = captured.value_refs[ref]
-            values[name] = fake_quantize(captured.values[name], self.qparams[ref])
-        for bias in self.plan.biases.values():
-            name = captured.value_refs[bias.bias]
-            values[name] = fake_quantize(captured.values[name], self.bias_qparams(bias))
+            name = self.captured.value_refs[ref]
+            values[name] = fake_quantize(self.captured.values[name], self.qparams[ref])
         return values
+
+    @cached_property
+    def simulated_operands(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What each node in low precision reads in place of float parameters: by its name and the placeholder's.
+
+        By node, since a bias that layers share has another scale in each, and nodes that stay in float read floats.
+        """
+        names, graph = self.captured.value_refs, self.captured.graph
+        operands: dict[str, dict[str, torch.Tensor]] = {}
+        for node in graph.nodes:
+            if node.name not in self.plan.quantized:
+                continue
+            own = {names[ref]: self.simulated_values[names[ref]] for ref in node.tensors if ref in self.plan.weights}
+            bias = self.plan.biases.get(node.name)
+            if bias is not None:
+                own[names[bias.bias]] = fake_quantize(self.captured.values[names[bias.bias]], self.bias_qparams(bias))
+            operands[node.name] = own
+        return operands
 
     def transform(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         """What the consumers of a tensor see."""
         qparams = self.qparams.get(ref)
         return fake_quantize(tensor, qparams) if qparams is not None else tensor
 
-    def run(self, *args: Any, state: dict[str, torch.Tensor] | None = None, **kwargs: Any) -> Any:
-        """Simulates the quantized network on the user's own arguments; see `CapturedModel.run`."""
-        return self.captured.run(*args, state=state, transform=self.transform, values=self.simulated_values, **kwargs)
+    def run(
+        self,
+        *args: Any,
+        state: dict[str, torch.Tensor] | None = None,
+        transform: Transform | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Simulates the quantized network on the user's own arguments; see `CapturedModel.run`.
+
+        Args:
+            *args: positional arguments of `forward`.
+            state: mutated buffers; updated in place.
+            transform: in place of `self.transform`, for callers that look at what flows.
+            **kwargs: keyword arguments of `forward`.
+        """
+        watch = transform or self.transform
+        return self.captured.run(*args, state=state, transform=watch, operands=self.simulated_operands, **kwargs)

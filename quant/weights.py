@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.plan import QuantPlan
-from bitwright.quant.qparams import QParams, choose_qparams
-from bitwright.quant.scheme import Granularity, QParamsSpec
+from bitwright.quant.qparams import QParams, choose_qparams, next_power_of_two
+from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
 
 # Where the output channels are; layers whose weight is [out, in, …] have them first.
-_CHANNEL_AXIS = {"conv_transpose1d": 1, "conv_transpose2d": 1, "conv_transpose3d": 1, "matmul": -1, "bmm": -1, "mm": -1}
+_CHANNEL_AXIS = {
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
+    **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), -1),
+}
 
 
 def weight_axis(graph: Graph, ref: TensorRef) -> int:
-    """The axis of a weight's output channels."""
+    """The axis of a weight's output channels, as the first layer that reads it sees them."""
     rank = len(graph.tensors[ref].shape)
-    return _CHANNEL_AXIS.get(graph.consumers[ref][0].op, 0) % rank
+    reader = next((node for node in graph.consumers[ref] if graph.macs(node)), None)
+    if reader is None:
+        return 0
+    if reader.op in ("matmul", "mm", "bmm") and reader.inputs[0] == ref:
+        return rank - 2 if rank > 1 else 0  # it multiplies from the left: [out, in]
+    return _CHANNEL_AXIS.get(reader.op, 0) % rank
 
 
 def choose_weight_qparams(weight: torch.Tensor, spec: QParamsSpec, axis: int) -> QParams:
@@ -55,9 +66,34 @@ def _least_squares(
     return low * factor, high * factor
 
 
-def weight_qparams(graph: Graph, plan: QuantPlan) -> dict[TensorRef, QParams]:
-    """Qparams of every weight in the plan."""
-    return {
+def weight_qparams(graph: Graph, plan: QuantPlan, activations: Mapping[TensorRef, QParams]) -> dict[TensorRef, QParams]:
+    """Qparams of every weight in the plan; constants in a group have theirs from the activations in it.
+
+    Args:
+        graph: the network.
+        plan: which weights.
+        activations: qparams of the activations and groups.
+    """
+    chosen = {
         ref: choose_weight_qparams(torch.from_numpy(graph.array(ref)), spec, weight_axis(graph, ref))
         for ref, spec in plan.weights.items()
+        if ref not in activations
     }
+    for bias in plan.biases.values():
+        values = torch.from_numpy(graph.array(bias.bias))
+        chosen[bias.weight] = _holding_bias(chosen[bias.weight], values, activations[bias.input].scale)
+    return chosen
+
+
+def _holding_bias(weight: QParams, bias: torch.Tensor, input_scale: torch.Tensor) -> QParams:
+    """Widens the scale of channels whose bias would not fit into int32.
+
+    Batch norms with a vanishing gamma leave weights of 1e-20 beside a bias of 1: with the scale that such weights ask
+    for, the bias saturates and the channel is wrong, while its weights do not matter.
+    """
+    needed = bias.abs().double() / (input_scale.double() * (2**31 - 1))
+    needed = (needed if weight.scale.dim() else needed.amax()).to(torch.float32) * (1 + 2**-22)
+    scale = torch.maximum(weight.scale, needed)
+    if weight.spec.scale_kind is ScaleKind.POWER_OF_TWO:
+        scale = next_power_of_two(scale)
+    return replace(weight, scale=scale)

@@ -94,9 +94,10 @@ class _QdqBuilder(OnnxBuilder):
         if bias is not None and bias.bias == ref:
             return self._constant(f"{value_name(ref)}/{reader.name}", ref, self.quantized.bias_qparams(bias))
         qparams = self.quantized.qparams.get(ref)
-        if qparams is None:
+        constant = self.graph.is_constant(ref)
+        if qparams is None or (constant and reader.name not in self.quantized.plan.quantized):
             return super().read(ref, reader)
-        if self.graph.is_constant(ref):
+        if constant:
             return self._constant(value_name(ref), ref, qparams)
         return f"{value_name(ref)}/dq"
 

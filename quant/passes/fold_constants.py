@@ -1,0 +1,90 @@
+"""Computes once what does not depend on the input: position tables, masks, grids, normalized weights."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.fx
+
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.fx_nodes import KIND, REF, operator_type
+from bitwright.quant.graph import TensorKind
+
+# Results that are larger than this and than what they are made of are left to the runtime.
+LARGEST = 1 << 22
+
+
+def fold_constants(captured: CapturedModel) -> CapturedModel:
+    """Returns the network with every operator that only reads constants replaced by its result.
+
+    A result keeps its `TensorRef` and becomes a constant. Random operators stay, and so do those whose result is
+    large beside their operands (`expand` of one row to a million).
+    """
+    graph = torch.fx.Graph()
+    copied: dict[torch.fx.Node, torch.fx.Node] = {}
+    result: Any = graph.graph_copy(captured.fx_graph, copied)
+    graph.output(result)
+    graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
+    constants = {
+        node: captured.values[node.name]
+        for node in graph.nodes
+        if node.op == "placeholder" and node.name in captured.values and node.meta[KIND] != TensorKind.STATE
+    }
+    folded = _evaluate(graph, constants)
+    values = dict(captured.values)
+    first = next(iter(graph.nodes))
+    for node in folded:
+        if isinstance(constants[node], torch.Tensor) and any(user not in constants for user in node.users):
+            with graph.inserting_before(first):
+                placeholder = _placeholder(graph, node)
+            values[placeholder.name] = constants[node].contiguous().clone()
+            node.replace_all_uses_with(placeholder, delete_user_cb=lambda user: user not in constants)
+    for node in reversed(folded):
+        graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node in constants and not node.users:
+            values.pop(node.name)
+            graph.erase_node(node)
+    return replace(captured, fx_graph=graph, values=values)
+
+
+@torch.no_grad()
+def _evaluate(graph: torch.fx.Graph, constants: dict[torch.fx.Node, Any]) -> list[torch.fx.Node]:
+    """Adds to `constants` what follows from them; returns the nodes that it added, in order."""
+    folded = []
+    for node in graph.nodes:
+        if node.op != "call_function" or any(operand not in constants for operand in node.all_input_nodes):
+            continue
+        if node.target is not operator.getitem and (_is_random(node) or not operator_type(node)):
+            continue
+        arguments = torch.fx.node.map_arg(node.args, constants.__getitem__)
+        keywords = torch.fx.node.map_arg(node.kwargs, constants.__getitem__)
+        result = node.target(*arguments, **keywords)
+        operands = [constants[operand] for operand in node.all_input_nodes]
+        if _elements(result) > max(LARGEST, *map(_elements, operands), 0):
+            continue
+        constants[node] = result
+        folded.append(node)
+    return folded
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _elements(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    return sum(map(_elements, value)) if isinstance(value, list | tuple) else 0
+
+
+def _placeholder(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
+    arguments: Any = node.args
+    is_part = node.target is operator.getitem
+    reference = arguments[0].meta[REF][arguments[1]] if is_part else node.meta[REF][0]
+    placeholder = graph.placeholder(f"{node.name}_folded")
+    placeholder.meta.update({REF: (reference,), KIND: TensorKind.CONSTANT, "val": node.meta["val"]})
+    return placeholder
