@@ -32,7 +32,7 @@ class GeometryQuantized:
                     yield self._planned(context, node, ref)
         if not context.target.numerics.float_formats:
             names = geometry_nodes(graph)
-            for node in graph.nodes:
+            for _, node in context.computed_nodes():
                 runs = node.op in context.target.operators.quantized
                 if runs and node.name in names and _ends_a_path(graph, node, names):
                     yield self._without_float(context, node)

@@ -50,7 +50,19 @@ BAD = [
     ),
     RuleCase(name="voxel-without-float", target="ethos-u85-1024", graph=voxels()[0], lines=(1,), says="div ends"),
 ]
+
+
+def fixed_grid() -> Graph:
+    """Coordinates that depend on the image's size alone."""
+    b = GraphBuilder()
+    image = b.input(1, 8, 16, 16)
+    ones = b.call("new_ones", image, shape=(1, 16, 16, 2))
+    grid = b.call("mul", ones, b.parameter(2), shape=(1, 16, 16, 2))
+    return b.graph(b.call("grid_sampler", image, grid, shape=(1, 8, 16, 16)))
+
+
 GOOD = [
+    RuleCase(name="known-before-it-runs", target="ethos-u85-1024", graph=fixed_grid()),
     RuleCase(name="kept-in-float", target="x86-vnni", graph=warped()[0], plan=careful(warped()[0])),
     RuleCase(name="no-plan-yet", target="tensorrt-orin", graph=voxels()[0]),
 ]
