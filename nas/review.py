@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from bitwright.nas import pareto
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.result import Outcome
-from bitwright.nas.search import SearchOutcome, why_infeasible
+from bitwright.nas.search_outcome import SearchOutcome, why_infeasible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def hypervolume_by_trial(outcome: SearchOutcome) -> list[float]:
 
     Objectives are scaled to that box first; 0 before the second different score.
     """
-    scored = [outcome.losses(each) for each in outcome.results if each.outcome is Outcome.SCORED]
+    scored = [outcome.losses(each) for each in outcome.scored]
     low = [min(column) for column in zip(*scored, strict=True)]
     high = [max(column) for column in zip(*scored, strict=True)]
 
@@ -68,8 +68,8 @@ def draw_front(outcome: SearchOutcome) -> Figure:
     from matplotlib.figure import Figure as NewFigure
 
     vertical, horizontal = outcome.objectives[:2]
-    scored = [each for each in outcome.results if each.outcome is Outcome.SCORED]
-    front = [each for key in outcome.front for each in scored if each.key == key]
+    scored = outcome.scored
+    front = sorted(outcome.front, key=lambda each: each.figures[horizontal])
     figure = NewFigure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
     points = axes.scatter(
@@ -82,7 +82,6 @@ def draw_front(outcome: SearchOutcome) -> Figure:
         label=f"{len(scored)} scored",
         zorder=2,
     )
-    front.sort(key=lambda each: each.figures[horizontal])
     axes.plot(
         [each.figures[horizontal] for each in front],
         [each.figures[vertical] for each in front],
@@ -108,7 +107,7 @@ def _label(name: str) -> str:
 
 def front_table(outcome: SearchOutcome) -> str:
     """The front as a Markdown table: the choices and the figures of each candidate."""
-    front = [each for key in outcome.front for each in outcome.results if each.key == key]
+    front = outcome.front
     parameters = list(front[0].values)
     figures = [name for name in FIGURES if name in front[0].figures]
     rows = [

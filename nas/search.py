@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from bitwright.nas import pareto
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.latency import device_name, open_reference
 from bitwright.nas.objective import evaluate
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.samplers import check_sampler, make_sampler
+from bitwright.nas.search_outcome import SearchOutcome, Told, nothing_feasible
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, SearchSpace, definition, sample, size
 from bitwright.nas.study import note_candidate, opened, owned, recover, tell, told
@@ -62,43 +61,6 @@ class SearchSettings:
         return LATENCY in self.objectives or LATENCY in self.limits
 
 
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """A trial of the study: its number, what became of its candidate, and whether that was known before."""
-
-    number: int
-    result: Result
-    repeated: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOutcome:
-    """A finished search.
-
-    Attributes:
-        trials: everything that was told, in order.
-        objectives: their names.
-        maximize: the direction of each.
-        front: keys of the candidates that no other beats in every objective, in the order of the first objective.
-        recovered: trials that a killed driver had left running.
-    """
-
-    trials: tuple[Told, ...]
-    objectives: tuple[str, ...]
-    maximize: tuple[bool, ...]
-    front: tuple[str, ...]
-    recovered: int = 0
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """One for each candidate."""
-        return tuple(each.result for each in self.trials if not each.repeated)
-
-    def losses(self, result: Result) -> tuple[float, ...]:
-        """A scored result's objectives, less is better."""
-        return pareto.losses([result.figures[name] for name in self.objectives], self.maximize)
-
-
 Evaluate = Callable[[Candidate, Setup], Result]
 
 
@@ -137,16 +99,12 @@ def search(
         driver = _Driver(study, setup, settings, evaluate, on_told or (lambda told: None))
         recovered = recover(study, space, driver.files, settings.objectives)
         driver.run()
-    scored = [each.result for each in driver.trials if not each.repeated and each.result.outcome is Outcome.SCORED]
-    if not scored:
-        raise InputError(nothing_feasible([each.result for each in driver.trials], workload.target.id))
     outcome = SearchOutcome(
-        trials=tuple(driver.trials), objectives=settings.objectives, maximize=maximize, front=(), recovered=recovered
+        trials=tuple(driver.trials), objectives=settings.objectives, maximize=maximize, recovered=recovered
     )
-    front = sorted(
-        pareto.non_dominated([outcome.losses(each) for each in scored]), key=lambda i: outcome.losses(scored[i])
-    )
-    return replace(outcome, front=tuple(scored[i].key for i in front))
+    if not outcome.scored:
+        raise InputError(nothing_feasible(outcome.results, workload.target.id))
+    return outcome
 
 
 def _runtime(workload: Workload, settings: SearchSettings) -> str | None:
@@ -240,26 +198,3 @@ class _Driver:
                 break
             count += 1
         return count
-
-
-def why_infeasible(results: Iterable[Result]) -> list[tuple[str, int, str]]:
-    """Each constraint with the number of candidates that it refuses and an example, the deadliest first."""
-    examples: dict[str, str] = {}
-    deaths: Counter[str] = Counter()
-    for each in results:
-        for violation in each.violations:
-            deaths[violation.constraint] += 1
-            examples.setdefault(violation.constraint, violation.reason)
-    return [(name, count, examples[name]) for name, count in deaths.most_common()]
-
-
-def nothing_feasible(results: Sequence[Result], target: str) -> str:
-    """The message for a search in which nothing got a score."""
-    different = {each.key: each for each in results}.values()
-    refused = [
-        f"  {name} refuses {count}, for example: {example}" for name, count, example in why_infeasible(different)
-    ]
-    failed = [each for each in different if each.outcome is Outcome.FAILED]
-    if failed:
-        refused.append(f"  {len(failed)} failed, for example: {failed[0].reason}")
-    return "\n".join([f"search: none of {len(different)} candidates is feasible on target {target!r}", *refused])

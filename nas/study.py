@@ -5,19 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.space import Candidate, SearchSpace
 from bitwright.quant.errors import InputError
 
-_DEFINITION, _CANDIDATE, _OUTCOME, _ATTEMPT = "definition", "candidate", "outcome", "attempt"
+_DEFINITION, _CANDIDATE, _RESULT, _ATTEMPT = "definition", "candidate", "result", "attempt"
 _MOST_ATTEMPTS = 2
 
 
@@ -67,7 +70,7 @@ def opened(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+        storage = _storage(path)
         try:
             study = optuna.create_study(
                 study_name="search",
@@ -75,14 +78,32 @@ def opened(
                 directions=["maximize" if up else "minimize" for up in maximize],
                 load_if_exists=True,
             )
-            study.set_metric_names(list(names))
             _check_definition(study, path, definition)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(names))
             yield study
         finally:
             storage.remove_session()
             storage.engine.dispose()
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """SQLite that does not wait for the disk at each commit.
+
+    Write-ahead logging keeps every commit when the process is killed; results are flushed in files of their own.
+    """
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+    storage.engine.dispose()  # connections made from here on are set up below
+
+    @sqlalchemy.event.listens_for(storage.engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return storage
 
 
 def _check_definition(study: optuna.Study, path: Path, definition: Mapping[str, Any]) -> None:
@@ -107,18 +128,9 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
     """Writes a result into the study: scores, or constraints without scores, or a failure; with its reasons."""
-    trial.set_user_attr("reached", result.stage)
-    trial.set_user_attr("trained_seconds", result.trained_seconds)
-    for name, value in result.figures.items():
-        trial.set_user_attr(name, value)
     for each in result.violations:
         trial.set_constraint(each.constraint, each.amount)
-        trial.set_user_attr(each.constraint, each.reason)
-    if result.reason:
-        trial.set_user_attr("reason", result.reason)
-    if result.same_as:
-        trial.set_user_attr("same_as", result.same_as)
-    trial.set_user_attr(_OUTCOME, result.outcome.value)
+    trial.set_user_attr(_RESULT, result.model_dump(mode="json", exclude={"key", "values", "network"}))
     if result.outcome is Outcome.SCORED:
         study.tell(trial, [result.figures[name] for name in objectives])
     else:
@@ -137,7 +149,7 @@ def told(study: optuna.Study) -> list[tuple[int, str]]:
     return [
         (each.number, each.user_attrs[_CANDIDATE]["key"])
         for each in trials
-        if each.state.is_finished() and _OUTCOME in each.user_attrs
+        if each.state.is_finished() and _RESULT in each.user_attrs
     ]
 
 

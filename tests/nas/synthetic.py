@@ -1,0 +1,94 @@
+"""A search without networks: scores follow from a formula, and every evaluation leaves a line in a log.
+
+Run as a program, it searches in the folder that it is given; tests kill it.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bitwright.hw_constraints.target import load_target
+from bitwright.nas.result import Outcome, Result, Violation
+from bitwright.nas.search import SearchSettings, search
+from bitwright.nas.search_outcome import SearchOutcome
+from bitwright.nas.setup import Setup
+from bitwright.nas.space import Candidate, Parameter, Value, spelled_as_declared
+
+LOG = "evaluations.log"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Width and depth trade accuracy for work; every `int16` is refused, every `nan` fails."""
+
+    widths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    depths: tuple[int, ...] = (1, 2, 3, 4)
+    formats: tuple[str, ...] = ("int8", "float32", "int16")
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (
+            Parameter(name="width", choices=self.widths, ordered=True),
+            Parameter(name="depth", choices=self.depths, ordered=True),
+            Parameter(name="format", choices=self.formats, ordered=False),
+        )
+
+    def canonical(self, values: Mapping[str, Value]) -> Mapping[str, Value]:
+        return spelled_as_declared(self.parameters, values)
+
+    def architecture(self, candidate: Candidate) -> Mapping[str, Value]:
+        return {key: value for key, value in candidate.values.items() if key != "format"}
+
+    def formats_of(self, candidate: Candidate) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Names a target and says that nothing runs it; scores come from `evaluate`."""
+
+    fingerprint: Mapping[str, str] = field(default_factory=lambda: {"data": "synthetic"})
+    target: Any = field(default_factory=lambda: load_target("x86-vnni"))
+    runtime: str | None = None
+    higher_is_better: bool = True
+    scheme: Any = field(default_factory=SimpleNamespace)
+
+
+def result_of(candidate: Candidate) -> Result:
+    width, depth, fmt = (candidate.values[name] for name in ("width", "depth", "format"))
+    common: dict[str, Any] = {"key": candidate.key, "values": dict(candidate.values)}
+    if fmt == "int16":
+        refused = Violation(constraint="lint.dtype", amount=1.0, reason="int16 is not permitted")
+        return Result(**common, outcome=Outcome.INFEASIBLE, stage="lint", violations=(refused,))
+    if fmt == "nan":
+        return Result(**common, outcome=Outcome.FAILED, stage="quantize", reason="quantize: accuracy is nan")
+    accuracy = 1 - 1 / (int(width) * int(depth)) - (0.05 if fmt == "int8" else 0.0)
+    macs = float(int(width) ** 2 * int(depth) * (1 if fmt == "int8" else 3))
+    figures = {"accuracy": accuracy, "macs": macs}
+    return Result(**common, outcome=Outcome.SCORED, stage="measure", figures=figures, seconds={"train": 0.01})
+
+
+def evaluate(candidate: Candidate, setup: Setup, *, seconds: float = 0.0) -> Result:
+    with (setup.folder / LOG).open("a") as log:
+        log.write(f"{candidate.key}\n")
+    time.sleep(seconds)
+    return result_of(candidate)
+
+
+def settings(trials: int, **changes: Any) -> SearchSettings:
+    return SearchSettings(**{"trials": trials, "objectives": ("accuracy", "macs"), **changes})
+
+
+def run(folder: Path, *, trials: int = 20, seconds: float = 0.0, space: Any = None, **changes: Any) -> SearchOutcome:
+    def score(candidate: Candidate, setup: Setup) -> Result:
+        return evaluate(candidate, setup, seconds=seconds)
+
+    return search(space or Space(), Workload(), settings(trials, **changes), folder, evaluate=score)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), trials=int(sys.argv[2]), seconds=float(sys.argv[3]), sampler=sys.argv[4])

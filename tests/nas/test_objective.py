@@ -1,0 +1,222 @@
+"""Real candidates on a real target: a tiny network on made-up pictures of two classes."""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.target import load_target
+from bitwright.nas.objective import evaluate
+from bitwright.nas.result import Outcome, Result, ResultFiles
+from bitwright.nas.search import SearchSettings, search
+from bitwright.nas.setup import Setup
+from bitwright.nas.space import Candidate, Value
+from bitwright.nas.spaces.mobile_conv import MobileConvSpace, Settings
+from bitwright.quant.errors import InputError
+
+SIZE = 16
+
+
+class Block(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, inputs, kernel, padding=kernel // 2, groups=inputs),
+            nn.Conv2d(inputs, outputs, 1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+
+class Network(nn.Module):
+    def __init__(self, width: float = 1.0, kernel: int = 3) -> None:
+        super().__init__()
+        channels = max(4, round(16 * width / 4) * 4)  # as elastic networks do: several widths are the same network
+        self.stem = nn.Conv2d(1, channels, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(*(Block(channels, channels, kernel) for _ in range(2)))
+        self.head = nn.Linear(channels, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """Tells horizontal from vertical stripes in noise."""
+
+    target_name: str = "x86-vnni"
+    fails: str = ""
+    runtime: str | None = "onnxruntime"
+    higher_is_better: bool = True
+    fingerprint: Mapping[str, str] = field(default_factory=lambda: {"data": "stripes"})
+    trained: list[nn.Module] = field(default_factory=list)
+
+    @cached_property
+    def target(self) -> Any:
+        return load_target(self.target_name)
+
+    @property
+    def scheme(self) -> Any:
+        return self.target.scheme()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "target"}
+
+    def build(self, architecture: Mapping[str, Value]) -> nn.Module:
+        torch.manual_seed(0)
+        return Network(**architecture).eval()
+
+    def example(self, model: nn.Module) -> tuple[Any, ...]:
+        return (self.pictures(1)[0],)
+
+    def pictures(self, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(count) % 2
+        stripes = torch.sin(torch.arange(SIZE) * 1.5).expand(count, 1, SIZE, SIZE).clone()
+        stripes[labels == 1] = stripes[labels == 1].transpose(2, 3)
+        return stripes + 0.3 * torch.randn(stripes.shape, generator=generator), labels
+
+    def train(self, model: nn.Module) -> None:
+        self.trained.append(model)
+        if self.fails == "train":
+            raise InputError("the loss became nan")
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        images, labels = self.pictures(64)
+        model.train()
+        for _ in range(15):
+            loss = nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def calibration(self, model: nn.Module) -> Iterator[Any]:
+        return ((image[None],) for image in self.pictures(16, seed=1)[0])
+
+    def accuracy(self, model: nn.Module, artifact: Path) -> float:
+        if self.fails == "nan":
+            return float("nan")
+        session = get_backend("onnxruntime").load(artifact)
+        images, labels = self.pictures(40, seed=2)
+        (name,) = (each.name for each in session.input_infos)
+        logits = np.concatenate([next(iter(session.run({name: each[None].numpy()}).values())) for each in images])
+        return float((logits.argmax(1) == labels.numpy()).mean())
+
+
+SPACE = MobileConvSpace(
+    Settings(width=(0.5, 0.55, 1.0), kernel=(3, 5), formats=("int8", "float32", "int4", "int16"), stages=2)
+)
+
+
+def candidate(width: float = 0.5, kernel: int = 3, first: str = "int8", second: str = "int8") -> Candidate:
+    return Candidate(SPACE.canonical({"width": width, "kernel": kernel, "format_0": first, "format_1": second}))
+
+
+def setup_for(folder: Path, workload: Stripes | None = None, **changes: Any) -> Setup:
+    return Setup(**{"space": SPACE, "workload": workload or Stripes(), "folder": folder, **changes})
+
+
+def test_a_candidate_is_trained_quantized_and_scored_in_the_runtime(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path)
+    result = evaluate(candidate(), setup)
+    assert result.outcome is Outcome.SCORED, result.reason
+    assert result.figures["accuracy"] >= 0.9
+    assert result.trained_seconds > 0
+    assert (tmp_path / "artifacts" / f"{result.key}.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        ("int16", "activations of .* planned as int16"),
+        ("int4", "weights of conv2d planned as int4 symmetric per_channel in blocks.0.0; allowed: int8"),
+    ],
+)
+def test_a_format_that_the_target_does_not_compute_in_dies_before_training(
+    tmp_path: Path, first: str, found: str
+) -> None:
+    setup = setup_for(tmp_path)
+    result = evaluate(candidate(first=first), setup)
+    assert result.outcome is Outcome.INFEASIBLE
+    assert result.stage == "lint"
+    assert result.trained_seconds == 0.0
+    assert setup.workload.trained == []  # type: ignore[attr-defined]
+    assert {each.constraint for each in result.violations} == {"lint.dtype"}
+    assert re.search(found, result.violations[0].reason)
+
+
+def test_int16_activations_are_feasible_where_the_target_has_them(tmp_path: Path) -> None:
+    limits = {"macs": 1.0}  # ends behind the linter
+    result = evaluate(candidate(first="int16"), setup_for(tmp_path, Stripes("ethos-u85-1024"), limits=limits))
+    assert [each.constraint for each in result.violations] == ["macs"]
+
+
+def test_a_limit_on_memory_refuses_before_training(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path, limits={"weight_bytes": 100.0})
+    result = evaluate(candidate(), setup)
+    (violation,) = result.violations
+    assert result.stage == "costs"
+    assert setup.workload.trained == []  # type: ignore[attr-defined]
+    assert violation.amount == pytest.approx(result.figures["weight_bytes"] / 100 - 1)
+    assert violation.reason == f"weight_bytes = {result.figures['weight_bytes']:g}; the search's limit is 100"
+
+
+def test_candidates_that_differ_in_formats_only_share_their_training(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path)
+    both = [evaluate(candidate(second=fmt), setup) for fmt in ("int8", "float32")]
+    assert [each.outcome for each in both] == [Outcome.SCORED] * 2
+    assert len(setup.workload.trained) == 1  # type: ignore[attr-defined]
+
+
+def test_widths_that_round_to_the_same_network_are_scored_once(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path)
+    first = evaluate(candidate(width=0.5), setup)
+    ResultFiles(setup.results).put(first)
+    second = evaluate(candidate(width=0.55), setup)
+    assert second.same_as == first.key
+    assert second.figures == first.figures
+    assert second.network == first.network
+    assert "train" not in second.seconds
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"), [("nan", "quantize: accuracy is nan"), ("train", "train: InputError: the loss became nan")]
+)
+def test_what_goes_wrong_with_a_candidate_ends_in_its_result(tmp_path: Path, fails: str, reason: str) -> None:
+    result = evaluate(candidate(), setup_for(tmp_path, Stripes(fails=fails)))
+    assert (result.outcome, result.reason) == (Outcome.FAILED, reason)
+    assert "accuracy" not in result.figures
+
+
+def test_a_setup_travels_to_other_processes(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path)
+    first = evaluate(candidate(first="int16"), setup)
+    there_candidate, there = pickle.loads(pickle.dumps((candidate(first="int16"), setup)))
+    assert without_times(evaluate(there_candidate, there)) == without_times(first)
+
+
+def without_times(result: Result) -> Result:
+    return result.model_copy(update={"seconds": {}})
+
+
+def test_a_whole_search_with_measured_latency(tmp_path: Path) -> None:
+    workload = Stripes()
+    settings = SearchSettings(trials=8, seed=3)
+    outcome = search(SPACE, workload, settings, tmp_path)
+    infeasible = [each for each in outcome.results if each.outcome is Outcome.INFEASIBLE]
+    assert len(infeasible) >= 2
+    assert all(each.trained_seconds == 0.0 for each in infeasible)
+    for each in outcome.scored:
+        low, high = each.figures["latency_ms_low"], each.figures["latency_ms_high"]
+        assert 0 < low <= each.figures["latency_ms"] <= high
+    trained = len(workload.trained)
+    again = search(SPACE, workload, settings, tmp_path)
+    assert again.results == outcome.results
+    assert len(workload.trained) == trained
