@@ -27,6 +27,7 @@ _MOST_WINDOWS = 20
 _CHECK_EVERY = 0.1  # of the rounds so far: intervals take longer to compute the more rounds there are
 _STOLEN_SHARE = 0.05  # of a sample's wall time that another process was served
 _MOST_DISTURBED = 0.5  # of all rounds; beyond, calm rounds are no longer the rule and dropping them is no cure
+_WALL, _PROCESSOR = "wall time", "processor time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class Measurement:
         disturbed_samples: samples that were taken again because another process was served in between.
         disturbed_rounds: rounds in which even repeating did not give an undisturbed sample of each.
         dropped_disturbed: whether these were left out; they are kept when they are the majority.
+        basis: `wall time`; or `processor time` when one thread was disturbed in most rounds: what it would take if it
+            had the processor to itself, but for caches that others have emptied.
         converged: whether every interval got as narrow as asked before the time was up.
         load_before: the machine's load average at the start.
         load_after: the machine's load average at the end.
@@ -76,6 +79,7 @@ class Measurement:
     disturbed_samples: int
     disturbed_rounds: int
     dropped_disturbed: bool
+    basis: str
     converged: bool
     load_before: float
     load_after: float
@@ -108,6 +112,7 @@ class Measurement:
             "disturbed_samples": self.disturbed_samples,
             "disturbed_rounds": self.disturbed_rounds,
             "dropped_disturbed": self.dropped_disturbed,
+            "basis": self.basis,
             "converged": self.converged,
             "load_before": self.load_before,
             "load_after": self.load_after,
@@ -163,14 +168,14 @@ def interleave(
         converged = False
         while clock.now().wall_s < stop_at and not converged:
             rounds.run(max(1, int(_CHECK_EVERY * rounds.count)))
-            converged = len(rounds.calm) >= min_rounds and _widest(rounds.times(calm=True)) <= target_half_width
-    mostly_disturbed = len(rounds.calm) < (1 - _MOST_DISTURBED) * rounds.count
+            converged = rounds.usable() >= min_rounds and _widest(rounds.times()) <= target_half_width
     return Measurement(
-        times_us=rounds.times(calm=not mostly_disturbed),
+        times_us=rounds.times(),
         rounds=rounds.count,
         disturbed_samples=rounds.disturbed_samples,
         disturbed_rounds=rounds.count - len(rounds.calm),
-        dropped_disturbed=not mostly_disturbed,
+        dropped_disturbed=not rounds.mostly_disturbed,
+        basis=rounds.basis,
         converged=converged,
         load_before=load_before,
         load_after=load_average(),
@@ -198,10 +203,27 @@ class _Rounds:
             threads,
             order,
         )
-        self._times: dict[str, list[float]] = {name: [] for name in candidates}
+        self._times: dict[str, dict[str, list[float]]] = {
+            basis: {name: [] for name in candidates} for basis in (_WALL, _PROCESSOR)
+        }
         self.calm: list[int] = []
         self.count = 0
         self.disturbed_samples = 0
+
+    @property
+    def mostly_disturbed(self) -> bool:
+        return len(self.calm) < (1 - _MOST_DISTURBED) * self.count
+
+    @property
+    def basis(self) -> str:
+        # Several threads wait for each other, so their processor time is no latency.
+        return _PROCESSOR if self.mostly_disturbed and self._threads == 1 else _WALL
+
+    def usable(self) -> int:
+        """Rounds that a conclusion may rest on."""
+        if self.mostly_disturbed:
+            return self.count if self.basis == _PROCESSOR else 0
+        return len(self.calm)
 
     def run(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -214,27 +236,30 @@ class _Rounds:
 
     def _calm_sample(self, name: str) -> bool:
         """Takes a sample, again while it is disturbed; whether the one that was kept is not."""
-        time_us, disturbed = self._sample(name)
-        for _ in range(_MOST_REPEATS):
-            if not disturbed:
+        start, end = self._sample(name)
+        # Where most rounds are disturbed a sample is longer than the slices of time that are to be had.
+        repeats = 0 if self.mostly_disturbed else _MOST_REPEATS
+        for _ in range(repeats):
+            if not was_disturbed(start, end, self._threads):
                 break
             self.disturbed_samples += 1
-            time_us, disturbed = self._sample(name)
-        self._times[name].append(time_us)
-        return not disturbed
+            start, end = self._sample(name)
+        calls = self._calls[name]
+        self._times[_WALL][name].append((end.wall_s - start.wall_s) / calls * 1e6)
+        self._times[_PROCESSOR][name].append((end.cpu_s - start.cpu_s) / calls * 1e6)
+        return not was_disturbed(start, end, self._threads)
 
-    def _sample(self, name: str) -> tuple[float, bool]:
+    def _sample(self, name: str) -> tuple[Instant, Instant]:
         call, repeats = self._candidates[name], self._calls[name]
         start = self._clock.now()
         for _ in range(repeats):
             call()
-        end = self._clock.now()
-        return (end.wall_s - start.wall_s) / repeats * 1e6, was_disturbed(start, end, self._threads)
+        return start, self._clock.now()
 
-    def times(self, *, calm: bool) -> dict[str, tuple[float, ...]]:
-        if not calm:
-            return {name: tuple(times) for name, times in self._times.items()}
-        return {name: tuple(times[number] for number in self.calm) for name, times in self._times.items()}
+    def times(self) -> dict[str, tuple[float, ...]]:
+        """Microseconds a call of the rounds that count."""
+        kept = range(self.count) if self.mostly_disturbed else self.calm
+        return {name: tuple(times[number] for number in kept) for name, times in self._times[self.basis].items()}
 
 
 def was_disturbed(start: Instant, end: Instant, threads: int) -> bool:

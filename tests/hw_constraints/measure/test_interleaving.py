@@ -21,10 +21,10 @@ class SimulatedClock(Clock):
         self.wall = self.cpu = 0.0
         self.calls: list[str] = []
         self.stolen, self.drift, self.random = stolen, drift, random.Random(seed)
-        self.slowness = 1.0
+        self.slowness, self.preempted = 1.0, False
 
     def now(self) -> Instant:
-        return Instant(wall_s=self.wall, cpu_s=self.cpu, preemptions=0)
+        return Instant(wall_s=self.wall, cpu_s=self.cpu, preemptions=len(self.calls) if self.preempted else 0)
 
     def candidate(self, name: str, seconds: float, noise: float = 0.02) -> Callable[[], None]:
         def call() -> None:
@@ -77,11 +77,25 @@ def test_disturbed_samples_are_taken_again_and_counted():
     assert result.ratio("b", "a").value == pytest.approx(0.8, rel=0.03)
 
 
-def test_when_nothing_is_calm_all_rounds_are_kept_and_it_says_so():
-    result = measured(SimulatedClock(stolen=1.0), {"a": 0.010, "b": 0.008}, max_seconds=5)
+def test_when_nothing_is_calm_one_thread_is_judged_by_its_processor_time():
+    result = measured(SimulatedClock(stolen=1.0), {"a": 0.010, "b": 0.008}, max_seconds=60)
     assert result.disturbed_rounds == result.rounds == len(result.times_us["a"])
-    assert not result.dropped_disturbed
-    assert not result.converged
+    assert (result.basis, result.dropped_disturbed, result.converged) == ("processor time", False, True)
+    # The wall times' ratio is 12 / 14.
+    assert result.ratio("b", "a").value == pytest.approx(0.8, rel=0.03)
+
+
+def test_calm_rounds_are_judged_by_the_wall():
+    result = measured(SimulatedClock(), {"a": 0.010, "b": 0.008}, max_seconds=60)
+    assert (result.basis, result.dropped_disturbed) == ("wall time", True)
+
+
+@pytest.mark.skipif(len(usable_cpus()) < 2, reason="needs two processors")
+def test_several_threads_under_disturbance_never_converge():
+    clock = SimulatedClock()
+    clock.preempted = True
+    result = measured(clock, {"a": 0.010, "b": 0.008}, threads=2, max_seconds=3)
+    assert (result.basis, result.dropped_disturbed, result.converged) == ("wall time", False, False)
 
 
 def test_short_calls_are_repeated_within_a_sample():
