@@ -41,6 +41,7 @@ class Latency:
         device: the machine.
         versions: of what ran.
         threads: in use.
+        basis: `wall time` or `processor time`; see `Measurement`.
     """
 
     median_us: float
@@ -49,9 +50,11 @@ class Latency:
     device: Machine
     versions: Mapping[str, str]
     threads: int
+    basis: str
 
     def __str__(self) -> str:
-        return f"{self.median_us:.0f} µs ± {self.spread_us:.0f} ({self.n} rounds, {self.threads} threads)"
+        facts = f"{self.n} rounds, {self.threads} threads, {self.basis}"
+        return f"{self.median_us:.0f} µs, interquartile range {self.spread_us:.0f} ({facts})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class Measurement:
             device=self.device,
             versions=self.versions.get(name, {}),
             threads=self.threads,
+            basis=self.basis,
         )
 
     def ratio(self, name: str, reference: str) -> Ratio:
