@@ -134,6 +134,7 @@ class _Builder:
         return OperatorSupport(
             quantized=frozenset(given.quantized),
             shared_qparams=frozenset(given.shared_qparams),
+            codes_only=frozenset(given.codes_only),
             fused_patterns=tuple(dict.fromkeys(chain for chains in given.fused_patterns for chain in chains)),
             decomposed=self._decomposed(),
             refused=frozenset(given.refused),

@@ -116,6 +116,8 @@ def _operators(target: Target, sources: _Sources) -> str:
         f"- Passing codes on, one scale for inputs and outputs: {shared}",
         f"- Fused: {'; '.join(_chains(operators.fused_patterns)) or 'none'}",
     ]
+    if operators.codes_only:
+        lines.append(f"- Writing codes only, never real values: {', '.join(sorted(operators.codes_only))}")
     if operators.decomposed:
         apart = [
             f"{op} as {', '.join(each.parts)} {sources.mark(each.source, verified=each.verified)}"

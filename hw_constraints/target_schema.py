@@ -199,6 +199,7 @@ class OperatorsFile(_Sourced):
     shared_qparams: tuple[OperatorName, ...] = ()
     fused_patterns: tuple[Chains, ...] = ()
     decomposed: DecomposedFile | None = None
+    codes_only: tuple[OperatorName, ...] = ()
     refused: tuple[OperatorName, ...] = ()
     others: Literal["float", "host", "refused"]
 
@@ -217,6 +218,9 @@ class OperatorsFile(_Sourced):
                 if name in seen:
                     raise ValueError(f"operator {name!r} stands in {seen[name]} and again in {key}")
                 seen[name] = key
+        for name in self.codes_only:
+            if name not in self.quantized:
+                raise ValueError(f"codes_only has {name!r}, which is not quantized")
         runs = {*self.quantized, *self.shared_qparams}
         for name, parts in taken_apart.items():
             for part in parts:

@@ -130,11 +130,12 @@ class Decomposition:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorSupport:
-    """What the target does with each operator type; `fused_patterns` as in `QuantScheme`."""
+    """What the target does with each operator type; `codes_only` and `fused_patterns` as in `QuantScheme`."""
 
     quantized: frozenset[str]
     shared_qparams: frozenset[str]
     fused_patterns: tuple[tuple[str, ...], ...]
+    codes_only: frozenset[str]
     decomposed: Mapping[str, Decomposition]
     refused: frozenset[str]
     others: Otherwise
@@ -222,6 +223,7 @@ class Target:
             shared_qparams_operators=operators.shared_qparams,
             fused_patterns=operators.fused_patterns,
             quantize_outputs=numerics.quantize_outputs,
+            codes_only_operators=operators.codes_only,
         )
 
     def _choose(self, what: str, permitted: tuple[QParamsSpec, ...], name: str | None) -> QParamsSpec:

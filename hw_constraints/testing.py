@@ -81,7 +81,12 @@ class GraphBuilder:
         weight = self.parameter(out, channels // groups, kernel, kernel)
         size = (batch, out, -(-height // stride), -(-width // stride))
         pad = kernel // 2
-        arguments: dict[str, Any] = {"stride": (stride, stride), "padding": (pad, pad), "dilation": (1, 1), "groups": groups}
+        arguments: dict[str, Any] = {
+            "stride": (stride, stride),
+            "padding": (pad, pad),
+            "dilation": (1, 1),
+            "groups": groups,
+        }
         return self.call("conv2d", x, weight, None, shape=size, **arguments)
 
     def graph(self, *outputs: TensorRef) -> Graph:

@@ -61,7 +61,8 @@ def _place_operands(graph: Graph, node: Node) -> list[TensorRef]:
         if node.op == "index_put":
             chosen = [ref for ref in chosen if ref and not graph.tensors[ref].is_floating]
         return [ref for ref in chosen if ref]
-    integer_result = node.outputs and not any(graph.tensors[ref].is_floating for ref in node.outputs)
+    # A cast to integers makes an index; a comparison only makes a mask.
+    integer_result = node.outputs and all(graph.tensors[ref].dtype.startswith(("int", "uint")) for ref in node.outputs)
     return [ref for ref in node.tensors if graph.tensors[ref].is_floating] if integer_result else []
 
 

@@ -160,9 +160,10 @@ class _Planner:
         decided = max((self._override(node) for node in chain), key=lambda ranked: ranked[0])
         rank, override = decided
         spec = (override and override.activations) or self.scheme.activations
+        codes_only = self.scheme.quantize_outputs or chain[0].op in self.scheme.codes_only_operators
         for ref in chain[-1].outputs:
             stays = ref in self.places or not self._is_float32(ref)
-            if not stays and (self.scheme.quantize_outputs or self._is_needed(ref) or not self._is_leaving(ref)):
+            if not stays and (codes_only or self._is_needed(ref) or not self._is_leaving(ref)):
                 self._assign(ref, rank, spec)
 
     def _is_float32(self, ref: TensorRef) -> bool:

@@ -10,7 +10,6 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from bitwright.quant.formats import FORMATS, IntFormat, NumberFormat
@@ -57,7 +56,7 @@ class QParamsSpec:
     narrow_range: bool = False
     scale_kind: ScaleKind = ScaleKind.FLOAT32
     observer: str = "min_max"
-    observer_arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    observer_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, IntFormat) and not self.symmetric:
@@ -123,18 +122,21 @@ class QuantScheme:
         fused_patterns: chains of operator types that the target runs as one; tensors inside are not quantized.
             The first operator of a chain is the anchor. Longer patterns win.
         quantize_outputs: whether the graph's own outputs are quantized, too.
+        codes_only_operators: operator types whose low-precision kernel cannot write real values: their results are
+            quantized even where they leave the graph.
         overrides: exceptions; the last one that selects a node wins.
     """
 
     name: str
     activations: QParamsSpec
     weights: QParamsSpec
-    operator_weights: Mapping[str, QParamsSpec] = field(default_factory=lambda: MappingProxyType({}))
+    operator_weights: Mapping[str, QParamsSpec] = field(default_factory=dict)
     bias: BiasKind = BiasKind.INT32
     quantized_operators: frozenset[str]
     shared_qparams_operators: frozenset[str] = frozenset()
     fused_patterns: tuple[tuple[str, ...], ...] = ()
     quantize_outputs: bool = False
+    codes_only_operators: frozenset[str] = frozenset()
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ def spelled(scheme: QuantScheme) -> str:
         f"bias: {scheme.bias}",
         f"outputs quantized: {scheme.quantize_outputs}",
         f"quantized: {' '.join(sorted(scheme.quantized_operators))}",
+        f"codes only: {' '.join(sorted(scheme.codes_only_operators)) or 'none'}",
         f"shared qparams: {' '.join(sorted(scheme.shared_qparams_operators))}",
         *(f"fused: {' -> '.join(chain)}" for chain in scheme.fused_patterns),
     ]
