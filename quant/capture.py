@@ -76,7 +76,7 @@ def capture(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.eval()
     try:
-        with warnings.catch_warnings(), _quiet(_TALKATIVE):
+        with warnings.catch_warnings(), _quiet(_TALKATIVE), _all_frames():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
             program = functionalize(program)
@@ -104,6 +104,21 @@ def _quiet(name: str) -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
+
+
+@contextlib.contextmanager
+def _all_frames() -> Iterator[None]:
+    """Lets torch record every frame of the user's code, not only those of functions called `forward`."""
+    tracer: Any = torch.fx.proxy.TracerBase
+    original = getattr(tracer, "_filter_traceback_frames", None)
+    if original is None:  # another version of torch: its own choice of frames has to do
+        yield
+        return
+    tracer._filter_traceback_frames = lambda self, frames: frames
+    try:
+        yield
+    finally:
+        tracer._filter_traceback_frames = original
 
 
 def _check_finite(model: torch.nn.Module) -> None:
