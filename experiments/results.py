@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from bitwright.experiments.record import Figure, Gate, Part
+from bitwright.nas.result import Result
+from bitwright.nas.search_outcome import SearchOutcome, Told
 
 
 class Epoch(Part):
@@ -226,6 +228,92 @@ class MeasureResult(Part):
     converged: bool = False
     disturbed_rounds: int = 0
     reason: str = ""
+
+
+class QATEpoch(Epoch):
+    """An epoch of quantization-aware training; `quantized`: the metric of the simulated network behind it."""
+
+    quantized: Figure | None = None
+
+
+class QATResult(Part):
+    """Quantization-aware training beside post-training quantization at the same formats.
+
+    Attributes:
+        scheme: the formats, in words.
+        metric: what is compared.
+        direction: whether more of it is better.
+        engine: what ran both artefacts.
+        epochs: the training.
+        reference: the metric of the float network.
+        ptq: of the network quantized after training.
+        qat: of the network trained on.
+        gain: how much better QAT is than PTQ, paired by sample; negative when worse.
+    """
+
+    scheme: str
+    metric: str
+    direction: Literal["higher", "lower"]
+    engine: str
+    epochs: tuple[QATEpoch, ...]
+    reference: Figure
+    ptq: Figure
+    qat: Figure
+    gain: Figure
+
+
+class SearchTrial(Part):
+    """A trial of the study: what became of its candidate, and whether that was known before."""
+
+    number: int
+    repeated: bool
+    result: Result
+
+
+class SearchResult(Part):
+    """A search as its study tells it.
+
+    Attributes:
+        objectives: names of figures of the candidates, the first on the front's vertical axis.
+        maximize: the direction of each.
+        trials: in order, infeasible ones included.
+        metric: what `accuracy` stands for.
+        unit: of that metric.
+        device: what latencies were measured on; empty when none were.
+        recovered: trials that a killed driver had left running.
+    """
+
+    objectives: tuple[str, ...]
+    maximize: tuple[bool, ...]
+    trials: tuple[SearchTrial, ...]
+    metric: str
+    unit: str
+    device: str = ""
+    recovered: int = 0
+
+    @classmethod
+    def of(cls, outcome: SearchOutcome, *, metric: str, unit: str, device: str = "") -> SearchResult:
+        """What stands in the record."""
+        trials = (
+            SearchTrial(number=each.number, repeated=each.repeated, result=each.result) for each in outcome.trials
+        )
+        return cls(
+            objectives=outcome.objectives,
+            maximize=outcome.maximize,
+            trials=tuple(trials),
+            metric=metric,
+            unit=unit,
+            device=device,
+            recovered=outcome.recovered,
+        )
+
+    @property
+    def outcome(self) -> SearchOutcome:
+        """As the search gave it."""
+        trials = (Told(number=each.number, repeated=each.repeated, result=each.result) for each in self.trials)
+        return SearchOutcome(
+            trials=tuple(trials), objectives=self.objectives, maximize=self.maximize, recovered=self.recovered
+        )
 
 
 class VerdictResult(Part):
