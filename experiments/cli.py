@@ -62,7 +62,7 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
             code = INTERRUPTED
         except BrokenPipeError:
             # The reader of a pipe (head, less) has gone; the interpreter would complain again when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             code = 0
         raise typer.Exit(code)
 

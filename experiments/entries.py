@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import linecache
 import sys
 import traceback
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def call_entry(field: str, entry: str, *args: Any, **kwargs: Any) -> Any:
     except InputError:
         raise
     except Exception as error:  # the user's function may raise anything
-        raise _failed(field, entry, "raised", error) from error
+        raise _failed(field, entry, "raised", error, function) from error
 
 
 def wrong_result(field: str, entry: str, result: Any, expected: str) -> InputError:
@@ -86,8 +87,14 @@ def _look_beside_the_user() -> None:
         sys.path.insert(0, here)
 
 
-def _failed(field: str, entry: str, what: str, error: Exception) -> InputError:
+def _failed(field: str, entry: str, what: str, error: Exception, function: Any = None) -> InputError:
+    """With the last line of the traceback; with the function's own when the call itself did not fit."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return InputError(
-        f"{field} = {entry!r}: {what} {type(error).__name__}: {error}\n  at {last.filename}:{last.lineno}: {last.line}"
-    )
+    file, line, text = last.filename, last.lineno, last.line
+    if file == __file__:
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return InputError(f"{field} = {entry!r}: {what} {type(error).__name__}: {error}")
+        file, line = code.co_filename, code.co_firstlineno
+        text = linecache.getline(file, line).strip()
+    return InputError(f"{field} = {entry!r}: {what} {type(error).__name__}: {error}\n  at {file}:{line}: {text}")

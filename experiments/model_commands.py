@@ -124,11 +124,14 @@ def measure_files(
     """Times files on each runtime; the first file is the reference.
 
     Raises:
-        InputError: a file or runtime cannot be used.
+        InputError: a file is not there, or a file or runtime cannot be used.
     """
     from bitwright.hw_constraints.measure import measure_in_subprocess
 
     names = [str(each) for each in files]
+    for each in files:
+        if not each.is_file():
+            raise InputError(f"{each}: no such file")
     return {
         runtime: measure_in_subprocess(
             {name: (Path(name), runtime) for name in names}, threads=threads, max_seconds=seconds

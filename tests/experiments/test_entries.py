@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -51,10 +50,9 @@ def test_something_that_cannot_be_called(here: Path) -> None:
 
 def test_a_module_that_raises_while_it_is_imported(here: Path) -> None:
     name = module(here, "import math\n\nmath.sqrt(-1)\n")
-    assert re.fullmatch(
-        rf"model.entry = '{name}:build': importing '{name}' raised ValueError: .*\n  at {here / name}.py:3: math.sqrt\(-1\)",
-        refusal(f"{name}:build"),
-    )
+    message = refusal(f"{name}:build")
+    assert message.startswith(f"model.entry = '{name}:build': importing '{name}' raised ValueError: ")
+    assert message.endswith(f"\n  at {here / name}.py:3: math.sqrt(-1)")
 
 
 def test_a_module_that_needs_another_one(here: Path) -> None:
@@ -73,7 +71,10 @@ def test_a_function_that_raises(here: Path) -> None:
 
 def test_a_function_that_takes_other_arguments(here: Path) -> None:
     name = module(here, "def build(): ...")
-    with pytest.raises(InputError, match=r"raised TypeError: build\(\) got an unexpected keyword argument 'depth'"):
+    message = (
+        rf"raised TypeError: build\(\) got an unexpected keyword argument 'depth'\n  at .*/{name}.py:1: def build\(\)"
+    )
+    with pytest.raises(InputError, match=message):
         call_entry("model.entry", f"{name}:build", depth=3)
 
 

@@ -67,7 +67,7 @@ def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 def test_every_file_of_the_rooms_is_in_the_wheel(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
-    suffixes = (".py", ".yaml", ".j2", ".json")
+    suffixes = (".py", ".yaml", ".json", ".j2", ".css", ".js")
     wanted = {
         f"bitwright/{path.relative_to(ROOT)}"
         for room in ROOMS

@@ -1,0 +1,210 @@
+"""The command line as a person meets it: exit codes, one message for a mistake, JSON on request."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from bitwright.experiments import cli, commands
+from bitwright.quant.errors import InputError
+
+BITWRIGHT = [sys.executable, "-m", "bitwright.experiments.cli"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*BITWRIGHT, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(cli.build_app(), list(arguments))
+
+
+def test_help_names_every_command_the_usual_ones_first() -> None:
+    text = invoke("--help").stdout
+    places = [
+        text.find(f" {name} ") for name in ("run", "validate", "ls", "targets", "lint", "prove", "measure", "report")
+    ]
+    assert -1 not in places and places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digts"], "bitwright: unknown recipe 'digts'; there are: "),
+        (["validate", "none.yaml"], "bitwright: none.yaml: no such file\n"),
+        (["validate", "digits", "seed=x"], "bitwright: command line: seed = 'x'; expected a valid integer"),
+        (["ls", "model"], "bitwright: unknown kind 'model'; there are: "),
+        (["targets", "h20"], "bitwright: unknown target 'h20'; there are: "),
+        (["lint", "pkg:build", "--target", "h200"], "bitwright: MODEL = 'pkg:build': there is no module 'pkg' in "),
+        (["quantize", "pkg:build"], "bitwright: a network by its entry needs --target and --data"),
+        (["prove", "none.onnx"], "bitwright: none.onnx: no such file"),
+        (["prove", "none.onnx", "--runtime", "tensorrt"], "bitwright: unknown backend 'tensorrt'; there are: "),
+        (["measure", "none.onnx"], "bitwright: none.onnx: no such file"),
+        (["nonsense"], "Usage: "),
+        (["run"], "Usage: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_misuse_is_one_message_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.startswith(message), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_catalogues_as_json() -> None:
+    kinds = json.loads(invoke("ls", "--json").stdout)
+    assert {"recipes", "models", "datasets", "targets", "observers", "runtimes", "rules", "stages"} <= set(kinds)
+    assert json.loads(invoke("ls", "models", "--json").stdout) == {"models": kinds["models"]}
+    listed = json.loads(invoke("targets", "--json").stdout)
+    assert [each["id"] for each in listed] == kinds["targets"]
+    assert json.loads(invoke("targets", "h200", "--json").stdout)["artifact"]["format"] == "onnx_qdq"
+    assert json.loads(invoke("validate", "digits", "train.epochs=3", "--json").stdout)["train"]["epochs"] == 3
+
+
+def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitwright.experiments import doctor
+
+    monkeypatch.setattr(doctor, "_NEEDED", ("numpy", "not_installed_here"))
+    done = invoke("doctor", "--json")
+    checks = {each["name"]: each for each in json.loads(done.stdout)}
+    assert done.exit_code == 1
+    assert checks["package numpy"]["state"] == "ok"
+    assert checks["package not_installed_here"]["state"] == "failed"
+    assert "mend with: pip install" in checks["package not_installed_here"]["found"]
+
+
+def command_that(raises: BaseException | None, code: int = 0) -> Any:
+    def trial() -> int:
+        if raises is not None:
+            raise raises
+        return code
+
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("raises", "code", "message"),
+    [
+        (None, 1, ""),
+        (InputError("wrong"), 2, "bitwright: wrong\n"),
+        (KeyboardInterrupt(), 130, "stopped; finished stages are kept, go on with: bitwright"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raises: Any, code: int, message: str
+) -> None:
+    module = SimpleNamespace(COMMANDS=(command_that(raises, code), lambda: 0))
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(cli.pkgutil, "iter_modules", lambda path: [SimpleNamespace(name="trial")])
+    monkeypatch.setattr(cli.os, "dup2", lambda *_: 0)
+    assert commands.__path__
+    done = CliRunner().invoke(cli.build_app(), ["trial"])
+    assert done.exit_code == code
+    assert message in done.stderr
+
+
+def qdq_file(folder: Path, *, activation: type = np.uint8) -> Path:
+    """Conv with ReLU between Q/DQ pairs: 8-bit activations of the given type, int8 weights."""
+    zero = numpy_helper.from_array(np.array(0, activation), "zero")
+    parts = [
+        zero,
+        numpy_helper.from_array(np.array(0.02, np.float32), "scale"),
+        numpy_helper.from_array(np.random.default_rng(0).integers(-60, 60, (16, 16, 3, 3)).astype(np.int8), "codes"),
+        numpy_helper.from_array(np.array(0, np.int8), "weight_zero"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["codes", "scale", "weight_zero"], ["w"]),
+        helper.make_node("Conv", ["xd", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "scale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "scale", "zero"], ["y"]),
+    ]
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [tensor("x", TensorProto.FLOAT, [1, 16, 32, 32])],
+        [tensor("y", TensorProto.FLOAT, [1, 16, 32, 32])],
+        parts,
+    )
+    path = folder / f"{activation.__name__}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_prove_says_what_runs_in_int8_and_fails_when_not_all_does(tmp_path: Path) -> None:
+    good = invoke("prove", str(qdq_file(tmp_path)), "--runtime", "onnxruntime")
+    assert good.exit_code == 0
+    assert "100.0% of conv and linear MACs in int8" in good.stdout
+    bad = invoke("prove", str(qdq_file(tmp_path, activation=np.int8)), "--runtime", "onnxruntime", "--json")
+    assert bad.exit_code == 1
+    (report,) = json.loads(bad.stdout)
+    assert report["int8_mac_share"] == 0.0
+
+
+def test_measure_compares_files_with_the_first(tmp_path: Path) -> None:
+    files = [str(qdq_file(tmp_path)), str(qdq_file(tmp_path, activation=np.int8))]
+    done = invoke("measure", *files, "--runtime", "onnxruntime", "--seconds", "1")
+    assert done.exit_code == 0, done.stdout
+    assert done.stdout.splitlines()[0] == "onnxruntime" and "rounds" in done.stdout
+
+
+NET = """
+import torch
+def build(): return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+def data(): return [torch.rand(4, 3, 8, 8) for _ in range(8)]
+"""
+
+
+def test_lint_and_quantize_take_a_network_by_its_entry(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    linted = run("lint", "net:build", "--target", "x86-vnni", "--input", "1x3x8x8", cwd=tmp_path)
+    assert (linted.returncode, linted.stdout) == (0, "no findings\n"), linted.stderr
+    wrong = run("lint", "net:build", "--target", "x86-vnni", "--input", "1,3", cwd=tmp_path)
+    assert wrong.stderr.startswith(
+        "bitwright: --input = '1,3'; expected a shape with an optional type, such as 1x3x224x224"
+    )
+    made = run("quantize", "net:build", "--data", "net:data", "--target", "x86-vnni", "--quiet", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    artifact = tmp_path / made.stdout.splitlines()[-1]
+    assert made.stderr == "" and onnx.load(artifact).graph.node
+
+
+def test_ctrl_c_during_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = ["run", "digits", "train.epochs=500", "--out", "out"]
+    process = subprocess.Popen(
+        [*BITWRIGHT, *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "stages" / ".train.partial").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(
+        "bitwright: stopped; finished stages are kept, go on with: bitwright run digits"
+    )
+    assert not (tmp_path / "out" / "stages" / ".train.partial").exists()
