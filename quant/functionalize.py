@@ -33,6 +33,9 @@ _COMPUTE = frozenset(
     """.split()  # noqa: SIM905
 )
 
+# Operators that hide products of matrices, which are to be seen and quantized.
+_TAKEN_APART = (aten.einsum.default,)
+
 
 def functionalize(program: ExportedProgram) -> ExportedProgram:
     """Returns the program without in-place operators, taking the short way where it is surely the same."""
@@ -41,7 +44,7 @@ def functionalize(program: ExportedProgram) -> ExportedProgram:
         for node in [node for node in graph.nodes if _is_in_place(node)]:
             _make_functional(graph, node)
         return program
-    functional: ExportedProgram = program.run_decompositions({})
+    functional: ExportedProgram = program.run_decompositions({op: op.decompose for op in _TAKEN_APART})
     return functional
 
 

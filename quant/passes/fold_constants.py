@@ -16,6 +16,9 @@ from bitwright.quant.graph import TensorKind
 # Results that are larger than this and than what they are made of are left to the runtime.
 LARGEST = 1 << 22
 
+# Of their first operand they only read shape and type, which are known.
+_SHAPE_ONLY = frozenset(["new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"])
+
 
 def fold_constants(captured: CapturedModel) -> CapturedModel:
     """Returns the network with every operator that only reads constants replaced by its result.
@@ -56,14 +59,20 @@ def _evaluate(graph: torch.fx.Graph, constants: dict[torch.fx.Node, Any]) -> lis
     """Adds to `constants` what follows from them; returns the nodes that it added, in order."""
     folded = []
     for node in graph.nodes:
-        if node.op != "call_function" or any(operand not in constants for operand in node.all_input_nodes):
+        if node.op != "call_function":
+            continue
+        known: dict[torch.fx.Node, Any] = constants
+        if operator_type(node) in _SHAPE_ONLY:
+            like = node.args[0].meta["val"]
+            known = {**constants, node.args[0]: torch.empty(like.shape, dtype=like.dtype)}
+        if any(operand not in known for operand in node.all_input_nodes):
             continue
         if node.target is not operator.getitem and (_is_random(node) or not operator_type(node)):
             continue
-        arguments = torch.fx.node.map_arg(node.args, constants.__getitem__)
-        keywords = torch.fx.node.map_arg(node.kwargs, constants.__getitem__)
+        arguments = torch.fx.node.map_arg(node.args, known.__getitem__)
+        keywords = torch.fx.node.map_arg(node.kwargs, known.__getitem__)
         result = node.target(*arguments, **keywords)
-        operands = [constants[operand] for operand in node.all_input_nodes]
+        operands = [known[operand] for operand in node.all_input_nodes]
         if _elements(result) > max(LARGEST, *map(_elements, operands), 0):
             continue
         constants[node] = result

@@ -16,8 +16,9 @@ from bitwright.quant.graph import Node
 _UNARY = {
     "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs",
     "neg": "Neg", "floor": "Floor", "ceil": "Ceil", "round": "Round", "erf": "Erf", "sin": "Sin", "cos": "Cos",
-    "reciprocal": "Reciprocal", "hardswish": "HardSwish", "mish": "Mish", "logical_not": "Not", "bitwise_not": "Not",
-    "sign": "Sign", "atan": "Atan", "softplus": "Softplus", "isnan": "IsNaN",
+    "tan": "Tan", "isinf": "IsInf", "selu": "Selu",
+    "reciprocal": "Reciprocal", "hardswish": "HardSwish", "mish": "Mish", "logical_not": "Not",
+    "sign": "Sign", "atan": "Atan", "isnan": "IsNaN",
 }  # fmt: skip
 
 
@@ -29,6 +30,8 @@ def _unary(b: OnnxBuilder, node: Node) -> None:
 @translates("hardtanh", "clamp", "clamp_min", "clamp_max", "relu6")
 def _clamp(b: OnnxBuilder, node: Node) -> None:
     attributes = node.attributes
+    if len(node.tensors) > 1:
+        raise unsupported(node, "tensors as bounds")
     low = 0.0 if node.op == "relu6" else attributes.get("min_val", attributes.get("min"))
     high = 6.0 if node.op == "relu6" else attributes.get("max_val", attributes.get("max"))
     dtype, out = result_dtype(b, node), b.result(node)
@@ -36,13 +39,21 @@ def _clamp(b: OnnxBuilder, node: Node) -> None:
     b.emit("Clip", [b.operand(node, 0), *bounds], out)
 
 
-@translates("leaky_relu", "elu", "hardsigmoid", "gelu", "silu", "rsqrt", "log1p", "square")
+@translates("leaky_relu", "elu", "celu", "hardsigmoid", "gelu", "silu", "rsqrt", "log1p", "square", "softplus")
 def _composed(b: OnnxBuilder, node: Node) -> None:
     x, out, attributes = b.operand(node, 0), b.result(node), node.attributes
     if node.op == "leaky_relu":
         b.emit("LeakyRelu", [x], out, alpha=float(attributes["negative_slope"]))
     elif node.op == "elu":
+        if attributes["scale"] != 1 or attributes["input_scale"] != 1:
+            raise unsupported(node, "scale or input_scale other than 1")
         b.emit("Elu", [x], out, alpha=float(attributes["alpha"]))
+    elif node.op == "celu":
+        b.emit("Celu", [x], out, alpha=float(attributes["alpha"]))
+    elif node.op == "softplus":
+        if attributes["beta"] != 1:
+            raise unsupported(node, "beta other than 1")
+        b.emit("Softplus", [x], out)
     elif node.op == "hardsigmoid":
         b.emit("HardSigmoid", [x], out, alpha=1 / 6, beta=0.5)
     elif node.op == "gelu":
@@ -57,6 +68,13 @@ def _composed(b: OnnxBuilder, node: Node) -> None:
         b.emit("Mul", [x, x], out)
 
 
+@translates("glu")
+def _glu(b: OnnxBuilder, node: Node) -> None:
+    out, halves = b.result(node), [b.spare(b.result(node)) for _ in range(2)]
+    b.emit("Split", [b.operand(node, 0)], halves, axis=node.attributes["dim"], num_outputs=2)
+    b.emit("Mul", [halves[0], b.emit("Sigmoid", [halves[1]], b.spare(out))], out)
+
+
 @translates("prelu")
 def _prelu(b: OnnxBuilder, node: Node) -> None:
     out, rank = b.result(node), len(b.shape(node.tensors[0]))
@@ -66,11 +84,11 @@ def _prelu(b: OnnxBuilder, node: Node) -> None:
 
 _BINARY = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "maximum": "Max", "minimum": "Min", "pow": "Pow",
-    "logical_and": "And", "logical_or": "Or", "bitwise_and": "And", "bitwise_or": "Or", "atan2": "Atan2",
+    "logical_and": "And", "logical_or": "Or", "logical_xor": "Xor",
 }  # fmt: skip
 
 
-@translates("add", "sub", "mul", "maximum", "minimum", "pow", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
+@translates(*_BINARY)
 def _binary(b: OnnxBuilder, node: Node) -> None:
     dtype, out = result_dtype(b, node), b.result(node)
     other = "exponent" if node.op == "pow" else "other"
@@ -82,9 +100,34 @@ def _binary(b: OnnxBuilder, node: Node) -> None:
     b.emit(_BINARY[node.op], [left, right], out)
 
 
+@translates("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "__and__", "__or__", "__xor__")
+def _bitwise(b: OnnxBuilder, node: Node) -> None:
+    """On booleans the logical operator, on integers that of their bits."""
+    dtype, kind = result_dtype(b, node), node.op.strip("_").removeprefix("bitwise_").capitalize()
+    op = kind if dtype == "bool" else f"Bitwise{kind}"
+    operands = [typed_operand(b, node, 0, dtype, "self")]
+    if kind != "Not":
+        operands.append(typed_operand(b, node, 1, dtype))
+    b.emit(op, operands, b.result(node))
+
+
+@translates("remainder", "fmod")
+def _remainder(b: OnnxBuilder, node: Node) -> None:
+    """Remainder has the divisor's sign, fmod the dividend's; ONNX's Mod has the former for integers only."""
+    dtype, out = result_dtype(b, node), b.result(node)
+    left, right = typed_operand(b, node, 0, dtype, "self"), typed_operand(b, node, 1, dtype)
+    if node.op == "fmod" or not dtype.startswith("float"):
+        b.emit("Mod", [left, right], out, fmod=int(node.op == "fmod"))
+        return
+    whole = b.emit("Floor", [b.emit("Div", [left, right], b.spare(out))], b.spare(out))
+    b.emit("Sub", [left, b.emit("Mul", [whole, right], b.spare(out))], out)
+
+
 @translates("rsub")
 def _rsub(b: OnnxBuilder, node: Node) -> None:
     dtype = result_dtype(b, node)
+    if node.attributes.get("alpha", 1) != 1:
+        raise unsupported(node, "alpha other than 1")
     b.emit("Sub", [typed_operand(b, node, 1, dtype), typed_operand(b, node, 0, dtype, "self")], b.result(node))
 
 

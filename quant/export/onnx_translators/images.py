@@ -30,6 +30,21 @@ def _pixel_shuffle(b: OnnxBuilder, node: Node) -> None:
     )
 
 
+@translates("pixel_unshuffle", "channel_shuffle")
+def _shuffle(b: OnnxBuilder, node: Node) -> None:
+    """SpaceToDepth orders its channels otherwise than torch, so both are reshapes around a transpose."""
+    out, (n, c, h, w) = b.result(node), b.shape(node.tensors[0])
+    if node.op == "channel_shuffle":
+        groups = node.attributes["groups"]
+        split, order = [n, groups, c // groups, h, w], [0, 2, 1, 3, 4]
+    else:
+        r = node.attributes["downscale_factor"]
+        split, order = [n, c, h // r, r, w // r, r], [0, 1, 3, 5, 2, 4]
+    parts = b.emit("Reshape", [b.operand(node, 0), b.constant(out, split)], b.spare(out))
+    moved = b.emit("Transpose", [parts], b.spare(out), perm=order)
+    b.emit("Reshape", [moved, b.constant(out, list(b.shape(node.outputs[0])))], out)
+
+
 @translates("grid_sampler")
 def _grid_sample(b: OnnxBuilder, node: Node) -> None:
     modes = {0: "linear", 1: "nearest", 2: "cubic"}

@@ -18,20 +18,22 @@ from bitwright.quant.graph import Node
 def _conv(b: OnnxBuilder, node: Node) -> None:
     attributes = node.attributes
     rank = len(b.shape(node.tensors[1])) - 2
-    padding = attributes["padding"]
-    if isinstance(padding, str):
-        auto_pad: str | None = "VALID" if padding == "valid" else "SAME_LOWER"
-        pads = None
+    dilation = spread(attributes["dilation"], rank)
+    if len(b.shape(node.tensors[0])) != rank + 2:
+        raise unsupported(node, "an input without batch dimension")
+    if attributes["padding"] == "same":
+        # torch puts the odd element behind; an explicit pad is what runtimes' int8 kernels take.
+        total = [d * (size - 1) for d, size in zip(dilation, b.shape(node.tensors[1])[2:], strict=True)]
+        pads = [size // 2 for size in total] + [size - size // 2 for size in total]
     else:
-        auto_pad, pads = None, both_sides(padding, rank)
+        pads = both_sides(0 if attributes["padding"] == "valid" else attributes["padding"], rank)
     b.emit(
         "Conv",
         [name for name in (b.operand(node, 0), b.operand(node, 1), b.operand(node, 2)) if name],
         b.result(node),
         strides=spread(attributes["stride"], rank),
         pads=pads,
-        auto_pad=auto_pad,
-        dilations=spread(attributes["dilation"], rank),
+        dilations=dilation,
         group=attributes["groups"],
     )
 
@@ -73,6 +75,15 @@ def _addmm(b: OnnxBuilder, node: Node) -> None:
     b.emit("Gemm", operands, b.result(node), alpha=alpha, beta=beta)
 
 
+@translates("baddbmm")
+def _baddbmm(b: OnnxBuilder, node: Node) -> None:
+    out = b.result(node)
+    if node.attributes["beta"] != 1 or node.attributes["alpha"] != 1:
+        raise unsupported(node, "beta or alpha other than 1")
+    product = b.emit("MatMul", [b.operand(node, 1), b.operand(node, 2)], b.spare(out))
+    b.emit("Add", [product, b.operand(node, 0)], out)
+
+
 @translates("matmul", "mm", "bmm")
 def _matmul(b: OnnxBuilder, node: Node) -> None:
     b.emit("MatMul", [b.operand(node, 0), b.operand(node, 1)], b.result(node))
@@ -81,23 +92,33 @@ def _matmul(b: OnnxBuilder, node: Node) -> None:
 @translates("scaled_dot_product_attention")
 def _attention(b: OnnxBuilder, node: Node) -> None:
     """softmax(q k^T * scale + mask) v, spelled out: then every matmul can be seen and quantized."""
-    if node.attributes.get("is_causal") or node.attributes.get("enable_gqa"):
-        raise unsupported(node, "is_causal or enable_gqa")
-    out, query = b.result(node), node.tensors[0]
+    if node.attributes.get("enable_gqa"):
+        raise unsupported(node, "enable_gqa")
+    out, query, key = b.result(node), node.tensors[0], node.tensors[1]
     rank = len(b.shape(query))
     scale = node.attributes.get("scale") or b.shape(query)[-1] ** -0.5
     axes = [*range(rank - 2), rank - 1, rank - 2]
     keys = b.emit("Transpose", [b.operand(node, 1)], b.spare(out), perm=axes)
     scores = b.emit("MatMul", [b.operand(node, 0), keys], b.spare(out))
     scores = b.emit("Mul", [scores, b.constant(out, np.float32(scale))], b.spare(out))
-    mask = b.operand(node, 3)
+    mask = _attention_mask(b, node, (b.shape(query)[-2], b.shape(key)[-2]))
     if mask:
-        if b.graph.tensors[node.inputs[3]].dtype == "bool":  # type: ignore[index]
-            zero, low = b.constant(out, np.float32(0)), b.constant(out, np.float32(-np.inf))
-            mask = b.emit("Where", [mask, zero, low], b.spare(out))
         scores = b.emit("Add", [scores, mask], b.spare(out))
     weights = b.emit("Softmax", [scores], b.spare(out), axis=-1)
     b.emit("MatMul", [weights, b.operand(node, 2)], out)
+
+
+def _attention_mask(b: OnnxBuilder, node: Node, size: tuple[int, int]) -> str:
+    """What is added to the scores, "" for nothing; a boolean mask keeps where it is true."""
+    out, ref = b.result(node), node.inputs[3] if len(node.inputs) > 3 else None
+    if node.attributes.get("is_causal"):
+        return b.constant(out, np.triu(np.full(size, -np.inf, np.float32), 1))
+    if ref is None:
+        return ""
+    if b.graph.tensors[ref].dtype != "bool":
+        return b.operand(node, 3)
+    zero, low = b.constant(out, np.float32(0)), b.constant(out, np.float32(-np.inf))
+    return b.emit("Where", [b.operand(node, 3), zero, low], b.spare(out))
 
 
 @translates("batch_norm")
@@ -115,6 +136,31 @@ def _layer_norm(b: OnnxBuilder, node: Node) -> None:
     scale = b.operand(node, 1) or b.constant(b.result(node), np.ones(dims, np.float32))
     operands = [b.operand(node, 0), scale, *([b.operand(node, 2)] if b.operand(node, 2) else [])]
     b.emit("LayerNormalization", operands, b.result(node), axis=-len(dims), epsilon=node.attributes["eps"])
+
+
+@translates("rms_norm")
+def _rms_norm(b: OnnxBuilder, node: Node) -> None:
+    """X / sqrt(mean(x^2) + eps) * weight, spelled out: the operator of its own is new in opset 23."""
+    out, x = b.result(node), b.operand(node, 0)
+    eps = node.attributes["eps"] if node.attributes["eps"] is not None else np.finfo(np.float32).eps
+    axes = b.constant(out, list(range(-len(node.attributes["normalized_shape"]), 0)))
+    mean = b.emit("ReduceMean", [b.emit("Mul", [x, x], b.spare(out)), axes], b.spare(out), keepdims=1)
+    root = b.emit("Sqrt", [b.emit("Add", [mean, b.constant(out, np.float32(eps))], b.spare(out))], b.spare(out))
+    weight = b.operand(node, 1)
+    normed = b.emit("Div", [x, root], b.spare(out) if weight else out)
+    if weight:
+        b.emit("Mul", [normed, weight], out)
+
+
+@translates("instance_norm")
+def _instance_norm(b: OnnxBuilder, node: Node) -> None:
+    if not node.attributes["use_input_stats"]:
+        raise unsupported(node, "running statistics")
+    channels = b.shape(node.tensors[0])[1]
+    scale = b.operand(node, 1) or b.constant(b.result(node), np.ones(channels, np.float32))
+    shift = b.operand(node, 2) or b.constant(b.result(node), np.zeros(channels, np.float32))
+    operands = [b.operand(node, 0), scale, shift]
+    b.emit("InstanceNormalization", operands, b.result(node), epsilon=node.attributes["eps"])
 
 
 @translates("group_norm")

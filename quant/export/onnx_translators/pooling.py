@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,33 @@ def _adaptive_avg_pool(b: OnnxBuilder, node: Node) -> None:
         b.emit("GlobalAveragePool", [b.operand(node, 0)], b.result(node))
         return
     if any(old % new for old, new in zip(before[-rank:], after[-rank:], strict=True)):
-        raise unsupported(node, f"sizes that do not divide ({before[-rank:]} to {after[-rank:]})")
+        _uneven_windows(b, node, before[-rank:], after[-rank:])
+        return
     kernel = [old // new for old, new in zip(before[-rank:], after[-rank:], strict=True)]
     b.emit("AveragePool", [b.operand(node, 0)], b.result(node), kernel_shape=kernel, strides=kernel)
+
+
+def _uneven_windows(b: OnnxBuilder, node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    """Windows of unlike size are no AveragePool; along each axis they are a product with a constant matrix.
+
+    Output i of n averages the inputs from floor(i * size / n) to ceil((i + 1) * size / n).
+    """
+    out, rank = b.result(node), len(b.shape(node.tensors[0]))
+    value = b.operand(node, 0)
+    for axis, (size, n) in enumerate(zip(before, after, strict=True), start=rank - len(before)):
+        matrix = np.zeros((size, n), np.float32)
+        for i in range(n):
+            window = slice(i * size // n, -(-(i + 1) * size // n))
+            matrix[window, i] = 1 / (window.stop - window.start)
+        # MatMul works on the last axis: the one in question changes places with it and back.
+        swap = list(range(rank))
+        swap[axis], swap[-1] = swap[-1], swap[axis]
+        if axis == rank - 1:
+            value = b.emit("MatMul", [value, b.constant(out, matrix)], out)
+            continue
+        moved = b.emit("Transpose", [value], b.spare(out), perm=swap)
+        product = b.emit("MatMul", [moved, b.constant(out, matrix)], b.spare(out))
+        value = b.emit("Transpose", [product], b.spare(out), perm=swap)
 
 
 _REDUCTIONS = {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin", "prod": "ReduceProd"}
@@ -77,6 +102,49 @@ def _reduce(b: OnnxBuilder, node: Node) -> None:
             b.emit("Reshape", [pooled, b.constant(out, list(b.shape(node.outputs[0])))], out)
         return
     b.emit(_REDUCTIONS[node.op], [x, b.constant(out, dims)], out, keepdims=int(keep))
+
+
+@translates("max", "min")
+def _extreme(b: OnnxBuilder, node: Node) -> None:
+    """Three operators of one name: over everything, along a dimension with its index, of two tensors."""
+    out, largest, x = b.result(node), node.op == "max", b.operand(node, 0)
+    if len(node.tensors) > 1:
+        b.emit("Max" if largest else "Min", [x, b.operand(node, 1)], out)
+        return
+    reduce = "ReduceMax" if largest else "ReduceMin"
+    if "dim" not in node.attributes:
+        b.emit(reduce, [x], out, keepdims=0)
+        return
+    axis, keep = node.attributes["dim"], int(bool(node.attributes["keepdim"]))
+    b.emit(reduce, [x, b.constant(out, [axis])], out, keepdims=keep)
+    b.emit("ArgMax" if largest else "ArgMin", [x], b.result(node, 1), axis=axis, keepdims=keep)
+
+
+@translates("var", "std")
+def _variance(b: OnnxBuilder, node: Node) -> None:
+    """mean((x - mean(x))^2) * n / (n - correction)."""
+    out, x, shape = b.result(node), b.operand(node, 0), b.shape(node.tensors[0])
+    dims = node.attributes.get("dim")
+    dims = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(shape)))]
+    correction = node.attributes.get("correction", 1 if node.attributes.get("unbiased", True) else 0)
+    n = math.prod(shape[d] for d in dims)
+    axes, keep = b.constant(out, dims), int(bool(node.attributes.get("keepdim", False)))
+    centered = b.emit("Sub", [x, b.emit("ReduceMean", [x, axes], b.spare(out))], b.spare(out))
+    mean = b.emit("ReduceMean", [b.emit("Mul", [centered] * 2, b.spare(out)), axes], b.spare(out), keepdims=keep)
+    factor = b.constant(out, np.float32(n / (n - (1 if correction is None else correction))))
+    variance = b.emit("Mul", [mean, factor], b.spare(out) if node.op == "std" else out)
+    if node.op == "std":
+        b.emit("Sqrt", [variance], out)
+
+
+@translates("linalg_vector_norm", "norm")
+def _norm(b: OnnxBuilder, node: Node) -> None:
+    order = node.attributes.get("ord", node.attributes.get("p"))
+    if order not in (1, 2):
+        raise unsupported(node, f"order {order}")
+    dims, keep = node.attributes.get("dim"), int(bool(node.attributes.get("keepdim", False)))
+    axes = [b.constant(b.result(node), [dims] if isinstance(dims, int) else list(dims))] if dims else []
+    b.emit(f"ReduceL{int(order)}", [b.operand(node, 0), *axes], b.result(node), keepdims=keep)
 
 
 @translates("argmax", "argmin")

@@ -103,12 +103,90 @@ def _gather(b: OnnxBuilder, node: Node) -> None:
     b.emit("GatherElements", operands, b.result(node), axis=node.attributes["dim"])
 
 
+@translates("roll")
+def _roll(b: OnnxBuilder, node: Node) -> None:
+    """What leaves at the end comes in at the front: the tensor cut in two, and the halves changed."""
+    out, shape, value = b.result(node), b.shape(node.tensors[0]), b.operand(node, 0)
+    dims = node.attributes["dims"]
+    if not dims:
+        raise unsupported(node, "no dims")
+    for position, (shift, dim) in enumerate(zip(node.attributes["shifts"], dims, strict=True)):
+        cut = -shift % shape[dim]
+        halves = [b.spare(out), b.spare(out)]
+        b.emit("Split", [value, b.constant(out, [cut, shape[dim] - cut])], halves, axis=dim)
+        value = b.emit("Concat", halves[::-1], out if position == len(dims) - 1 else b.spare(out), axis=dim)
+
+
+@translates("flip")
+def _flip(b: OnnxBuilder, node: Node) -> None:
+    out, dims = b.result(node), list(node.attributes["dims"])
+    bounds = ([-1] * len(dims), [np.iinfo(np.int64).min] * len(dims), dims, [-1] * len(dims))
+    b.emit("Slice", [b.operand(node, 0), *(b.constant(out, list(bound)) for bound in bounds)], out)
+
+
+@translates("tril", "triu")
+def _triangle(b: OnnxBuilder, node: Node) -> None:
+    diagonal = b.constant(b.result(node), np.int64(node.attributes["diagonal"]))
+    b.emit("Trilu", [b.operand(node, 0), diagonal], b.result(node), upper=int(node.op == "triu"))
+
+
+@translates("slice_scatter", "select_scatter")
+def _overwrite(b: OnnxBuilder, node: Node) -> None:
+    """`x[:, a:b] = y`: what lies before, the new part, what lies behind."""
+    attributes, out, shape = node.attributes, b.result(node), b.shape(node.tensors[0])
+    axis = attributes["dim"] % len(shape)
+    if attributes.get("step", 1) != 1:
+        raise unsupported(node, "a step other than 1")
+    start, end, _ = slice(attributes.get("start"), attributes.get("end")).indices(shape[axis])
+    new = b.operand(node, 1)
+    if node.op == "select_scatter":
+        start = attributes["index"] % shape[axis]
+        end = start + 1
+        new = b.emit("Unsqueeze", [new, b.constant(out, [axis])], b.spare(out))
+    pieces = [b.spare(out) for _ in range(3)]
+    sizes = b.constant(out, [start, end - start, shape[axis] - end])
+    b.emit("Split", [b.operand(node, 0), sizes], pieces, axis=axis)
+    b.emit("Concat", [pieces[0], new, pieces[2]], out, axis=axis)
+
+
+@translates("scatter", "scatter_add")
+def _scatter(b: OnnxBuilder, node: Node) -> None:
+    if len(node.tensors) != 3:
+        raise unsupported(node, "a number as source")
+    reduction = "add" if node.op == "scatter_add" else "none"
+    operands = [b.operand(node, i) for i in range(3)]
+    b.emit("ScatterElements", operands, b.result(node), axis=node.attributes["dim"], reduction=reduction)
+
+
 @translates("index")
 def _index(b: OnnxBuilder, node: Node) -> None:
-    positions = [i - 1 for i, ref in enumerate(node.inputs) if i and ref is not None]
-    if len(positions) != 1 or b.graph.tensors[node.tensors[1]].dtype == "bool":
-        raise unsupported(node, "several index tensors or a boolean mask")
-    b.emit("Gather", [b.operand(node, 0), b.operand(node, positions[0] + 1)], b.result(node), axis=positions[0])
+    """`x[:, i, j]`: one index is Gather; several, side by side, are GatherND over the dimensions moved to the front."""
+    places = [i - 1 for i, ref in enumerate(node.inputs) if i and ref is not None]
+    if any(b.graph.tensors[ref].dtype == "bool" for ref in node.tensors[1:]):
+        raise unsupported(node, "a boolean mask")
+    if len(places) == 1:
+        b.emit("Gather", [b.operand(node, 0), b.operand(node, places[0] + 1)], b.result(node), axis=places[0])
+        return
+    if places != list(range(places[0], places[-1] + 1)):
+        raise unsupported(node, "indices that do not stand side by side")
+    out, shape, first = b.result(node), b.shape(node.tensors[0]), places[0]
+    front = [*places, *(d for d in range(len(shape)) if d not in places)]
+    value = b.emit("Transpose", [b.operand(node, 0)], b.spare(out), perm=front)
+    common = np.broadcast_shapes(*(b.shape(ref) for ref in node.tensors[1:]))
+    columns = []
+    for place in places:
+        index = b.emit("Expand", [b.operand(node, place + 1), b.constant(out, list(common))], b.spare(out))
+        negative = b.emit("Less", [index, b.constant(out, np.int64(0))], b.spare(out))
+        behind = b.emit("Add", [index, b.constant(out, np.int64(shape[place]))], b.spare(out))
+        index = b.emit("Where", [negative, behind, index], b.spare(out))
+        columns.append(b.emit("Unsqueeze", [index, b.constant(out, [-1])], b.spare(out)))
+    indices = b.emit("Concat", columns, b.spare(out), axis=-1)
+    # The common dimensions come out in front; torch has them where the first index stood.
+    gathered = b.emit("GatherND", [value, indices], b.spare(out) if first else out)
+    if first:
+        n = len(common)
+        back = [*range(n, n + first), *range(n), *range(n + first, n + len(shape) - len(places))]
+        b.emit("Transpose", [gathered], out, perm=back)
 
 
 @translates("constant_pad_nd", "pad")
@@ -119,6 +197,6 @@ def _pad(b: OnnxBuilder, node: Node) -> None:
     before, after = [0] * rank, [0] * rank
     for i in range(len(pairs) // 2):
         before[rank - 1 - i], after[rank - 1 - i] = pairs[2 * i], pairs[2 * i + 1]
-    mode = {"reflect": "reflect", "replicate": "edge"}.get(attributes.get("mode", "constant"), "constant")
+    mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}.get(attributes.get("mode", ""), "constant")
     value = b.constant(out, np.asarray(attributes.get("value") or 0), result_dtype(b, node))
     b.emit("Pad", [b.operand(node, 0), b.constant(out, before + after), value], out, mode=mode)
