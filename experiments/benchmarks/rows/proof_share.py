@@ -1,6 +1,7 @@
 """Which share of conv and linear MACs of our own files is proven to run in int8, and is the wrong scheme called so?
 
 The wrong scheme: a file for TensorRT (symmetric s8) given to ONNX Runtime, whose fused kernels want u8 activations.
+It recodes single layers from s8 to u8 by itself where nothing else reads the codes; the trace tells which.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.float_networks import float_network
 from bitwright.experiments.benchmarks.ours import quantize_ours
+from bitwright.experiments.benchmarks.raw_trace import claimed, ran
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.hw_constraints.proof import ProofReport, prove
 
@@ -65,6 +67,14 @@ def _wrong_scheme(network: str, file: Path) -> list[Record]:
             table=table,
         ),
         record(
+            f"{name}.layers_unlike_trace",
+            area="hw_constraints",
+            value=float(_differing(report)),
+            unit="layers",
+            n=n,
+            reach=Reach("=", 0.0),
+        ),
+        record(
             f"{name}.unexplained",
             area="hw_constraints",
             value=float(n - reasons.total() - _int8_layers(report)),
@@ -89,6 +99,12 @@ def _file(bench: Bench, network: str, target: str) -> Path:
         np.save(few, np.load(bench.sample.calibration_file, mmap_mode="r")[:IMAGES])
     file = bench.ours / ROW / f"{network}-{target}.onnx"
     return quantize_ours(float_network(network, bench.home), target=target, calibration=few, file=file).file
+
+
+def _differing(report: ProofReport) -> int:
+    """Layers whose state is not what the runtime's trace shows, read a second time."""
+    said, traced = claimed(report), ran(report)
+    return max((said - traced).total(), (traced - said).total())
 
 
 def _weighted(report: ProofReport) -> int:
