@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 if __name__ != "bitwright.qat":
     raise ImportError(
         "import bitwright.qat, not qat: from the checkout's root the same files would become other classes"
@@ -9,5 +11,11 @@ if __name__ != "bitwright.qat":
 
 from bitwright.quant.lazy import lazy_attributes
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from bitwright.qat.callback import QATCallback, with_formats
+    from bitwright.qat.deploy import Difference, differences
+    from bitwright.qat.distillation import distillation_loss
+    from bitwright.qat.quantizer import Quantizer
+
+__all__ = ["Difference", "QATCallback", "Quantizer", "differences", "distillation_loss", "with_formats"]
 __getattr__ = lazy_attributes(__name__, __file__)

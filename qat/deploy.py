@@ -1,0 +1,107 @@
+"""From the trained module back to a `QuantizedModel`, and the proof that the two are the same network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from bitwright.qat.locate import undisturbed
+from bitwright.qat.replay import Parts, Replay
+from bitwright.quant.capture import capture
+from bitwright.quant.errors import InputError
+from bitwright.quant.fake_quantize import quantize
+from bitwright.quant.graph import TensorRef
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.quantized_model import QuantizedModel
+
+
+def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[Any, ...]) -> QuantizedModel:
+    """The network as it is to be exported.
+
+    It is captured anew, so that whatever is computed from parameters is computed from the trained ones. Weights
+    stand on their grid already: rounding them again changes nothing.
+
+    Args:
+        model: the user's module in float, with the trained parameters.
+        parts: what was trained with it.
+        plan: what is quantized, and how.
+        args: the example arguments.
+
+    Raises:
+        InputError: the module no longer computes what it did when it was prepared.
+    """
+    folded = fold_batch_norm(capture(model, args))
+    known = {*plan.activations, *plan.weights}
+    if not known <= set(folded.graph.tensors):
+        lost = sorted(known - set(folded.graph.tensors))
+        raise InputError(f"the model has changed since the callback was attached: it has no tensor {lost[0]} any more")
+    values = dict(folded.values)
+    qparams = {ref: parts.by_ref[ref].qparams() for ref in known}
+    for layer in parts.layers:
+        weight, bias, weight_qparams = layer.folded.deployed(layer.module)
+        values[folded.value_refs[layer.weight]] = weight
+        if layer.bias is not None and bias is not None:
+            values[folded.value_refs[layer.bias]] = bias
+        if weight_qparams is not None:
+            qparams[layer.weight] = weight_qparams
+    detached = {name: value.detach().clone() for name, value in values.items()}
+    return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A tensor whose codes differ between the trained module and its simulation."""
+
+    ref: TensorRef
+    differing: int
+    elements: int
+    largest: float
+
+
+def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]) -> list[Difference]:
+    """Runs the attached module in eval mode beside the simulation and compares the codes of every activation.
+
+    Args:
+        replay: the module with the plan in force.
+        quantized: what `deployed_model` made of it.
+        args: arguments of `forward`, at the captured batch size.
+
+    Returns:
+        The tensors with codes that differ, in the order of the graph; empty when the two are the same.
+    """
+    eager: dict[TensorRef, torch.Tensor] = {}
+    simulated: dict[TensorRef, torch.Tensor] = {}
+
+    def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        result = quantized.transform(ref, tensor)
+        if ref in quantized.qparams:
+            simulated[ref] = result
+        return result
+
+    replay.parts.tap.look = lambda ref, tensor: eager.update({ref: tensor.clone()})
+    try:
+        with undisturbed(replay.model):
+            replay.model(*args)
+    finally:
+        replay.parts.tap.look = None
+    quantized.run(*args, transform=watch)
+    return [
+        found for ref in simulated if ref in eager for found in _compare(ref, eager[ref], simulated[ref], quantized)
+    ]
+
+
+def _compare(
+    ref: TensorRef, eager: torch.Tensor, simulated: torch.Tensor, quantized: QuantizedModel
+) -> list[Difference]:
+    codes = [quantize(each, quantized.qparams[ref]).double() for each in (eager, simulated)]
+    if codes[0].shape != codes[1].shape:
+        return [Difference(ref=ref, differing=codes[0].numel(), elements=codes[1].numel(), largest=0.0)]
+    distance = (codes[0] - codes[1]).abs()
+    differing = int((distance > 0).sum())
+    if not differing:
+        return []
+    return [Difference(ref=ref, differing=differing, elements=distance.numel(), largest=float(distance.max()))]

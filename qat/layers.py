@@ -1,0 +1,240 @@
+"""Layers with weights, in place in the user's own module tree: the class changes, names and parameters stay.
+
+A batch norm behind a layer is folded in the layer's own forward, so that the quantized weight is the folded one, as on
+the device. While the batch norm still learns its statistics (training, before it freezes), the layer computes with
+`fq(w * k) / k` and the batch norm runs as ever: the codes are those of the folded weight, the statistics those of the
+batch. Once it is frozen, and in eval mode, the layer computes with `fq(w * k)` and the batch norm hands its input on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bitwright.qat.quantizer import Quantizer
+from bitwright.qat.rounding import RoundWeight, StraightThrough
+from bitwright.quant.fake_quantize import broadcastable, fake_quantize
+from bitwright.quant.qparams import QParams
+from bitwright.quant.quantized_model import BIAS_SPEC
+from bitwright.quant.scheme import ScaleKind
+from bitwright.quant.weights import choose_weight_qparams
+
+# Below it a batch norm's factor counts as this: its channel is dead, and a scale must not become 0.
+_SMALLEST_FACTOR = 1e-20
+
+
+def norm_factor(norm: _BatchNorm) -> torch.Tensor:
+    """`k = gamma / sqrt(var + eps)`, float32 [C]."""
+    assert norm.running_var is not None  # only such batch norms are folded
+    inverse = torch.rsqrt(norm.running_var + norm.eps)
+    return inverse if norm.weight is None else norm.weight * inverse
+
+
+class FoldedWeight:
+    """What a layer computes with: its weight and bias, folded with the batch norm behind it, and rounded.
+
+    A per-channel scale belongs to the unfolded weight (`s = s_w * |k|`), so that codes stay where they are when the
+    batch norm moves. One scale for all channels, and a power of two, must be that of the folded weight itself.
+
+    Attributes:
+        quantizer: of the weight; None where only the batch norm is folded.
+        norm: the batch norm that is folded in, if any.
+        inputs: the quantizer of the layer's input in each of its calls, where the bias is kept as int32; else None.
+        seen: calls so far in this forward of the network.
+    """
+
+    def __init__(
+        self, layer: Any, qparams: QParams | None, norm: _BatchNorm | None, *, axis: int, learned: bool
+    ) -> None:
+        self.norm, self.axis = norm, axis
+        self.inputs: list[Quantizer | None] = []
+        self.seen = 0
+        self.quantizer: Quantizer | None = None
+        if qparams is None:
+            return
+        # One scale a channel that may be any float can be taken apart into the weight's and the batch norm's share.
+        self.is_relative = norm is not None and qparams.axis is not None
+        self.is_relative &= qparams.spec.scale_kind is ScaleKind.FLOAT32
+        if self.is_relative and norm is not None:
+            factor = norm_factor(norm).detach().abs().clamp(min=_SMALLEST_FACTOR)
+            qparams = QParams(qparams.spec, qparams.scale / factor, qparams.zero_point, qparams.axis)
+        self.quantizer = Quantizer(qparams, learned=learned)
+        self.clip = qparams.scale / self._widest_scale(layer.weight.detach())
+
+    def __call__(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight and bias of this call."""
+        live = self.norm is not None and self.norm.training
+        weight, bias, scale = self._fold(layer.weight, layer.bias, live=live)
+        call, self.seen = self.seen, self.seen + 1
+        if bias is None or layer.training or not self.inputs:
+            return weight, bias  # int32 steps are too fine to be felt in training
+        source = self.inputs[call % len(self.inputs)]
+        if source is None:
+            return weight, bias
+        return weight, int32_bias(bias, source, scale)
+
+    @torch.no_grad()
+    def deployed(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor | None, QParams | None]:
+        """The folded weight on its grid, the folded bias in float, and the weight's qparams."""
+        weight, bias, scale = self._fold(layer.weight, layer.bias, live=False)
+        if self.quantizer is None:
+            return weight, bias, None
+        return weight, bias, QParams(self.quantizer.spec, scale.clone(), self.quantizer.zero_point, self.quantizer.axis)
+
+    def _fold(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, *, live: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Weight, bias, and the scale of the weight's codes."""
+        rank = weight.dim()
+        factor = norm_factor(self.norm) if self.norm is not None else None
+        if self.quantizer is None:
+            scale = torch.ones(())
+            if factor is not None and not live:
+                weight = weight * broadcastable(factor, self.axis, rank)
+        else:
+            divisor, scale = self._steps(self.quantizer, weight, factor)
+            multiplier = divisor if live else scale
+            operands = [broadcastable(each, self.axis if each.dim() else None, rank) for each in (divisor, multiplier)]
+            weight = RoundWeight.apply(weight, *operands, self.quantizer.grid)
+        if self.norm is None or factor is None or live:
+            return weight, bias, scale
+        assert self.norm.running_mean is not None
+        shift = -self.norm.running_mean if bias is None else bias - self.norm.running_mean
+        folded = shift * factor if self.norm.bias is None else torch.addcmul(self.norm.bias, shift, factor)
+        return weight, folded, scale
+
+    def _steps(
+        self, quantizer: Quantizer, weight: torch.Tensor, factor: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the unfolded weight is divided by to give codes, and the scale of the folded weight."""
+        if quantizer.observing and quantizer.training and torch.is_grad_enabled():
+            quantizer.start.copy_(self._widest_scale(weight.detach()) * self.clip)
+        scale = quantizer.scale(weight.numel() // max(1, quantizer.start.numel()))
+        if factor is None:
+            return scale, scale
+        size = factor.abs().clamp(min=_SMALLEST_FACTOR)
+        sign = torch.where(factor < 0, -1.0, 1.0)
+        if self.is_relative:
+            return scale * sign, scale * size
+        return scale / (size * sign), scale
+
+    def _widest_scale(self, weight: torch.Tensor) -> torch.Tensor:
+        """The scale that clips nothing."""
+        assert self.quantizer is not None
+        if self.norm is not None and not self.is_relative:
+            weight = weight * broadcastable(norm_factor(self.norm).detach(), self.axis, weight.dim())
+        spec = self.quantizer.spec
+        return choose_weight_qparams(weight, replace(spec, observer="min_max"), self.axis).scale
+
+
+def int32_bias(bias: torch.Tensor, source: Quantizer, weight_scale: torch.Tensor) -> torch.Tensor:
+    """The bias as the device keeps it: int32 with scale(input) * scale(weight)."""
+    step = source.qparams().scale * weight_scale.detach()
+    exact = QParams(BIAS_SPEC, step, torch.zeros_like(step), 0 if step.dim() else None)
+    rounded: torch.Tensor = StraightThrough.apply(bias, fake_quantize(bias.detach(), exact))
+    return rounded
+
+
+@dataclass(eq=False)
+class RoundedConstant:
+    """A weight or constant that a function call reads, on its grid."""
+
+    quantizer: Quantizer
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """float32, any shape."""
+        quantizer = self.quantizer
+        scale = quantizer.scale(values.numel() // max(1, quantizer.start.numel()))
+        scale = broadcastable(scale, quantizer.axis, values.dim())
+        return RoundWeight.apply(values, scale, scale, quantizer.grid)  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False)
+class RoundedBias:
+    """A bias that a function call reads, as int32; in training its steps are too fine to be felt."""
+
+    source: Quantizer
+    weight: Quantizer
+
+    def __call__(self, bias: torch.Tensor) -> torch.Tensor:
+        """float32 [C]."""
+        return bias if self.weight.training else int32_bias(bias, self.source, self.weight.scale(1))
+
+
+class _InPlace:
+    """Common to the classes below: `folded` is set by `quantize_in_place`."""
+
+    folded: FoldedWeight
+
+
+class _Convolution(_InPlace):
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, *self.folded(self))  # type: ignore[no-any-return]
+
+
+class _Linear(_InPlace):
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, *self.folded(self))
+
+
+class _TransposedConvolution(_InPlace):
+    def forward(self: Any, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        rank = self.weight.dim() - 2
+        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+        extra = self._output_padding(x, output_size, self.stride, self.padding, self.kernel_size, rank, self.dilation)
+        weight, bias = self.folded(self)
+        return convolve(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+
+
+class ScheduledNorm:
+    """A batch norm that stays in eval mode once it is frozen, whatever `model.train()` says."""
+
+    frozen = False
+
+    def train(self: Any, mode: bool = True) -> Any:
+        """As `nn.Module.train`."""
+        return super().train(mode and not self.frozen)  # type: ignore[misc]
+
+
+class FoldedNorm(ScheduledNorm):
+    """A batch norm that its layer has taken in: only its statistics are still learned, until it freezes."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        """Normalizes by the batch in training; hands `x` on else."""
+        return super().forward(x) if self.training else x  # type: ignore[misc,no-any-return]
+
+
+_STOCK: tuple[tuple[type[nn.Module], type], ...] = (
+    *((kind, _Convolution) for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
+    *((kind, _TransposedConvolution) for kind in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+    (nn.Linear, _Linear),
+)
+
+
+def in_place_class(module: nn.Module) -> type | None:
+    """What a layer's class can be replaced by; None when it computes in a way of its own."""
+    for kind, replacement in _STOCK:
+        if isinstance(module, kind) and type(module).forward is kind.forward:
+            return replacement
+    return None
+
+
+def swap_class(module: nn.Module, behaviour: type) -> None:
+    """Gives a module another forward in place; `restore_class` undoes it."""
+    module.__class__ = _combined(type(module), behaviour)
+
+
+def restore_class(module: nn.Module) -> None:
+    """Gives a module its own class back."""
+    module.__class__ = type(module).__bases__[1]
+
+
+@cache
+def _combined(own: type, behaviour: type) -> type:
+    return type(f"{behaviour.__name__.lstrip('_')}{own.__name__}", (behaviour, own), {"__module__": own.__module__})

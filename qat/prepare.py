@@ -1,0 +1,223 @@
+"""From a plan and its calibrated qparams to the parts that are put into the user's module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bitwright.qat.call_sites import Rewrite, Site, Tap
+from bitwright.qat.layers import FoldedWeight, RoundedBias, RoundedConstant, in_place_class
+from bitwright.qat.locate import FunctionCall, Request, describe, locate, module_of
+from bitwright.qat.quantizer import Quantizer, Quantizers
+from bitwright.qat.replay import Layer, Parts
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.qparams import QParams
+from bitwright.quant.weights import weight_axis
+
+# Every element of their results is an element of their operands: on the same grid already, so rounding it again
+# would change nothing. Padding counts, too, when it pads with zero.
+_MOVES = frozenset(
+    """
+    cat stack view reshape flatten unflatten squeeze unsqueeze permute transpose expand repeat slice select split
+    split_with_sizes chunk unbind flip index_select roll pixel_shuffle pixel_unshuffle upsample_nearest2d max_pool1d
+    max_pool2d max_pool3d amax amin maximum minimum reflection_pad1d reflection_pad2d replication_pad2d _unsafe_view
+    """.split()  # noqa: SIM905 - a list of forty strings is harder to read
+)
+
+
+def prepare(
+    model: nn.Module,
+    captured: CapturedModel,
+    folded: CapturedModel,
+    plan: QuantPlan,
+    qparams: Mapping[TensorRef, QParams],
+    args: tuple[Any, ...],
+    *,
+    learned: bool,
+) -> Parts:
+    """Finds each tensor of the plan in the user's module tree and makes its quantizer.
+
+    Args:
+        model: the user's module, in float; not changed.
+        captured: the same in eval mode.
+        folded: the same with batch norms folded, for which the plan was made.
+        plan: what is quantized, and how.
+        qparams: where the scales start, for every tensor of the plan.
+        args: the example arguments.
+        learned: whether the scales are trained.
+
+    Raises:
+        InputError: something that cannot be replayed eagerly, with the source line.
+    """
+    return _Preparation(model, captured, folded, plan, qparams, learned).parts(args)
+
+
+class _Preparation:
+    def __init__(
+        self,
+        model: nn.Module,
+        captured: CapturedModel,
+        folded: CapturedModel,
+        plan: QuantPlan,
+        qparams: Mapping[TensorRef, QParams],
+        learned: bool,
+    ) -> None:
+        self.model, self.captured, self.folded, self.plan = model, captured, folded, plan
+        self.qparams, self.learned = qparams, learned
+        self.quantizers, self.tap = Quantizers(), Tap()
+        self.graph = folded.graph
+        # The tensor of the unfolded graph that each folded layer's result was: its batch norm's.
+        self.unfolded = {after: before for before, after in folded.replaced.items()}
+        self.by_ref = self._activation_quantizers()
+
+    def parts(self, args: tuple[Any, ...]) -> Parts:
+        """See `prepare`."""
+        if any(before in self.by_ref for before, _ in self.graph.state):
+            names = [str(before) for before, _ in self.graph.state]
+            raise InputError(
+                f"forward keeps state in {names} that the plan quantizes, which cannot be trained yet; "
+                "quantize after training, or keep the modules that read it in float by an override"
+            )
+        layers = self._layers()
+        requests = {request.node.name: request for request in self._requests(set(layers))}
+        found = locate(self.model, self.captured, list(requests.values()), args)
+        sites, operands = [], []
+        for name, location in found.items():
+            node = requests[name].node
+            result = self._folded_ref(node.outputs[0])
+            if result in self.by_ref and not self._is_move(node):
+                sites.append((location, Site(result, self.by_ref[result], self.tap)))
+            for ref in requests[name].constants:
+                assert isinstance(location, FunctionCall)  # locate finds constants in calls only
+                operands.append((location, ref, self._constant(ref, node)))
+        return Parts(
+            layers=tuple({id(layer.module): layer for layer in layers.values()}.values()),
+            sites=tuple(sites),
+            operands=tuple(operands),
+            inputs=tuple(self._input(ref) for ref in self.graph.inputs),
+            by_ref=self.by_ref,
+            quantizers=self.quantizers,
+            tap=self.tap,
+        )
+
+    # --- quantizers ---
+
+    def _activation_quantizers(self) -> dict[TensorRef, Quantizer]:
+        """One for each activation; tensors of a group share theirs, constants among them."""
+        table: dict[TensorRef, Quantizer] = {}
+        groups = [*self.plan.groups, *(frozenset([ref]) for ref in self.plan.activations)]
+        for group in groups:
+            new = [ref for ref in sorted(group) if ref not in table]
+            if new:
+                made = Quantizer(self.qparams[new[0]], learned=self.learned)
+                table.update(dict.fromkeys(new, self.quantizers.add(new[0], made)))
+        return table
+
+    def _input(self, ref: TensorRef) -> Site | None:
+        return Site(ref, self.by_ref[ref], self.tap) if ref in self.by_ref else None
+
+    def _constant(self, ref: TensorRef, node: Node) -> Rewrite:
+        """What a call reads in place of a parameter: a weight or constant on its grid, a bias as int32."""
+        bias = self.plan.biases.get(node.name)
+        if bias is not None and bias.bias == ref:
+            return RoundedBias(self.by_ref[bias.input], self._weight_quantizer(bias.weight))
+        return RoundedConstant(self._weight_quantizer(ref))
+
+    def _weight_quantizer(self, ref: TensorRef) -> Quantizer:
+        if ref not in self.by_ref:
+            made = Quantizer(self.qparams[ref], learned=self.learned)
+            self.by_ref[ref] = self.quantizers.add(ref, made)
+        return self.by_ref[ref]
+
+    # --- layers ---
+
+    def _layers(self) -> dict[str, Layer]:
+        """Layers that are swapped in place, by node name; several calls of one module share its layer."""
+        by_module: dict[nn.Module, Layer] = {}
+        table: dict[str, Layer] = {}
+        for node in self.graph.nodes:
+            _, position, bias_position = self.graph.layer_positions(node)
+            weight = node.inputs[position] if self.graph.macs(node) and position < len(node.inputs) else None
+            norm = self._norm_behind(node)
+            if weight is None or not (weight in self.plan.weights or norm is not None):
+                continue
+            module = module_of(self.model, node)
+            if in_place_class(module) is None or not self._computes_with(module, weight):
+                if norm is not None:
+                    raise InputError(
+                        f"{describe(node)} is followed by a batch norm but is no layer of torch.nn; "
+                        "train it with the batch norm folded, or keep the two in float by an override"
+                    )
+                continue
+            if module not in by_module:
+                bias = node.inputs[bias_position] if bias_position < len(node.inputs) else None
+                folded = self._folded_weight(module, weight, norm)
+                by_module[module] = Layer(module=module, folded=folded, weight=weight, bias=bias)
+            plan = self.plan.biases.get(node.name)
+            by_module[module].folded.inputs.append(self.by_ref[plan.input] if plan else None)
+            table[node.name] = by_module[module]
+        return table
+
+    def _folded_weight(self, module: nn.Module, weight: TensorRef, norm: _BatchNorm | None) -> FoldedWeight:
+        axis = weight_axis(self.graph, weight)
+        folded = FoldedWeight(module, self.qparams.get(weight), norm, axis=axis, learned=self.learned)
+        if weight in self.by_ref:  # layers with a weight in common have its scale in common
+            folded.quantizer = self.by_ref[weight]
+        elif folded.quantizer is not None:
+            self.by_ref[weight] = self.quantizers.add(weight, folded.quantizer)
+        return folded
+
+    def _norm_behind(self, node: Node) -> _BatchNorm | None:
+        """The batch norm that was folded into a layer."""
+        if not node.outputs or node.outputs[0] not in self.unfolded:
+            return None
+        norm = self.captured.graph.producers[self.unfolded[node.outputs[0]]]
+        module = module_of(self.model, norm)
+        if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
+            raise InputError(
+                f"{describe(norm)} is no batch norm module of torch.nn; only those can be folded in training"
+            )
+        return module
+
+    def _computes_with(self, module: nn.Module, weight: TensorRef) -> bool:
+        own = getattr(module, "weight", None)
+        if not isinstance(own, torch.Tensor) or weight not in self.captured.value_refs:
+            return False
+        return torch.equal(own.detach(), self.captured.values[self.captured.value_refs[weight]])
+
+    # --- what is to be found ---
+
+    def _requests(self, layers: set[str]) -> list[Request]:
+        """Nodes of the unfolded graph whose result is rounded, or that read rounded constants by themselves."""
+        requests = []
+        for node in self.captured.graph.nodes:
+            folded = self.graph.by_name.get(node.name)
+            constants = self._constants(folded) if folded is not None and node.name not in layers else ()
+            result = self._folded_ref(node.outputs[0]) if node.outputs else None
+            rounds = result in self.by_ref and node.outputs[0] not in self.folded.replaced.values()
+            if (rounds and not self._is_move(node)) or constants:
+                requests.append(Request(node=node, constants=constants))
+        return requests
+
+    def _constants(self, node: Node) -> tuple[TensorRef, ...]:
+        if node.name not in self.plan.quantized:
+            return ()
+        bias = self.plan.biases.get(node.name)
+        return tuple(ref for ref in node.tensors if ref in self.plan.weights or (bias and bias.bias == ref))
+
+    def _folded_ref(self, ref: TensorRef) -> TensorRef:
+        return self.folded.replaced.get(ref, ref)
+
+    def _is_move(self, node: Node) -> bool:
+        """Whether a node hands on codes of the very grid that its result has."""
+        moves = node.op in _MOVES or (node.op in ("constant_pad_nd", "pad") and not node.attributes.get("value"))
+        operands = [ref for ref in node.tensors if self.captured.graph.tensors[ref].is_floating]
+        result = self.by_ref.get(self._folded_ref(node.outputs[0]))
+        return moves and all(self.by_ref.get(self._folded_ref(ref)) is result for ref in operands)

@@ -1,0 +1,188 @@
+"""Replays a quantization plan in the user's own module tree, and takes it out again.
+
+Layers with weights change their class in place, batch norms behind them too; activations are fake-quantized by hooks
+where a module returns them and by call site where a function does. Names, parameters and the optimizer's view of the
+model stay; what is added hangs in one child, `qat_quantizers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bitwright.qat.call_sites import Boundary, CallSite, CallSites, Key, Rewrite, Site, Tap
+from bitwright.qat.layers import FoldedNorm, FoldedWeight, ScheduledNorm, in_place_class, restore_class, swap_class
+from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
+from bitwright.qat.quantizer import Quantizer, Quantizers
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import TensorRef
+
+CHILD = "qat_quantizers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer with weights that is swapped in place, and the parameters of the graph that it computes with."""
+
+    module: nn.Module
+    folded: FoldedWeight
+    weight: TensorRef
+    bias: TensorRef | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that is put into the user's module tree.
+
+    Attributes:
+        layers: the layers with weights.
+        sites: each activation that is quantized where it arises, with the place.
+        operands: constants that single calls read quantized: (place, constant, what it is replaced by).
+        inputs: the sites of the model's own tensor arguments, in their flattened order; None where one stays float.
+        by_ref: the quantizer of every tensor of the plan.
+        quantizers: all of them, as the module that is hung into the model.
+        tap: hands the sites' results to whoever looks.
+    """
+
+    layers: tuple[Layer, ...]
+    sites: tuple[tuple[Location, Site], ...]
+    operands: tuple[tuple[FunctionCall, TensorRef, Rewrite], ...]
+    inputs: tuple[Site | None, ...]
+    by_ref: Mapping[TensorRef, Quantizer]
+    quantizers: Quantizers
+    tap: Tap
+
+
+class Replay:
+    """A plan in force in a module tree, between `attach` and `detach`."""
+
+    def __init__(self, model: nn.Module, parts: Parts) -> None:
+        self.model, self.parts = model, parts
+        self.frozen = False
+        self._handles: list[Any] = []
+        self._swapped: list[nn.Module] = []
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the model computes in low precision."""
+        return bool(self._handles)
+
+    def attach(self) -> None:
+        """Puts everything in place."""
+        self.model.add_module(CHILD, self.parts.quantizers)
+        norms = {layer.folded.norm for layer in self.parts.layers}
+        for layer in self.parts.layers:
+            behaviour = in_place_class(layer.module)
+            assert behaviour is not None  # else it would not be a layer
+            self._swap(layer.module, behaviour)
+            layer.module.folded = layer.folded  # type: ignore[assignment]
+        for module in list(self.model.modules()):
+            if isinstance(module, _BatchNorm):
+                self._swap(module, FoldedNorm if module in norms else ScheduledNorm)
+        self.freeze_batch_norm(self.frozen)
+        boundaries = self._boundaries()
+        returned = self._returns()
+        counting = [*boundaries.values(), *returned.values(), *(layer.folded for layer in self.parts.layers)]
+        begin = _Beginning(counting, self.parts.inputs)
+        self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
+        for module, result in returned.items():
+            self._handles.append(module.register_forward_hook(result))
+        for module, boundary in boundaries.items():
+            self._handles.append(module.register_forward_pre_hook(boundary.enter))
+            self._handles.append(module.register_forward_hook(boundary.leave, always_call=True))
+
+    def detach(self) -> None:
+        """Takes everything out; the model computes in float with the weights as they are now."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for module in self._swapped:
+            restore_class(module)
+            for name in ("folded", "frozen"):
+                vars(module).pop(name, None)
+        self._swapped.clear()
+        delattr(self.model, CHILD)
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """From now on batch norms keep their statistics, and their layers compute with the folded weights."""
+        self.frozen = frozen
+        for module in self._swapped:
+            if isinstance(module, ScheduledNorm):
+                module.frozen = frozen
+                if frozen:
+                    module.eval()
+
+    def _swap(self, module: nn.Module, behaviour: type) -> None:
+        swap_class(module, behaviour)
+        self._swapped.append(module)
+
+    def _returns(self) -> dict[nn.Module, _Returned]:
+        """The hooks of modules whose result is quantized."""
+        hooks: dict[nn.Module, _Returned] = {}
+        for location, site in self.parts.sites:
+            if isinstance(location, ModuleResult):
+                hook = hooks.setdefault(location.module, _Returned(location.calls))
+                hook.sites[location.call] = site
+        return hooks
+
+    def _boundaries(self) -> dict[nn.Module, Boundary]:
+        """The hooks of modules that call quantized functions, and of those that run inside."""
+        tables: dict[nn.Module, list[dict[Key, CallSite]]] = {}
+
+        def site_at(location: FunctionCall) -> CallSite:
+            calls = tables.setdefault(location.module, [{} for _ in range(location.calls)])
+            return calls[location.call].setdefault(location.key, CallSite())
+
+        for location, site in self.parts.sites:
+            if isinstance(location, FunctionCall):
+                site_at(location).result = site
+        for location, ref, rewrite in self.parts.operands:
+            site_at(location).operands[location.places[ref]] = rewrite
+        operators = {module: {name for sites in calls for name, _ in sites} for module, calls in tables.items()}
+        boundaries = watch(CallSites(), operators)
+        for module, calls in tables.items():
+            boundaries[module].calls = calls
+        return boundaries
+
+
+class _Returned:
+    """The forward hook of a module whose result is quantized."""
+
+    def __init__(self, calls: int) -> None:
+        self.sites: list[Site | None] = [None] * calls
+        self.seen = 0
+
+    def __call__(self, module: nn.Module, args: Any, result: torch.Tensor) -> torch.Tensor:
+        site = self.sites[self.seen % len(self.sites)]
+        self.seen += 1
+        return result if site is None else site(result)
+
+
+class _Beginning:
+    """The forward pre-hook of the model: counts calls from zero and quantizes the arguments."""
+
+    def __init__(self, counting: list[Boundary | _Returned | FoldedWeight], inputs: tuple[Site | None, ...]) -> None:
+        self.counting, self.inputs = counting, inputs
+
+    def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        for each in self.counting:
+            each.seen = 0
+        if not any(self.inputs):
+            return None
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        if len(places) < len(self.inputs):
+            raise InputError(
+                f"forward got {len(places)} tensors; the model was prepared with {len(self.inputs)}: "
+                "give the same arguments as the calibration batches have"
+            )
+        for place, site in zip(places, self.inputs, strict=False):
+            if site is not None:
+                leaves[place] = site(leaves[place])
+        return pytree.tree_unflatten(leaves, spec)  # type: ignore[no-any-return]
