@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import linecache
 import logging
 import re
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.fx
 from torch.export.graph_signature import InputKind, OutputKind
 
+from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.functionalize import functionalize
@@ -30,26 +27,7 @@ from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
 from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 from bitwright.quant.passes.fold_constants import fold_constants
 
-_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent / "quant"), "<")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptureFailure:
-    """Why a network could not be captured: where, and what to write instead."""
-
-    reason: str
-    source: SourceLine | None
-    suggestion: str
-    data_dependent: bool = False
-
-
-class CaptureError(InputError):
-    """The network cannot be captured whole; `failure` says where and why."""
-
-    def __init__(self, failure: CaptureFailure) -> None:
-        where = f"{failure.source}: {failure.source.text}\n  " if failure.source else ""
-        super().__init__(f"the model cannot be captured\n  {where}{failure.reason}\n  {failure.suggestion}")
-        self.failure = failure
+__all__ = ["CaptureError", "CaptureFailure", "capture"]
 
 
 def capture(
@@ -68,7 +46,7 @@ def capture(
         region: the name under which the tensors are known when the model is a part of a larger one.
 
     Raises:
-        CaptureError: `forward` cannot be traced, or it mutates one of its arguments.
+        CaptureError: `forward` cannot be traced, or it changes its arguments or tensors that are no buffers.
         InputError: a weight contains NaN or infinity.
     """
     _check_finite(model)
@@ -76,18 +54,21 @@ def capture(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.eval()
     try:
-        with warnings.catch_warnings(), _quiet(_TALKATIVE), _all_frames():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
+            warnings.simplefilter("always")
             program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
             program = functionalize(program)
     except Exception as error:  # torch.export raises whatever forward and its own passes raise
-        raise CaptureError(_failure(error)) from error
+        raise CaptureError(failure_of(error)) from error
     finally:
         for module, training in modes.items():
             module.training = training
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
+    lost = lost_state(str(warning.message) for warning in said)
+    if lost:
+        raise CaptureError(lost)
     return _lift(program, region)
 
 
@@ -249,7 +230,7 @@ def _module_of(node: torch.fx.Node) -> tuple[str, int, str]:
 def _source_of(node: torch.fx.Node) -> SourceLine | None:
     frames = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.*)', node.meta.get("stack_trace") or "")
     for file, line, text in reversed(frames):
-        if not file.startswith(_LIBRARY):
+        if not file.startswith(LIBRARY):
             return SourceLine(file, int(line), text.strip())
     return None
 
@@ -283,38 +264,3 @@ def _drop_unused(graph: torch.fx.Graph, values: dict[str, torch.Tensor], states:
         if node.op == "call_function" or (node.name in values and node.name not in states):
             values.pop(node.name, None)
             graph.erase_node(node)
-
-
-_ADVICE: tuple[tuple[str, str, bool], ...] = (
-    (
-        r"data-dependent|GuardOnDataDependent|Could not guard|unbacked",
-        "the value of a tensor decides what runs next: use torch.where, a fixed number of steps, or torch.cond; "
-        "or capture the part around it as regions",
-        True,
-    ),
-    (r"\.item\(\)|_local_scalar_dense", "read scalars from Python attributes, not from tensors", True),
-    (r"NonZero|nonzero|masked_select", "replace the boolean mask by torch.where with a fixed output shape", True),
-)
-
-
-def _failure(error: Exception) -> CaptureFailure:
-    message = str(error)
-    kind = type(error).__name__
-    text = f"{kind}: {message}"
-    first = next((line.strip() for line in message.splitlines() if line.strip()), kind)
-    source = None
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_LIBRARY) and frame.lineno is not None:
-            line = linecache.getline(frame.filename, frame.lineno).strip()
-            source = SourceLine(frame.filename, frame.lineno, line)
-            break
-    for pattern, advice, data_dependent in _ADVICE:
-        if re.search(pattern, text):
-            return CaptureFailure(
-                reason=f"{kind}: {first}", source=source, suggestion=advice, data_dependent=data_dependent
-            )
-    return CaptureFailure(
-        reason=f"{kind}: {first}",
-        source=source,
-        suggestion="run torch.export.export(model, example_inputs) alone to see torch's own report",
-    )

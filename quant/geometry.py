@@ -39,7 +39,7 @@ def geometry_tensors(graph: Graph) -> frozenset[TensorRef]:
         made_for_places = bool(node.outputs) and all(
             ref in places or not (graph.consumers[ref] or ref in graph.outputs) for ref in node.outputs
         )
-        if made_for_places and not graph.macs(node):
+        if made_for_places and not graph.is_layer(node):
             places.update(ref for ref in node.tensors if _only_read_for(graph, ref, places))
     return frozenset(places)
 
@@ -50,7 +50,7 @@ def geometry_nodes(graph: Graph) -> frozenset[str]:
     return frozenset(
         node.name
         for node in graph.nodes
-        if node.outputs and all(ref in places for ref in node.outputs) and not graph.macs(node)
+        if node.outputs and all(ref in places for ref in node.outputs) and not graph.is_layer(node)
     )
 
 

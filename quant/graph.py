@@ -205,6 +205,10 @@ class Graph:
         count = _MACS.get(node.op)
         return count(self, node) if count else 0
 
+    def is_layer(self, node: Node) -> bool:
+        """Whether a node multiplies and accumulates; unlike `macs`, also known where shapes are not static."""
+        return node.op in _MACS
+
     def layer_positions(self, node: Node) -> tuple[int, int, int]:
         """Where a layer's input, weight and bias stand among `node.inputs`."""
         if node.op in ("addmm", "baddbmm"):

@@ -104,7 +104,7 @@ class _Planner:
         results = [self.graph.tensors[ref] for ref in node.outputs if self.graph.tensors[ref].is_floating]
         if not results:
             return ""
-        if node.outputs[0] in self.places and not self.graph.macs(node):
+        if node.outputs[0] in self.places and not self.graph.is_layer(node):
             return "computes indices or coordinates"
         override = self._override(node)[1]
         if override is not None and override.keep_float:
@@ -144,7 +144,7 @@ class _Planner:
 
     def _quantize_operands(self, node: Node, inner: set[TensorRef]) -> None:
         _, weight, _ = self.graph.layer_positions(node)
-        has_weights = self.graph.macs(node) > 0
+        has_weights = self.graph.is_layer(node)
         for position, ref in enumerate(node.inputs):
             if ref is None or ref in inner or ref in self.places or not self._is_float32(ref):
                 continue
@@ -247,7 +247,7 @@ class _Planner:
         for node in layers:
             operands = [node.inputs[i] if i < len(node.inputs) else None for i in self.graph.layer_positions(node)]
             data, weight, bias = operands
-            if not self.graph.macs(node) or data is None or weight is None or bias is None:
+            if not self.graph.is_layer(node) or data is None or weight is None or bias is None:
                 continue
             integers = all(
                 ref in self.specs and isinstance(self.specs[ref].format, IntFormat) for ref in (data, weight)

@@ -23,7 +23,7 @@ _CHANNEL_AXIS = {
 def weight_axis(graph: Graph, ref: TensorRef) -> int:
     """The axis of a weight's output channels, as the first layer that reads it sees them."""
     rank = len(graph.tensors[ref].shape)
-    reader = next((node for node in graph.consumers[ref] if graph.macs(node)), None)
+    reader = next((node for node in graph.consumers[ref] if graph.is_layer(node)), None)
     if reader is None:
         return 0
     if reader.op in ("matmul", "mm", "bmm") and reader.inputs[0] == ref:

@@ -45,6 +45,8 @@ def fold_constants(captured: CapturedModel) -> CapturedModel:
                 placeholder = _placeholder(graph, node)
             values[placeholder.name] = constants[node].contiguous().clone()
             node.replace_all_uses_with(placeholder, delete_user_cb=lambda user: user not in constants)
+        elif isinstance(constants[node], int | float):
+            _write_number(node, constants)
     for node in reversed(folded):
         graph.erase_node(node)
     for node in list(graph.nodes):
@@ -78,6 +80,18 @@ def _evaluate(graph: torch.fx.Graph, constants: dict[torch.fx.Node, Any]) -> lis
         constants[node] = result
         folded.append(node)
     return folded
+
+
+def _write_number(node: torch.fx.Node, constants: dict[torch.fx.Node, Any]) -> None:
+    """A number that was read from a constant tensor (`self.scale.item()`) becomes an argument."""
+
+    def replaced(operand: torch.fx.Node) -> Any:
+        return constants[node] if operand is node else operand
+
+    for user in list(node.users):
+        if user not in constants:
+            user.args = torch.fx.node.map_arg(user.args, replaced)
+            user.kwargs = torch.fx.node.map_arg(user.kwargs, replaced)
 
 
 def _is_random(node: torch.fx.Node) -> bool:
