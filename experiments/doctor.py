@@ -61,15 +61,16 @@ def _packages() -> Iterator[Check]:
 
 
 def _runtimes() -> Iterator[Check]:
+    from bitwright.experiments.workbench import require_runtime
     from bitwright.hw_constraints.backends import get_backend
 
     for name in BACKENDS.names():
-        backend = get_backend(name)
-        reason = backend.available()
-        if reason is None:
-            yield Check(name=f"runtime {name}", state="ok", found=backend.version())
+        try:
+            require_runtime(name)
+        except InputError as error:
+            yield Check(name=f"runtime {name}", state="missing", found=str(error))
         else:
-            yield Check(name=f"runtime {name}", state="missing", found=reason)
+            yield Check(name=f"runtime {name}", state="ok", found=get_backend(name).version())
 
 
 def _shipped() -> Iterator[Check]:

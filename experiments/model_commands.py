@@ -109,12 +109,11 @@ def usable_runtimes(asked: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         InputError: one that was asked for is unknown or not here.
     """
+    from bitwright.experiments.workbench import require_runtime
     from bitwright.hw_constraints.backends import get_backend
 
     for name in asked or ():
-        reason = get_backend(name).available()
-        if reason is not None:
-            raise InputError(f"runtime {name!r} cannot be used here: {reason}")
+        require_runtime(name)
     return tuple(asked or (name for name in ("onnxruntime", "openvino") if get_backend(name).available() is None))
 
 

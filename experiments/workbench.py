@@ -105,9 +105,7 @@ class Workbench:
             known = [name for name in self.target.artifact.runtimes if name in list_backends()]
             return tuple(name for name in known if get_backend(name).available() is None)
         for name in asked:
-            reason = get_backend(name).available()
-            if reason is not None:
-                raise InputError(f"runtime {name!r} cannot be used here: {reason}")
+            require_runtime(name)
         return asked
 
     def runtimes_or_simulator(self) -> tuple[tuple[str, ...], str]:
@@ -138,6 +136,22 @@ class Workbench:
             with Path(section.weights).open("rb") as file:
                 parts.append(hashlib.file_digest(file, "sha256").hexdigest())
         return " ".join(parts)
+
+
+def require_runtime(name: str) -> None:
+    """Stops where a runtime cannot be used.
+
+    Raises:
+        MissingExtraError: it is not installed; the message is the command that installs it.
+        InputError: it is unknown, or cannot be used here.
+    """
+    from bitwright.hw_constraints.backends import get_backend
+
+    backend = get_backend(name)
+    reason = backend.available()
+    if reason is not None:
+        backend.version()
+        raise InputError(f"runtime {name!r} cannot be used here: {reason}")
 
 
 def _counted(batches: Iterable[Any], rows: Any, *, least: int) -> Iterator[Any]:

@@ -30,14 +30,15 @@ def measure_artifact(context: Context) -> MeasureResult:
         for network in _NETWORKS
     }
     inputs = named_inputs(context.file("quantize", "float.onnx"), bench.example(bench.new_model()))
-    measurement = measure_in_subprocess(
-        files,
-        threads=asked.threads,
-        inputs=dict.fromkeys(files, inputs),
-        min_rounds=asked.rounds,
-        max_seconds=asked.seconds,
-        seed=context.recipe.seed,
-    )
+    with context.console.track(f"measuring, at most {asked.seconds:g} s", None):
+        measurement = measure_in_subprocess(
+            files,
+            threads=asked.threads,
+            inputs=dict.fromkeys(files, inputs),
+            min_rounds=asked.rounds,
+            max_seconds=asked.seconds,
+            seed=context.recipe.seed,
+        )
     return MeasureResult(
         device=measurement.device.cpu_model,
         threads=asked.threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bitwright.experiments.record import Figure
@@ -9,7 +10,9 @@ from bitwright.experiments.results import LayerRow, ProveResult, RuntimeProof
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
-    from bitwright.hw_constraints.proof import ProofReport, State
+    from bitwright.hw_constraints.proof import LayerProof, ProofReport
+
+_REAL = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
 def prove_artifact(context: Context) -> ProveResult:
@@ -46,8 +49,9 @@ def proof_of(report: ProofReport, *, executes: bool = True) -> RuntimeProof:
     def share(value: float, *, measured: bool = True, where: str = source) -> Figure:
         return Figure(value=100 * value, unit="%", origin="measured" if measured else "modelled", source=where)
 
-    int8, fp8 = _mac_share(report, State.INT8), _mac_share(report, State.FP8)
-    low, where = (int8, source) if executes else (int8 + fp8, in_file)
+    int8 = _mac_share(report, lambda layer: layer.state is State.INT8)
+    fp8 = _mac_share(report, lambda layer: layer.state is State.FP8)
+    low, where = (int8, source) if executes else (_mac_share(report, _is_coded), "codes in the file, not executed here")
     return RuntimeProof(
         runtime=report.runtime,
         version=report.version,
@@ -81,11 +85,16 @@ def proof_of(report: ProofReport, *, executes: bool = True) -> RuntimeProof:
     )
 
 
-def _mac_share(report: ProofReport, state: State) -> float:
-    """As the report's own share, divided once, so that all of them is exactly 1."""
+def _mac_share(report: ProofReport, counts: Callable[[LayerProof], bool]) -> float:
+    """Of the convolutions' and linear layers' MACs; divided once, so that all of them is exactly 1."""
     weighted = [each for each in report.layers if each.is_weighted]
     total = sum(each.macs for each in weighted)
-    return sum(each.macs for each in weighted if each.state is state) / total if total else 0.0
+    return sum(each.macs for each in weighted if counts(each)) / total if total else 0.0
+
+
+def _is_coded(layer: LayerProof) -> bool:
+    """Whether data and weight both stand as codes in the file."""
+    return _REAL.isdisjoint(layer.file_format.split(" x "))
 
 
 STAGE = Stage(

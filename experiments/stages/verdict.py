@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Gate
@@ -41,10 +42,11 @@ def give_verdict(context: Context) -> VerdictResult:
             unverified=linted.unverified,
         )
     )
+    verdict = replace(verdict, statements=(*verdict.statements, *_asides(quantized, proved, measured)))
     return VerdictResult(
         headline=verdict.headline,
         speed=verdict.speed.value,
-        statements=(*verdict.statements, *_asides(quantized, proved, measured)),
+        statements=verdict.statements,
         holds_back=verdict.holds_back,
         changes=verdict.changes,
         gates=tuple(
@@ -75,7 +77,7 @@ def gates(
     if recipe.prove.gate.min_mac_share is not None:
         for proof in proved.proofs:
             share = proof.low_precision_macs.value / 100
-            name = f"share of MACs in low precision, {proof.runtime}"
+            name = f"share of MACs in low precision, {'in the file' if proved.simulated else proof.runtime}"
             yield figures.Gate(name=name, value=share, at_least=recipe.prove.gate.min_mac_share)
     if recipe.measure.gate.max_ratio is not None:
         limit = recipe.measure.gate.max_ratio
@@ -145,9 +147,7 @@ def _asides(quantized: QuantizeResult, proved: ProveResult, measured: MeasureRes
     """What a reader must know besides the figures."""
     if measured.reason:
         yield f"Speed was not measured: {measured.reason}."
-    if proved.simulated:
-        yield "Low precision is counted from the codes in the file; the runtime that would execute it is not here."
-    yield from quantized.notes
+    yield from (f"{note}." for note in quantized.notes)
     for proof in proved.proofs:
         yield from (f"{proof.runtime}: {warning}" for warning in proof.warnings)
 

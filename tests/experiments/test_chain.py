@@ -1,6 +1,7 @@
 """The whole chain on real digits, small and short: what each stage hands to the next, and what runs again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -21,6 +22,7 @@ from bitwright.experiments.results import (
     VerdictResult,
 )
 from bitwright.experiments.run import run_recipe
+from bitwright.quant.errors import InputError
 
 SMALL = (
     "data.size=32", "model.width=0.5", "model.depth=1", "train.epochs=4", "train.batch=32", "calibrate.samples=32",
@@ -139,3 +141,35 @@ def test_the_same_recipe_trains_the_same_network(run: tuple[Path, Record], tmp_p
     run_recipe(load_recipe("digits", SMALL), tmp_path / "run", until="train", console=Console(quiet=True))
     weights = [each / "stages" / "train" / "weights.safetensors" for each in (folder, tmp_path / "run")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("target", "formats", "aside"),
+    [
+        ("h200", "float8_e4m3fn", "none of the target's runtimes (tensorrt) is here"),
+        ("ethos-u85-1024", "int8", "reads tflite_int8, which has no exporter here"),
+    ],
+)
+def test_a_target_that_is_not_here(
+    run: tuple[Path, Record], tmp_path: Path, target: str, formats: str, aside: str
+) -> None:
+    """Its numbers are computed, its codes are counted; no speed is claimed, and a gate on speed cannot pass."""
+    shutil.copytree(run[0], tmp_path / "run")
+    record = go(tmp_path / "run", f"target={target}", "measure.gate.max_ratio=1.0")
+    proved = ProveResult.model_validate(record.stages["prove"].result)
+    assert proved.simulated and proved.proofs[0].low_precision_macs.value == 100
+    assert proved.proofs[0].low_precision_macs.origin == "modelled"
+    assert MeasureResult.model_validate(record.stages["measure"].result).speeds == ()
+    quantized = QuantizeResult.model_validate(record.stages["quantize"].result)
+    assert {each.format for each in quantized.tensors} == {formats}
+    verdict = VerdictResult.model_validate(record.stages["verdict"].result)
+    assert aside in verdict.text and "its speed was not measured here" in verdict.headline
+    assert {gate.name: gate.holds for gate in verdict.gates}["quantized / float latency"] is False
+
+
+def test_classes_that_do_not_fit_the_network(tmp_path: Path) -> None:
+    message = (
+        r"^the data have 10 classes, the model's output \[32, 7\] has 7; give the model as many outputs as there are "
+    )
+    with pytest.raises(InputError, match=message):
+        go(tmp_path / "run", "model.classes=7")
