@@ -19,6 +19,7 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind, OutputKind
 
+from bitwright.quant.canonicalize import canonicalize
 from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
@@ -147,7 +148,7 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
     graph.output_node().meta["bitwright_state"] = states
     _restore_batch_norm(graph)
     _identify(graph, region)
-    _drop_identities(graph)
+    canonicalize(graph)
     _drop_unused(graph, values, set(states))
     spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
     assert spec_in is not None and spec_out is not None  # an exported program always has both
@@ -233,28 +234,6 @@ def _source_of(node: torch.fx.Node) -> SourceLine | None:
         if not file.startswith(LIBRARY):
             return SourceLine(file, int(line), text.strip())
     return None
-
-
-_IDENTITIES = {"alias", "detach", "lift_fresh_copy", "contiguous", "clone", "dropout", "feature_dropout"}
-
-
-def _drop_identities(graph: torch.fx.Graph) -> None:
-    """Removes what changes no value; with the copies gone, a view may need one of its own, which reshape makes."""
-    for node in list(graph.nodes):
-        name = operator_type(node)
-        if name in ("view", "_unsafe_view"):
-            node.target = torch.ops.aten.reshape.default
-        same_dtype = name in ("to", "_to_copy") and node.meta["val"].dtype == node.args[0].meta["val"].dtype
-        if (name in _IDENTITIES and not _drops_values(node)) or same_dtype:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-        elif name.startswith("_assert") or name in ("sym_constrain_range", "sym_constrain_range_for_size"):
-            graph.erase_node(node)
-
-
-def _drops_values(node: torch.fx.Node) -> bool:
-    """Whether it is a dropout that stays active in eval mode (`F.dropout(x)` without `training=`)."""
-    return operator_type(node) in ("dropout", "feature_dropout") and bool(node.args[2])
 
 
 def _drop_unused(graph: torch.fx.Graph, values: dict[str, torch.Tensor], states: set[str]) -> None:

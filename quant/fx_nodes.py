@@ -15,7 +15,7 @@ SOURCE = "bitwright_source"
 MODULE = "bitwright_module"
 
 # torch's internal spellings of operators that the user called by another name.
-_CANONICAL = {"_native_batch_norm_legit_no_training": "batch_norm", "_softmax": "softmax", "convolution": "conv"}
+_CANONICAL = {"_native_batch_norm_legit_no_training": "batch_norm", "_softmax": "softmax", "_to_copy": "to"}
 
 
 def operator_type(node: torch.fx.Node) -> str:

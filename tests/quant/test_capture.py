@@ -274,6 +274,27 @@ def test_copies_and_casts_without_effect_fall_away() -> None:
     assert [node.op for node in captured.graph.nodes] == ["transpose", "reshape", "mul"]
 
 
+def test_twins_have_one_spelling() -> None:
+    class Twins(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            six = [F.relu6(x), F.hardtanh(x, 0.0, 6.0), x.clamp(0, 6), x.clamp(max=6.0, min=0.0)]
+            zero = [F.relu(x), x.clamp_min(0), x.clamp(min=0.0), torch.relu(x)]
+            others = [x.clamp(max=1.0), x.clamp(min=0.5), x.long().clamp(0, 3)]
+            return torch.stack([*six, *zero, *others])
+
+    captured = agrees(Twins(), (X * 5,))
+    ops = [node.op for node in captured.graph.nodes]
+    assert ops == ["hardtanh"] * 4 + ["relu"] * 4 + ["clamp", "clamp", "to", "clamp", "stack"]
+
+
+def test_a_dropout_that_stays_active_is_not_swept_away() -> None:
+    class Always(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(x, 0.5)
+
+    assert [node.op for node in capture(Always(), (X,)).graph.nodes] == ["dropout"]
+
+
 def test_weight_normalization_and_parametrizations_are_computed_once() -> None:
     model = nn.Sequential(
         nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),

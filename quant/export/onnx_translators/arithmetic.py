@@ -172,7 +172,7 @@ def _masked_fill(b: OnnxBuilder, node: Node) -> None:
     b.emit("Where", [b.operand(node, 1), value, b.operand(node, 0)], b.result(node))
 
 
-@translates("to", "_to_copy", "type_as")
+@translates("to", "type_as")
 def _cast(b: OnnxBuilder, node: Node) -> None:
     b.emit("Cast", [b.operand(node, 0)], b.result(node), to=ELEMENT_TYPES[result_dtype(b, node)])
 
