@@ -23,11 +23,14 @@ from bitwright.experiments.results import (
     LintResult,
     MeasureResult,
     ProveResult,
+    QATResult,
     QuantizeResult,
+    SearchResult,
     TensorQuality,
     TrainResult,
     VerdictResult,
 )
+from bitwright.nas.review import write_review
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -192,8 +195,8 @@ def _layers(record: Record, runs: Runs) -> None:
         if each.counts:
             _add_histogram(writer, each)
     worst = sorted((each for each in activations if each.counts), key=lambda each: each.own_sqnr.value)
-    for each in worst[:_IMAGES]:
-        writer.add_image(f"clip_lines/{each.tensor}", images.histogram_image(each), dataformats="HWC")
+    for rank, each in enumerate(worst[:_IMAGES], start=1):  # TensorBoard sorts by name: the worst comes first
+        writer.add_image(f"clip_lines/{rank:02d} {each.tensor}", images.histogram_image(each), dataformats="HWC")
     writer = runs["summary"]
     writer.add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
 
@@ -214,4 +217,27 @@ def _add_histogram(writer: SummaryWriter, tensor: TensorQuality) -> None:
     )
 
 
-_WRITERS: tuple[Callable[[Record, Runs], None], ...] = (_text, _training, _quality, _speed, _proof, _layers)
+def _qat(record: Record, runs: Runs) -> None:
+    result = result_of(record, "qat", QATResult)
+    if result is None:
+        return
+    writer = runs["qat"]
+    for step, epoch in enumerate(result.epochs, start=1):
+        writer.add_scalar("train/loss", epoch.loss, step)
+        writer.add_scalar("train/learning_rate", epoch.lr, step)
+        if epoch.quantized is not None:
+            writer.add_scalar(f"qat/{result.metric}_by_epoch", epoch.quantized.value, step)
+    for name, figure in (("float", result.reference), ("ptq", result.ptq), ("qat", result.qat)):
+        _scalar_with_interval(runs[f"qat/{name}"], f"qat/{result.metric}", figure)
+    _scalar_with_interval(writer, "qat/gain_over_ptq", result.gain)
+
+
+def _search(record: Record, runs: Runs) -> None:
+    result = result_of(record, "search", SearchResult)
+    if result is not None:
+        write_review(runs["search"], result.outcome)
+
+
+_WRITERS: tuple[Callable[[Record, Runs], None], ...] = (
+    _text, _training, _quality, _speed, _proof, _layers, _qat, _search,
+)  # fmt: skip

@@ -89,7 +89,7 @@ def state_chart(proof: RuntimeProof) -> Markup:
             width = across(left + share) - across(left)
             hint = f"{label} in {state}: {100 * share:.1f} %"
             drawing.rect((across(left), top), width, _BAR, f"state {state}", hint=hint)
-            if width > 60:
+            if width > 60 and state != "conversions":  # no text on hatching; the line above says it
                 drawing.text((across(left) + width / 2, top + 15), state, f"on {state}", anchor="middle")
             left += share
     return drawing.markup()
@@ -209,7 +209,6 @@ def curve_chart(curves: Mapping[str, Sequence[float]], *, name: str, title: str,
     return drawing.markup()
 
 
-def training_chart(epochs: Sequence[Epoch]) -> Markup:
+def loss_chart(epochs: Sequence[Epoch], *, name: str) -> Markup:
     """Mean training loss over epochs."""
-    curves = {"loss": [epoch.loss for epoch in epochs]}
-    return curve_chart(curves, name="training", title="Training loss", unit="mean cross-entropy")
+    return curve_chart({"loss": [epoch.loss for epoch in epochs]}, name=name, title="Training loss", unit="mean loss")

@@ -19,14 +19,18 @@ from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.report import charts
 from bitwright.experiments.report.headline import headline_rows
+from bitwright.experiments.report.qat_chart import qat_chart
+from bitwright.experiments.report.search_view import SearchView, label
 from bitwright.experiments.results import (
     EvaluateResult,
     FindingRecord,
     LintResult,
     MeasureResult,
     ProveResult,
+    QATResult,
     QuantizeResult,
     RuntimeProof,
+    SearchResult,
     TensorQuality,
     TrainResult,
     VerdictResult,
@@ -82,6 +86,8 @@ def _contents(record: Record) -> dict[str, Any]:
     trained = result_of(record, "train", TrainResult)
     linted = result_of(record, "lint", LintResult)
     tensors = quantized.tensors if quantized else ()
+    qat = result_of(record, "qat", QATResult)
+    searched = result_of(record, "search", SearchResult)
     return {
         "css": Markup(_source("page.css")),
         "script": Markup(_source("page.js")),
@@ -98,10 +104,29 @@ def _contents(record: Record) -> dict[str, Any]:
         "quantized": quantized,
         "tensors": TensorsView.of(tensors) if any(each.kind == "activation" for each in tensors) else None,
         "trained": trained,
-        "training_chart": charts.training_chart(trained.epochs) if trained and len(trained.epochs) > 1 else None,
+        "training_chart": _training_chart(trained),
+        "qat": qat,
+        "qat_chart": qat_chart(qat) if qat else None,
+        "qat_curve": _qat_curve(qat) if qat and len(qat.epochs) > 1 else None,
+        "search": SearchView.of(searched) if searched else None,
+        "label": label,
         "recipe_yaml": yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True),
         "commands": tuple(reproduction(record)),
     }
+
+
+def _training_chart(trained: TrainResult | None) -> Markup | None:
+    return charts.loss_chart(trained.epochs, name="loss") if trained and len(trained.epochs) > 1 else None
+
+
+def _qat_curve(qat: QATResult) -> Markup:
+    """The metric by epoch where it was taken, else the loss."""
+    scores = [each.quantized.value for each in qat.epochs if each.quantized is not None]
+    if len(scores) < len(qat.epochs):
+        return charts.loss_chart(qat.epochs, name="qat-curve")
+    curves = {"QAT": scores, "PTQ": [qat.ptq.value] * len(scores), "float": [qat.reference.value] * len(scores)}
+    title = f"{qat.metric} of the simulated network by epoch"
+    return charts.curve_chart(curves, name="qat-curve", title=title, unit=f"{qat.metric}, {qat.qat.unit}")
 
 
 def _source(name: str) -> str:
