@@ -67,13 +67,13 @@ def run(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProces
 
 def test_every_file_of_the_rooms_is_in_the_wheel(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
-    suffixes = (".py", ".yaml", ".json", ".j2", ".css", ".js")
     wanted = {
         f"bitwright/{path.relative_to(ROOT)}"
         for room in ROOMS
         for path in (ROOT / room).rglob("*")
-        if (path.suffix in suffixes or path.name == "py.typed") and "__pycache__" not in path.parts
+        if path.suffix == ".py" or (path.is_file() and (path.parent / "__init__.py").exists())
     }
+    wanted = {name for name in wanted if "__pycache__" not in name}
     assert wanted - inside == set()
     assert {name.split("/")[0] for name in inside if not name.endswith("/")} == {
         "bitwright", next(name.split("/")[0] for name in inside if ".dist-info" in name)
