@@ -1,0 +1,1 @@
+"""Shipped recipes, as package data: `bitwright run NAME`."""
