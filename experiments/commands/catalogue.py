@@ -13,21 +13,13 @@ def ls(
     kind: Annotated[str | None, typer.Argument(help="One kind only: recipes, models, targets, …")] = None,
     json: Json = False,
 ) -> int:
-    """List what recipes can name: recipes, models, data sets, targets, observers, runtimes, rules, stages."""
+    """List what recipes can name: models, data sets, targets, observers, backends, spaces; and what else is shipped."""
     from bitwright.experiments import extensions
+    from bitwright.experiments.extensions import ExtensionPoint
     from bitwright.experiments.tables import print_json, print_table
     from bitwright.quant.errors import unknown
 
-    points = {
-        "recipes": extensions.RECIPES,
-        "models": extensions.MODELS,
-        "datasets": extensions.DATASETS,
-        "targets": extensions.TARGETS,
-        "observers": extensions.OBSERVERS,
-        "runtimes": extensions.BACKENDS,
-        "rules": extensions.RULES,
-        "stages": extensions.STAGES,
-    }
+    points = {name.lower(): point for name, point in vars(extensions).items() if isinstance(point, ExtensionPoint)}
     if kind is not None and kind not in points:
         raise unknown("kind", kind, points)
     names = {each: list(point.names()) for each, point in points.items() if kind in (None, each)}

@@ -66,7 +66,7 @@ def test_misuse_is_one_message_and_exit_code_2(tmp_path: Path, arguments: list[s
 
 def test_catalogues_as_json() -> None:
     kinds = json.loads(invoke("ls", "--json").stdout)
-    assert {"recipes", "models", "datasets", "targets", "observers", "runtimes", "rules", "stages"} <= set(kinds)
+    assert {"recipes", "models", "datasets", "targets", "observers", "backends", "rules", "stages"} <= set(kinds)
     assert json.loads(invoke("ls", "models", "--json").stdout) == {"models": kinds["models"]}
     listed = json.loads(invoke("targets", "--json").stdout)
     assert [each["id"] for each in listed] == kinds["targets"]
