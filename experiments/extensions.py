@@ -93,4 +93,5 @@ BACKENDS = ExtensionPoint(
     kind="backend", package="bitwright.hw_constraints.backends", marker="BACKEND", group="bitwright.backends"
 )
 RULES = ExtensionPoint(kind="rule", package="bitwright.hw_constraints.rules", marker="RULE", group="bitwright.rules")
+SPACES = ExtensionPoint(kind="search space", package="bitwright.nas.spaces", marker="SPACE", group="bitwright.spaces")
 RECIPES = ExtensionPoint(kind="recipe", package="bitwright.recipes", marker=".yaml", group="bitwright.recipes")

@@ -15,6 +15,7 @@ from bitwright.experiments.extensions import (
     MODELS,
     OBSERVERS,
     RECIPES,
+    SPACES,
     TARGETS,
     ExtensionPoint,
 )
@@ -122,6 +123,7 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
         (OBSERVERS, recipe.calibrate.observer, ("calibrate", "observer")),
         (MODELS, recipe.model.kind, ("model", "kind")),
         (DATASETS, recipe.data.kind, ("data", "kind")),
+        *([(SPACES, recipe.search.space.kind, ("search", "space", "kind"))] if recipe.search else ()),
         *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
         *((BACKENDS, each, ("measure", "runtimes", i)) for i, each in enumerate(recipe.measure.runtimes or ())),
     ]
@@ -156,15 +158,21 @@ def _problem(kind: str, name: str, choices: Sequence[str], path: KeyPath, locati
 
 
 def _section_problems(recipe: Recipe, data: Mapping[str, Any], locations: Locations) -> list[str]:
-    """The keys of `model` and `data` against their kind's own settings."""
+    """The keys of `model`, `data` and `search.space` against their kind's own settings."""
     problems = []
-    for point, section, key in ((MODELS, recipe.model, "model"), (DATASETS, recipe.data, "data")):
+    chosen: list[tuple[ExtensionPoint, Chosen, Mapping[str, Any], KeyPath]] = [
+        (MODELS, recipe.model, data["model"], ("model",)),
+        (DATASETS, recipe.data, data["data"], ("data",)),
+    ]
+    if recipe.search is not None:
+        chosen.append((SPACES, recipe.search.space, data["search"]["space"], ("search", "space")))
+    for point, section, given, path in chosen:
         own = set(type(section).model_fields)
-        settings = {name: value for name, value in data[key].items() if name not in own}
+        settings = {name: value for name, value in given.items() if name not in own}
         model = _settings_model(point, section)
         if model is not None:
             try:
-                yaml_lines.validate(model, settings, locations, at=(key,))
+                yaml_lines.validate(model, settings, locations, at=path)
             except InputError as error:
                 problems.append(str(error))
     return problems

@@ -194,21 +194,39 @@ class QAT(Section):
     activations: Spec = Spec()
 
 
-class SearchSpace(Section):
-    """What the search may vary: each key lists its choices."""
+class SearchSpace(Chosen):
+    """What the search may vary: a registered space with its choices, or `entry() -> SearchSpace` of the user's own."""
 
-    width: tuple[float, ...] = (0.5, 0.75, 1.0)
-    depth: tuple[Count, ...] = (1, 2, 3)
-    kernel: tuple[Count, ...] = (3, 5)
-    formats: tuple[str, ...] = ("int8", "int16", "float32")
+
+class SearchLimits(Section):
+    """The largest permitted value of a figure; a candidate beyond it is infeasible."""
+
+    macs: Annotated[float, Field(gt=0)] | None = None
+    weight_bytes: Annotated[float, Field(gt=0)] | None = None
+    activation_bytes: Annotated[float, Field(gt=0)] | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
 
 
 class Search(Section):
-    """Looks for a better neighbour: architecture × formats, infeasible candidates die in the linter."""
+    """Looks for better networks: architecture × formats; infeasible candidates die in the linter, untrained.
 
+    Attributes:
+        space: what may be varied of the recipe's model.
+        trials: different candidates to try, infeasible ones included.
+        sampler: who proposes them.
+        objectives: accuracy is the metric of `evaluate`; all others should be small.
+        limits: what a candidate must keep.
+        train: how each feasible candidate is trained.
+    """
+
+    space: SearchSpace
     trials: Count = 24
-    epochs: Count = 1
-    space: SearchSpace = SearchSpace()
+    sampler: Literal["nsga2", "random", "tpe"] = "tpe"
+    objectives: Annotated[
+        tuple[Literal["accuracy", "latency_ms", "macs", "weight_bytes", "activation_bytes"], ...], Field(min_length=1)
+    ] = ("accuracy", "latency_ms")
+    limits: SearchLimits = SearchLimits()
+    train: Train = Train(epochs=2)
 
 
 class Report(Section):

@@ -12,6 +12,8 @@ from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.formats import FORMATS, IntFormat
 from bitwright.quant.scheme import Override, QParamsSpec, QuantScheme
 
+# 7 bits where sums of 8-bit products would saturate; see the target.
+_EIGHT_BIT_WEIGHTS = ("int8", "int7")
 _EIGHT_BIT_ACTIVATIONS = ("uint8", "int8")
 
 
@@ -28,9 +30,8 @@ class BlockFormat:
 
 BLOCK_FORMATS: Mapping[str, BlockFormat] = {
     "int4": BlockFormat(weights=("int4",), activations=_EIGHT_BIT_ACTIVATIONS),
-    # 7 bits where products of 8 would saturate the accelerator's sums; see the target.
-    "int8": BlockFormat(weights=("int8", "int7"), activations=_EIGHT_BIT_ACTIVATIONS),
-    "int16": BlockFormat(weights=("int8",), activations=("int16",)),
+    "int8": BlockFormat(weights=_EIGHT_BIT_WEIGHTS, activations=_EIGHT_BIT_ACTIVATIONS),
+    "int16": BlockFormat(weights=_EIGHT_BIT_WEIGHTS, activations=("int16",)),
     "fp8": BlockFormat(weights=("float8_e4m3fn",), activations=("float8_e4m3fn",)),
     "float32": BlockFormat(),
 }

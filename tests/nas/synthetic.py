@@ -23,7 +23,7 @@ LOG = "evaluations.log"
 
 @dataclass(frozen=True)
 class Space:
-    """Width and depth trade accuracy for work; every `int16` is refused, every `nan` fails."""
+    """Width and depth trade accuracy for work; other formats than int8 and float32 are refused, every `nan` fails."""
 
     widths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     depths: tuple[int, ...] = (1, 2, 3, 4)
@@ -61,8 +61,8 @@ class Workload:
 def result_of(candidate: Candidate) -> Result:
     width, depth, fmt = (candidate.values[name] for name in ("width", "depth", "format"))
     common: dict[str, Any] = {"key": candidate.key, "values": dict(candidate.values)}
-    if fmt == "int16":
-        refused = Violation(constraint="lint.dtype", amount=1.0, reason="int16 is not permitted")
+    if fmt not in ("int8", "float32", "nan"):
+        refused = Violation(constraint="lint.dtype", amount=1.0, reason=f"{fmt} is not permitted")
         return Result(**common, outcome=Outcome.INFEASIBLE, stage="lint", violations=(refused,))
     if fmt == "nan":
         return Result(**common, outcome=Outcome.FAILED, stage="quantize", reason="quantize: accuracy is nan")

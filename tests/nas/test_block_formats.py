@@ -16,6 +16,15 @@ def test_int8_is_what_the_target_does_anyway(target: str) -> None:
     assert override(target, "int8") is None
 
 
+@pytest.mark.parametrize("target", ["x86-vnni", "x86-avx2"])
+def test_int16_changes_only_the_activations(target: str) -> None:
+    int16 = override(target, "int16")
+    assert int16 is not None
+    assert int16.weights == load_target(target).scheme().weights
+    assert int16.activations is not None
+    assert int16.activations.format.name == "int16"
+
+
 def test_fp8_is_what_an_fp8_accelerator_does_anyway() -> None:
     assert override("h200", "fp8") is None
 

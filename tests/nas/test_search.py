@@ -76,12 +76,12 @@ def test_infeasible_candidates_are_in_the_study_with_their_reason_and_without_sc
         assert each.user_attrs["result"]["seconds"] == {}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_samplers_learn_what_is_infeasible(synthetic: ModuleType, tmp_path: Path, sampler: str) -> None:
-    space = synthetic.Space(widths=tuple(range(1, 21)), depths=tuple(range(1, 21)))
-    outcome = synthetic.run(tmp_path, trials=40, space=space, sampler=sampler)
-    refused = [each.outcome is Outcome.INFEASIBLE for each in outcome.results]
-    assert sum(refused[20:]) <= 4  # by chance a third of 20
+def test_the_sampler_learns_what_is_infeasible(synthetic: ModuleType, tmp_path: Path) -> None:
+    formats = ("int8", "int16", "int4", "int3", "int2")
+    space = synthetic.Space(widths=tuple(range(1, 21)), depths=tuple(range(1, 21)), formats=formats)
+    outcome = synthetic.run(tmp_path, trials=40, space=space)
+    refused = sum(each.outcome is Outcome.INFEASIBLE for each in outcome.results)
+    assert refused < 24  # 32 by chance, with a standard deviation of 2.5
 
 
 def test_results_are_on_the_disk_before_they_are_told(synthetic: ModuleType, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""What `bitwright search` does: the search stage of a recipe alone, its views, and the front as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitwright.experiments.console import Console
+from bitwright.experiments.load_recipe import load_recipe
+from bitwright.experiments.read_run import result_of
+from bitwright.experiments.record import Record
+from bitwright.experiments.results import SearchResult
+from bitwright.experiments.run import run_recipe
+from bitwright.experiments.summary import where_to_look
+from bitwright.experiments.tables import print_table
+from bitwright.experiments.views import write_views
+from bitwright.nas.figures import FIGURES
+from bitwright.nas.search_outcome import SearchOutcome, why_infeasible
+from bitwright.quant.errors import InputError
+
+
+def run_search(name: str, overrides: Sequence[str], out: Path | None, *, quiet: bool) -> tuple[Record, Path]:
+    """Runs the search of a recipe, or goes on with it, and writes the report and TensorBoard's files.
+
+    Raises:
+        InputError: the recipe has no search, or anything that `run_recipe` refuses.
+    """
+    recipe = load_recipe(name, overrides)
+    if recipe.search is None:
+        raise InputError(f"recipe {recipe.name!r} has no search section; add one, such as that of recipe digits_search")
+    folder = out or Path("runs") / recipe.name
+    console = Console(quiet=quiet)
+    console.say(f"{recipe.name} → {folder} (target {recipe.target})")
+    record = run_recipe(recipe, folder, until="search", console=console)
+    write_views(folder, html=recipe.report.html, tensorboard=recipe.report.tensorboard)
+    return record, folder
+
+
+def print_front(record: Record, folder: Path) -> None:
+    """The front, what refused the others, and where to look."""
+    result = result_of(record, "search", SearchResult)
+    assert result is not None
+    outcome = result.outcome
+    front = outcome.front
+    figures = [name for name in FIGURES if name in front[0].figures]
+    print_table(
+        (*front[0].values, *(f"{name} ({FIGURES[name].origin})" for name in figures)),
+        [(*map(str, each.values.values()), *(f"{each.figures[name]:.5g}" for name in figures)) for each in front],
+    )
+    print()
+    print(counted(outcome))
+    for constraint, count, example in why_infeasible(outcome.results):
+        print(f"  {constraint} refused {count}, for example: {example}")
+    print()
+    for line in where_to_look(record, folder):
+        print(line)
+
+
+def counted(outcome: SearchOutcome) -> str:
+    """How many candidates there were, and what was spent on those that were refused."""
+    infeasible = [each for each in outcome.results if each.violations]
+    untrained = [each for each in infeasible if not each.trained_seconds]
+    return (
+        f"{len(outcome.results)} candidates, {len(outcome.scored)} scored, {len(outcome.front)} on the front; "
+        f"{len(infeasible)} infeasible, {len(untrained)} of them with no training at all"
+    )

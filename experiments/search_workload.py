@@ -1,0 +1,149 @@
+"""A recipe as the search sees it: a family of networks with its data, training and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bitwright.experiments.entries import call_entry, wrong_result
+from bitwright.experiments.extensions import SPACES
+from bitwright.experiments.recipe import ModelSection, Recipe, Search
+from bitwright.experiments.workbench import Workbench
+from bitwright.hw_constraints.target_types import Target
+from bitwright.nas.space import SearchSpace, Value
+from bitwright.quant.errors import InputError
+from bitwright.quant.scheme import QuantScheme
+
+if TYPE_CHECKING:
+    import torch
+
+_SCORES_FOLLOW_FROM = ("model", "data", "example_inputs", "evaluate", "calibrate", "quantize", "seed")
+
+
+def search_space(asked: Search) -> SearchSpace:
+    """The space that a recipe names.
+
+    Raises:
+        InputError: there is none of that name, its settings are wrong, or the user's entry returns no space.
+    """
+    section = asked.space
+    if section.entry is not None:
+        space = call_entry("search.space.entry", section.entry, **section.settings.get("arguments", {}))
+        if not all(hasattr(space, name) for name in ("parameters", "canonical", "architecture", "formats")):
+            raise wrong_result("search.space.entry", section.entry, space, "a bitwright.nas.SearchSpace")
+        return space  # type: ignore[no-any-return]
+    assert section.kind is not None
+    kind = SPACES.load(section.kind)
+    return kind.build(kind.settings.model_validate(section.settings))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeWorkload:
+    """See `nas.workload.Workload`. Only the recipe travels to workers; they open the data themselves."""
+
+    recipe: Recipe
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe}
+
+    @cached_property
+    def bench(self) -> Workbench:
+        """The recipe's data and target."""
+        return Workbench(self.recipe)
+
+    @property
+    def search(self) -> Search:
+        """The recipe's section."""
+        assert self.recipe.search is not None
+        return self.recipe.search
+
+    @property
+    def target(self) -> Target:
+        """The accelerator."""
+        return self.bench.target
+
+    @cached_property
+    def scheme(self) -> QuantScheme:
+        """What the recipe's `quantize` asks for."""
+        from bitwright.experiments.scheme_settings import scheme_of
+
+        return scheme_of(self.recipe, self.target)
+
+    @cached_property
+    def runtime(self) -> str | None:
+        """The first of the runtimes to measure on."""
+        return next(iter(self.bench.runtimes(self.recipe.measure.runtimes)), None)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the recipe's metric."""
+        return self.bench.higher_is_better
+
+    @cached_property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """The sections that scores follow from, and what the model's code, the data and the target's file are."""
+        return {
+            **{name: self.recipe.section(name) for name in _SCORES_FOLLOW_FROM},
+            "train": self.recipe.section("search.train"),
+            "model code": self.bench.model_fingerprint,
+            "data read": self.bench.data.fingerprint,
+            "target file": self.bench.target_fingerprint,
+        }
+
+    def build(self, architecture: Mapping[str, Value]) -> torch.nn.Module:
+        """The recipe's model with some of its settings replaced, and fresh weights.
+
+        Raises:
+            InputError: the model does not take these settings.
+        """
+        section, settings = self.recipe.model, dict(self.recipe.model.settings)
+        if section.kind is not None:
+            settings.update(architecture)
+        else:
+            settings["arguments"] = {**settings.get("arguments", {}), **architecture}
+        model = ModelSection(kind=section.kind, entry=section.entry, **settings)
+        try:
+            return Workbench(self.recipe.model_copy(update={"model": model})).new_model()
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"search.space: model {section.kind!r} takes no {key} = {first['input']!r}: {first['msg']}"
+            ) from None
+
+    def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
+        """The recipe's example inputs."""
+        return self.bench.example(model)
+
+    def train(self, model: torch.nn.Module) -> None:
+        """As `search.train` says."""
+        from bitwright.experiments.inputs import arguments_of
+        from bitwright.experiments.training import Schedule, fit
+
+        read = arguments_of(model, self.recipe.data.inputs)
+        schedule = Schedule(**self.search.train.model_dump())
+        for _ in fit(model, self.bench.data, read, schedule, seed=self.recipe.seed):
+            pass
+        model.eval()
+
+    def calibration(self, model: torch.nn.Module) -> Iterator[Any]:
+        """The recipe's calibration samples."""
+        return self.bench.calibration(model)
+
+    def accuracy(self, model: torch.nn.Module, artifact: Path) -> float:
+        """The recipe's metric, as the first of the target's runtimes computes it from the artefact."""
+        import torch
+
+        from bitwright.experiments.evaluation import evaluate
+        from bitwright.experiments.runtime_model import RuntimeModel
+
+        with torch.no_grad():
+            output = model(*self.example(model))
+        runtimes, _ = self.bench.runtimes_or_simulator()
+        (score,), _ = evaluate(self.bench, model, [RuntimeModel(artifact, runtimes[0], output)])
+        return score.metrics[self.recipe.evaluate.metric]

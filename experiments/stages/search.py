@@ -1,0 +1,91 @@
+"""Searches for better networks: architecture × formats, the infeasible ones refused before any training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.results import SearchResult
+from bitwright.experiments.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from bitwright.nas.search import SearchSettings
+    from bitwright.nas.search_outcome import Told
+
+
+def search_networks(context: Context) -> SearchResult:
+    """Searches, or goes on where an interrupted search stopped.
+
+    The study outlives an interruption, so it is in the run's folder and not in the stage's.
+    """
+    from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.search_workload import RecipeWorkload, search_space
+    from bitwright.nas.latency import device_name
+    from bitwright.nas.search import search
+
+    recipe = context.recipe
+    assert recipe.search is not None
+    workload, counts = RecipeWorkload(recipe), Counter[str]()
+    with context.console.track("searching, candidates", recipe.search.trials) as advance:
+
+        def show(told: Told) -> None:
+            counts[told.result.outcome.value] += not told.repeated
+            advance(counts.total(), ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+
+        settings = search_settings(recipe)
+        outcome = search(
+            search_space(recipe.search), workload, settings, study_folder(context.run_folder), on_told=show
+        )
+    timed = workload.runtime if settings.wants_latency else None
+    metric = recipe.evaluate.metric
+    return SearchResult.of(
+        outcome,
+        metric=metric,
+        unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
+        device=device_name(timed) if timed else "",
+    )
+
+
+def search_settings(recipe: Recipe) -> SearchSettings:
+    """What the recipe says about the search itself."""
+    from bitwright.nas.search import SearchSettings
+
+    assert recipe.search is not None
+    return SearchSettings(
+        trials=recipe.search.trials,
+        sampler=recipe.search.sampler,
+        seed=recipe.seed,
+        objectives=recipe.search.objectives,
+        limits=recipe.search.limits.model_dump(exclude_none=True),
+        threads=recipe.measure.threads,
+    )
+
+
+def study_folder(run: Path) -> Path:
+    """Where the study is; scores by other code do not mix, so each version of the code has its own."""
+    from bitwright.experiments.stage_store import code_hash
+
+    return run / f"search-{code_hash(STAGE)[:8]}"
+
+
+STAGE = Stage(
+    name="search",
+    run=search_networks,
+    result=SearchResult,
+    reads=(
+        "model", "data", "example_inputs", "target", "evaluate.entry", "evaluate.metric", "evaluate.direction",
+        "evaluate.samples", "calibrate", "quantize", "measure.runtimes", "measure.threads", "prove.runtimes", "search",
+    ),
+    reads_data=True,
+    reads_machine=True,
+    code=(
+        "bitwright.nas", "bitwright.hw_constraints.backends", "bitwright.hw_constraints.measure",
+        "bitwright.hw_constraints.rules", "bitwright.hw_constraints.lint", "bitwright.quant",
+        "bitwright.experiments.search_workload", "bitwright.experiments.training", "bitwright.experiments.evaluation",
+        "bitwright.experiments.runtime_model", "bitwright.experiments.models", "bitwright.experiments.datasets",
+    ),
+    packages=("torch", "onnxruntime", "openvino", "optuna"),
+    wanted=lambda recipe: recipe.search is not None,
+)  # fmt: skip
