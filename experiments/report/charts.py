@@ -183,8 +183,10 @@ def _power_of_ten(power: int) -> str:
     return str(10**power) if power < 4 else f"1e{power}"
 
 
-def curve_chart(curves: Mapping[str, Sequence[float]], *, name: str, title: str, unit: str) -> Markup:
-    """Values over epochs, one line a curve, each named at its end."""
+def curve_chart(
+    curves: Mapping[str, Sequence[float]], *, name: str, title: str, unit: str, zero: bool = True
+) -> Markup:
+    """Values over epochs, one line a curve, each named at its end; `zero`: whether the axis begins there."""
     values = [value for curve in curves.values() for value in curve]
     epochs = max(len(curve) for curve in curves.values())
     drawing = Svg(
@@ -194,7 +196,9 @@ def curve_chart(curves: Mapping[str, Sequence[float]], *, name: str, title: str,
         title=title,
         description="; ".join(f"{label}: from {curve[0]:.4g} to {curve[-1]:.4g}" for label, curve in curves.items()),
     )
-    along, up = Scale(1, max(2, epochs), 60, 600), Scale(min(0.0, *values), max(values) * 1.05, 196, 26)
+    margin = 0.08 * (max(values) - min(values)) or 1.0
+    low = min(0.0, *values) if zero else min(values) - margin
+    along, up = Scale(1, max(2, epochs), 60, 600), Scale(low, max(values) + margin, 196, 26)
     drawing.axis_left(up, along.start, unit, right=along.end)
     for epoch in range(1, epochs + 1):
         if epochs <= 12 or epoch % math.ceil(epochs / 12) == 0:
@@ -205,8 +209,18 @@ def curve_chart(curves: Mapping[str, Sequence[float]], *, name: str, title: str,
         drawing.polyline(points, f"curve curve-{index}")
         for point, value in zip(points, curve, strict=True):
             drawing.circle(point, 3, f"curve-dot-{index}", hint=f"{label}: {value:.4g} {unit}")
-        drawing.text((points[-1][0] + 10, points[-1][1] + 4), f"{label} {curve[-1]:.3g}", "value")
+    for label, y in spread_apart({label: up(curve[-1]) for label, curve in curves.items()}, least=14.0).items():
+        drawing.text((along(len(curves[label])) + 10, y + 4), f"{label} {curves[label][-1]:.3g}", "value")
     return drawing.markup()
+
+
+def spread_apart(heights: Mapping[str, float], *, least: float) -> dict[str, float]:
+    """Moves labels down just as far as they would stand closer than `least` to the one above."""
+    placed: dict[str, float] = {}
+    lowest = -math.inf
+    for label, height in sorted(heights.items(), key=lambda item: item[1]):
+        lowest = placed[label] = max(height, lowest + least)
+    return placed
 
 
 def loss_chart(epochs: Sequence[Epoch], *, name: str) -> Markup:

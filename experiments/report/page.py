@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bitwright.experiments.figure_text import format_interval, format_value, provenance
+from bitwright.experiments.figure_text import format_change, format_interval, format_value, provenance
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.report import charts
@@ -74,6 +74,7 @@ def _environment() -> Environment:
         value=lambda figure: format_value(figure.value, figure.unit),
         interval=format_interval,
         provenance=provenance,
+        change=lambda figure: format_change(figure.value, figure.unit),
         percent=lambda share: f"{100 * share:.1f} %",
     )
     return environment
@@ -126,7 +127,7 @@ def _qat_curve(qat: QATResult) -> Markup:
         return charts.loss_chart(qat.epochs, name="qat-curve")
     curves = {"QAT": scores, "PTQ": [qat.ptq.value] * len(scores), "float": [qat.reference.value] * len(scores)}
     title = f"{qat.metric} of the simulated network by epoch"
-    return charts.curve_chart(curves, name="qat-curve", title=title, unit=f"{qat.metric}, {qat.qat.unit}")
+    return charts.curve_chart(curves, name="qat-curve", title=title, unit=f"{qat.metric}, {qat.qat.unit}", zero=False)
 
 
 def _source(name: str) -> str:

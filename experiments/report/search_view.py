@@ -16,6 +16,8 @@ from bitwright.nas.figures import FIGURES
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.search_outcome import why_infeasible
 
+_LABELS = {"latency_ms": "latency", "macs": "MACs", "weight_bytes": "weights", "activation_bytes": "activations"}
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -36,6 +38,7 @@ class SearchView:
         infeasible: every refused candidate.
         failed: candidates that could not be evaluated.
         tried: different candidates.
+        best: the first of the front, in one line.
         wasted_seconds: training time that went into infeasible candidates.
     """
 
@@ -46,6 +49,7 @@ class SearchView:
     infeasible: tuple[Result, ...]
     failed: tuple[Result, ...]
     tried: int
+    best: str
     wasted_seconds: float
 
     @classmethod
@@ -61,6 +65,7 @@ class SearchView:
             infeasible=tuple(infeasible),
             failed=tuple(each for each in outcome.results if each.outcome is Outcome.FAILED),
             tried=len(outcome.results),
+            best=describe(search, outcome.front[0]) if outcome.front else "",
             wasted_seconds=sum(each.trained_seconds for each in infeasible),
         )
 
@@ -86,14 +91,18 @@ def _figure(search: SearchResult, result: Result, name: str) -> Figure:
 
 def label(search: SearchResult, name: str) -> str:
     """What a figure is called on an axis and in a table's head."""
-    return search.metric if name == "accuracy" else name.removesuffix("_ms").removesuffix("_bytes").replace("_", " ")
+    return search.metric if name == "accuracy" else _LABELS.get(name, name)
 
 
 def describe(search: SearchResult, result: Result) -> str:
     """A candidate in one line: choices, then figures or the reason it has none."""
     choices = ", ".join(f"{name} {value}" for name, value in result.values.items())
     figures = figures_of(search, result)
-    found = ", ".join(f"{label(search, name)} {format_value(each.value, each.unit)}" for name, each in figures.items())
+    # Work says what it is by its unit.
+    found = ", ".join(
+        f"{'' if name == 'macs' else label(search, name)} {format_value(each.value, each.unit)}".lstrip()
+        for name, each in figures.items()
+    )
     reasons = "; ".join(each.reason for each in result.violations) or result.reason
     return "; ".join(part for part in (choices, found, reasons) if part)
 
@@ -145,7 +154,7 @@ def _infeasible_row(drawing: Svg, search: SearchResult, refused: Sequence[Result
     drawing.circle((along.start + 110, y - 22), 4.5, "scored")
     drawing.text((along.start + 120, y - 18), "scored", "tick")
     drawing.cross((along.start + 182, y - 22), 4, "refused")
-    drawing.text((along.start + 192, y - 18), f"infeasible, never trained ({len(refused)})", "tick")
+    drawing.text((along.start + 192, y - 18), f"infeasible ({len(refused)})", "tick")
     step = min(16.0, (along.end - along.start) / max(1, len(refused)))
     for index, each in enumerate(refused):
         drawing.cross((along.start + 4 + index * step, y + 4), 4, "refused", hint=describe(search, each))

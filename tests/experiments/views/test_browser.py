@@ -184,7 +184,7 @@ def test_hovering_over_the_front_shows_the_candidate_and_why_others_died(
     ):
         browser.ask(f"document.querySelector('#search {selector}').dispatchEvent(new MouseEvent('mouseenter'))")
         assert words in browser.ask("document.getElementById('hint').innerText")
-    assert "QAT against PTQ: 17.50 %" in browser.ask("document.querySelector('#qat').innerText")
+    assert "QAT against PTQ: +17.50 points" in browser.ask("document.querySelector('#qat').innerText")
 
 
 def test_dark_and_light_are_both_readable(report: Any, finished_run: Path) -> None:

@@ -9,6 +9,7 @@ from markupsafe import escape
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Figure, Gate, Record, StageRecord
 from bitwright.experiments.report import render_report, write_report
+from bitwright.experiments.report.charts import spread_apart
 from bitwright.experiments.report.headline import headline_rows
 from bitwright.experiments.report.svg import Scale, Svg
 from bitwright.experiments.results import (
@@ -182,12 +183,26 @@ def test_qat_and_search_are_shown(full_record: Record) -> None:
     html = render_report(full_record)
     page = Page(html)
     assert page.unbalanced == []
-    assert "weights int4 per channel; 3 epochs. QAT against PTQ: 17.50 % measured 95 % from 14.00 to 21.00" in page.text
-    assert "6 different candidates, 2 on the front; 2 infeasible with 0.0 s of training, 1 failed" in page.text
+    assert (
+        "weights int4 per channel; 3 epochs. QAT against PTQ: +17.50 points measured 95 % from 14.00 to 21.00"
+        in page.text
+    )
+    assert "6 different candidates, 2 on the front; 2 infeasible, with no training at all, 1 failed" in page.text
     assert "On the front: width 1.0, formats int8; top1 95.00 %, latency 0.400 ms" in page.text
     assert html.count('class="refused"') == 3  # two candidates and the legend
     assert "lint.dtype 2 int16 <weights> are not permitted" in page.text
     assert "train: no memory left" in page.text
+
+
+def test_a_search_alone_stands_where_the_verdict_would(full_record: Record) -> None:
+    alone = full_record.model_copy(update={"stages": {"search": full_record.stages["search"]}, "gates": ()})
+    text = Page(render_report(alone)).text
+    assert "6 candidates tried, 2 on the front; best in top1: width 1.0, formats int8; top1 95.00 %" in text
+    assert "no verdict yet" not in text
+
+
+def test_labels_of_curves_do_not_cover_each_other() -> None:
+    assert spread_apart({"a": 10.0, "b": 12.0, "c": 100.0}, least=14.0) == {"a": 10.0, "b": 24.0, "c": 100.0}
 
 
 def test_an_unfinished_run_says_what_failed(record: Record) -> None:
