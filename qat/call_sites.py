@@ -103,12 +103,12 @@ class Boundary:
 
     def enter(self, *_: Any) -> None:
         """A forward pre-hook."""
-        self.mode.push(_Frame(self, self.seen) if self.operators else None)
+        self.mode.begin(_Frame(self, self.seen) if self.operators else None)
         self.seen += 1
 
     def leave(self, *_: Any) -> None:
         """A forward hook; to be called also when forward raises."""
-        self.mode.pop()
+        self.mode.end()
 
 
 class _Frame:
@@ -136,17 +136,17 @@ class CallSites(TorchFunctionMode):
         self.frames: list[_Frame | None] = []
         self.unfolding: set[Any] = set()
 
-    def push(self, frame: _Frame | None) -> None:
+    def begin(self, frame: _Frame | None) -> None:
         """A module begins."""
         if not self.frames:
-            self.__enter__()
+            self.__enter__()  # type: ignore[no-untyped-call]
         self.frames.append(frame)
 
-    def pop(self) -> None:
+    def end(self) -> None:
         """The innermost module ends."""
         self.frames.pop()
         if not self.frames:
-            self.__exit__(None, None, None)
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, function: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

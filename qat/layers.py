@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.quantizer import Quantizer
-from bitwright.qat.rounding import RoundWeight, StraightThrough
+from bitwright.qat.rounding import round_weight, straight_through
 from bitwright.quant.fake_quantize import broadcastable, fake_quantize
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import BIAS_SPEC
@@ -100,8 +100,8 @@ class FoldedWeight:
         else:
             divisor, scale = self._steps(self.quantizer, weight, factor)
             multiplier = divisor if live else scale
-            operands = [broadcastable(each, self.axis if each.dim() else None, rank) for each in (divisor, multiplier)]
-            weight = RoundWeight.apply(weight, *operands, self.quantizer.grid)
+            broad = [broadcastable(each, self.axis if each.dim() else None, rank) for each in (divisor, multiplier)]
+            weight = round_weight(weight, broad[0], broad[1], self.quantizer.grid)
         if self.norm is None or factor is None or live:
             return weight, bias, scale
         assert self.norm.running_mean is not None
@@ -137,8 +137,7 @@ def int32_bias(bias: torch.Tensor, source: Quantizer, weight_scale: torch.Tensor
     """The bias as the device keeps it: int32 with scale(input) * scale(weight)."""
     step = source.qparams().scale * weight_scale.detach()
     exact = QParams(BIAS_SPEC, step, torch.zeros_like(step), 0 if step.dim() else None)
-    rounded: torch.Tensor = StraightThrough.apply(bias, fake_quantize(bias.detach(), exact))
-    return rounded
+    return straight_through(bias, fake_quantize(bias.detach(), exact))
 
 
 @dataclass(eq=False)
@@ -152,7 +151,7 @@ class RoundedConstant:
         quantizer = self.quantizer
         scale = quantizer.scale(values.numel() // max(1, quantizer.start.numel()))
         scale = broadcastable(scale, quantizer.axis, values.dim())
-        return RoundWeight.apply(values, scale, scale, quantizer.grid)  # type: ignore[no-any-return]
+        return round_weight(values, scale, scale, quantizer.grid)
 
 
 @dataclass(eq=False)
@@ -207,7 +206,7 @@ class FoldedNorm(ScheduledNorm):
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         """Normalizes by the batch in training; hands `x` on else."""
-        return super().forward(x) if self.training else x  # type: ignore[misc,no-any-return]
+        return super().forward(x) if self.training else x  # type: ignore[misc]
 
 
 _STOCK: tuple[tuple[type[nn.Module], type], ...] = (
@@ -227,7 +226,8 @@ def in_place_class(module: nn.Module) -> type | None:
 
 def swap_class(module: nn.Module, behaviour: type) -> None:
     """Gives a module another forward in place; `restore_class` undoes it."""
-    module.__class__ = _combined(type(module), behaviour)
+    own: Any = type(module)
+    module.__class__ = _combined(own, behaviour)
 
 
 def restore_class(module: nn.Module) -> None:
@@ -236,5 +236,5 @@ def restore_class(module: nn.Module) -> None:
 
 
 @cache
-def _combined(own: type, behaviour: type) -> type:
+def _combined(own: Any, behaviour: Any) -> Any:
     return type(f"{behaviour.__name__.lstrip('_')}{own.__name__}", (behaviour, own), {"__module__": own.__module__})

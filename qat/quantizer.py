@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.qat.rounding import Grid, LearnedScale, RoundActivation, largest_code
+from bitwright.qat.rounding import Grid, largest_code, learned_scale, round_activation
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.qparams import QParams, choose_qparams
@@ -52,8 +52,7 @@ class Quantizer(nn.Module):
         """
         gradient_scale = float(max(1, elements) * largest_code(self.spec)) ** -0.5
         power_of_two = self.spec.scale_kind is ScaleKind.POWER_OF_TWO
-        result: torch.Tensor = LearnedScale.apply(self.log_ratio, self.start, gradient_scale, power_of_two)
-        return result
+        return learned_scale(self.log_ratio, self.start, gradient_scale=gradient_scale, power_of_two=power_of_two)
 
     @torch.no_grad()
     def qparams(self) -> QParams:
@@ -68,14 +67,13 @@ class Quantizer(nn.Module):
         if not torch.is_grad_enabled():
             return fake_quantize(values, self.qparams()).to(x.dtype)
         scale = self.scale(values.numel() // max(1, len(values) if values.dim() else 1))
-        result: torch.Tensor = RoundActivation.apply(values, scale, self.grid)
-        return result.to(x.dtype)
+        return round_activation(values, scale, self.grid).to(x.dtype)
 
     @torch.no_grad()
     def observe(self, low: torch.Tensor, high: torch.Tensor) -> None:
         """Moves the range towards a batch's extremes."""
         self.extremes += _MOMENTUM * (torch.stack((low, high)) - self.extremes)
-        self.assign(choose_qparams(*self.extremes, self.spec, axis=self.axis))
+        self.assign(choose_qparams(self.extremes[0], self.extremes[1], self.spec, axis=self.axis))
 
     @torch.no_grad()
     def assign(self, qparams: QParams) -> None:

@@ -88,7 +88,11 @@ class Replay:
         self.freeze_batch_norm(self.frozen)
         boundaries = self._boundaries()
         returned = self._returns()
-        counting = [*boundaries.values(), *returned.values(), *(layer.folded for layer in self.parts.layers)]
+        counting: list[Boundary | _Returned | FoldedWeight] = [
+            *boundaries.values(),
+            *returned.values(),
+            *(layer.folded for layer in self.parts.layers),
+        ]
         begin = _Beginning(counting, self.parts.inputs)
         self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
         for module, result in returned.items():

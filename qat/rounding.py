@@ -3,8 +3,8 @@
 With `v = x / s` and `c = clamp(round(v), low, high)` (codes without their zero point), the forward is `y = c * s`, bit
 for bit that of `quant.fake_quantize`. Backward (Esser et al. 2020, Learned Step Size Quantization, eq. 3 and 5):
 
-    dy/dx = 1      where low <= v <= high, else 0
-    dy/ds = c - v  where low <= v <= high, else c
+    dy/dx = 1      where low < v < high, else 0
+    dy/ds = c - v  where low < v < high, else c
 
 Formats of floating point round to their own grid in place of integers; the same two lines hold.
 """
@@ -32,13 +32,13 @@ class Grid:
     """Which multiples of the scale exist.
 
     Attributes:
-        low: the smallest code without its zero point; a tensor that broadcasts where channels differ.
+        low: the smallest code without its zero point.
         high: the largest likewise.
         dtype: the floating-point type whose values are the grid; None for integers.
     """
 
-    low: float | torch.Tensor
-    high: float | torch.Tensor
+    low: float
+    high: float
     dtype: torch.dtype | None = None
 
     @classmethod
@@ -51,17 +51,27 @@ class Grid:
         fmt = qparams.spec.format
         if isinstance(fmt, FloatFormat):
             return cls(-fmt.max_value, fmt.max_value, getattr(torch, fmt.name))
-        zero_points = qparams.zero_point.unique()
-        if len(zero_points) != 1:
+        zero_point = float(qparams.zero_point.flatten()[0])
+        if (qparams.zero_point != zero_point).any():
             raise ValueError("channels with zero points of their own cannot be trained; weights must be symmetric")
         low, high = qparams.spec.code_range
-        return cls(low - float(zero_points), high - float(zero_points))
+        return cls(low - zero_point, high - zero_point)
 
     def nearest_(self, scaled: torch.Tensor) -> torch.Tensor:
         """Rounds `x / s` in place; returns it."""
         if self.dtype is None:
             return scaled.round_().clamp_(self.low, self.high)
         return scaled.copy_(scaled.clamp_(self.low, self.high).to(self.dtype))
+
+    def pass_inside(
+        self, gradient: torch.Tensor, scaled: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The gradient where `low < scaled < high`, else 0: what a hardtanh lets through, in one pass."""
+        result = gradient if out is None else out  # in place where it may be
+        passed: torch.Tensor = torch.ops.aten.hardtanh_backward.grad_input(
+            gradient, scaled, self.low, self.high, grad_input=result
+        )
+        return passed
 
 
 def largest_code(spec: QParamsSpec) -> float:
@@ -92,7 +102,7 @@ class LearnedScale(torch.autograd.Function):
         return scale
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See the class."""
         (scale,) = ctx.saved_tensors
@@ -102,8 +112,8 @@ class LearnedScale(torch.autograd.Function):
 class RoundActivation(torch.autograd.Function):
     """Fake-quantizes a tensor by one scale.
 
-    When the scale learns, `x` itself is kept for the backward pass: behind a ReLU that costs nothing, since the ReLU
-    keeps it anyway. When it does not, a mask of one byte per element is.
+    `x` itself is kept for the backward pass and rounded again there: behind a ReLU that costs no memory, since the
+    ReLU keeps its result anyway, and behind a folded layer it stands for what the batch norm would have kept.
     """
 
     @staticmethod
@@ -111,34 +121,30 @@ class RoundActivation(torch.autograd.Function):
         """`x`: float32, any shape; `scale`: float32 []; returns the shape of `x`."""
         x = _dense(x)
         result = torch.empty_like(x)
-        learns = ctx.needs_input_grad[1]
-        inside = None if learns else torch.empty_like(x, dtype=torch.bool)
-        for part, out, mask in _pieces(x, result, inside):
-            torch.div(part, scale, out=out)
-            if mask is not None:
-                torch.eq(out, out.clamp(grid.low, grid.high), out=mask)
-            grid.nearest_(out).mul_(scale)
+        for part, out in _pieces(x, result):
+            grid.nearest_(torch.div(part, scale, out=out)).mul_(scale)
         ctx.grid = grid
-        ctx.save_for_backward(*((x, scale) if learns else (inside,)))
+        ctx.save_for_backward(x, scale)
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See the module."""
-        if not ctx.needs_input_grad[1]:
-            return gradient * ctx.saved_tensors[0], None, None
         x, scale = ctx.saved_tensors
+        grid: Grid = ctx.grid
         gradient = gradient.contiguous(memory_format=_layout(x))
         result = torch.empty_like(x)
         total = torch.zeros_like(scale)
-        for part, above, out in _pieces(x, gradient, result):
+        for part, above, passed in _pieces(x, gradient, result):
             scaled = part / scale
-            within = scaled.clamp(ctx.grid.low, ctx.grid.high)
-            inside = within == scaled
-            torch.mul(above, inside, out=out)
-            error = ctx.grid.nearest_(scaled).sub_(within.mul_(inside))
-            total += torch.dot(above, error)
+            grid.pass_inside(above, scaled, out=passed)
+            if ctx.needs_input_grad[1]:
+                within = scaled.clamp_(grid.low, grid.high)
+                codes = grid.nearest_(within.clone())
+                # c - v inside; clipped, c is the bound itself: two sums without cancellation.
+                total += torch.dot(above, codes - within)
+                total += torch.dot(above - passed, within)
         return result, total, None
 
 
@@ -158,13 +164,12 @@ class RoundWeight(torch.autograd.Function):
         return grid.nearest_(weight / divisor).mul_(multiplier)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See the module; `d/d divisor = -v * multiplier / divisor` inside, `d/d multiplier = c`."""
         weight, divisor, multiplier = ctx.saved_tensors
         scaled = weight / divisor
-        inside = scaled.clamp(ctx.grid.low, ctx.grid.high) == scaled
-        passed = gradient * (multiplier / divisor) * inside
+        passed = ctx.grid.pass_inside(gradient * (multiplier / divisor), scaled)
         by_divisor = (passed * scaled).neg_().sum_to_size(divisor.shape)
         by_multiplier = ctx.grid.nearest_(scaled).mul_(gradient).sum_to_size(multiplier.shape)
         return passed, by_divisor, by_multiplier, None
@@ -179,10 +184,38 @@ class StraightThrough(torch.autograd.Function):
         return exact
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Passes the gradient on."""
         return gradient, None
+
+
+def learned_scale(
+    log_ratio: torch.Tensor, start: torch.Tensor, *, gradient_scale: float, power_of_two: bool = False
+) -> torch.Tensor:
+    """See `LearnedScale`."""
+    result: torch.Tensor = LearnedScale.apply(  # type: ignore[no-untyped-call]
+        log_ratio, start, gradient_scale, power_of_two
+    )
+    return result
+
+
+def round_activation(x: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """See `RoundActivation`."""
+    result: torch.Tensor = RoundActivation.apply(x, scale, grid)  # type: ignore[no-untyped-call]
+    return result
+
+
+def round_weight(weight: torch.Tensor, divisor: torch.Tensor, multiplier: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """See `RoundWeight`."""
+    result: torch.Tensor = RoundWeight.apply(weight, divisor, multiplier, grid)  # type: ignore[no-untyped-call]
+    return result
+
+
+def straight_through(value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """See `StraightThrough`."""
+    result: torch.Tensor = StraightThrough.apply(value, exact)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _layout(x: torch.Tensor) -> torch.memory_format:
@@ -196,12 +229,10 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous()
 
 
-def _pieces(*tensors: torch.Tensor | None) -> Iterator[tuple[Any, ...]]:
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Flat views of tensors of one layout, piece by piece on a CPU and whole elsewhere."""
-    first = tensors[0]
-    assert first is not None
-    size = _PIECE if first.device.type == "cpu" else max(1, first.numel())
-    count = -(-first.numel() // size)
-    flat = [None if t is None else t.as_strided((t.numel(),), (1,)).split(size) for t in tensors]
-    for index in range(count):
-        yield tuple(None if parts is None else parts[index] for parts in flat)
+    count = tensors[0].numel()
+    size = _PIECE if tensors[0].device.type == "cpu" else max(1, count)
+    flat = [tensor.as_strided((count,), (1,)) for tensor in tensors]
+    for start in range(0, count, size):
+        yield tuple(each[start : start + size] for each in flat)
