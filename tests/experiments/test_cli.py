@@ -208,3 +208,17 @@ def test_ctrl_c_during_a_run_says_how_to_go_on(tmp_path: Path) -> None:
         "bitwright: stopped; finished stages are kept, go on with: bitwright run digits"
     )
     assert not (tmp_path / "out" / "stages" / ".train.partial").exists()
+
+
+def test_a_missing_extra_ends_in_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitwright.experiments.load_recipe import load_recipe
+    from bitwright.experiments.workbench import Workbench
+    from bitwright.hw_constraints.backends import openvino
+
+    monkeypatch.setattr(openvino.OpenVINOBackend, "available", lambda self: "package openvino is not installed")
+    done = invoke("prove", "model.onnx", "--runtime", "openvino")
+    assert done.exit_code == 2
+    assert done.stderr == "bitwright: backend 'openvino' needs: pip install 'bitwright[openvino]'\n"
+    recipe = load_recipe("digits", ["prove.runtimes=[openvino]"])
+    with pytest.raises(InputError, match=r"^backend 'openvino' needs: pip install 'bitwright\[openvino\]'$"):
+        Workbench(recipe).runtimes(recipe.prove.runtimes)
