@@ -76,8 +76,7 @@ def draw_front(outcome: SearchOutcome) -> Figure:
         [each.figures[horizontal] for each in scored],
         [each.figures[vertical] for each in scored],
         c=range(len(scored)),
-        cmap="Greys",
-        vmin=-len(scored) / 2,
+        cmap="Blues",
         edgecolors="black",
         label=f"{len(scored)} scored",
         zorder=2,
@@ -86,14 +85,17 @@ def draw_front(outcome: SearchOutcome) -> Figure:
         [each.figures[horizontal] for each in front],
         [each.figures[vertical] for each in front],
         "o-",
+        drawstyle="steps-post",  # what can be had for so much; nothing is known between two candidates
         color="tab:orange",
         markersize=11,
         markerfacecolor="none",
         label=f"{len(front)} on the front",
         zorder=3,
     )
-    dead = sum(each.outcome is Outcome.INFEASIBLE for each in outcome.results)
-    axes.set(xlabel=_label(horizontal), ylabel=_label(vertical), title=f"{dead} infeasible candidates, not trained")
+    dead = [each for each in outcome.results if each.outcome is Outcome.INFEASIBLE]
+    spared = sum(not each.trained_seconds for each in dead)
+    title = f"{len(dead)} infeasible, {spared} of them without any training"
+    axes.set(xlabel=_label(horizontal), ylabel=_label(vertical), title=title)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.colorbar(points, ax=axes, label="order of evaluation")

@@ -78,4 +78,4 @@ def test_the_picture_shows_every_score_and_the_front(outcome: SearchOutcome) -> 
     assert points == {(each.figures["macs"], each.figures["accuracy"]) for each in outcome.scored}
     line = {tuple(each) for each in axes.lines[0].get_xydata().tolist()}
     assert line == {(each.figures["macs"], each.figures["accuracy"]) for each in outcome.front}
-    assert axes.get_title() == "1 infeasible candidates, not trained"
+    assert axes.get_title() == "1 infeasible, 1 of them without any training"
