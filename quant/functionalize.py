@@ -13,6 +13,8 @@ import torch
 import torch.fx
 from torch.export import ExportedProgram
 
+from bitwright.quant.einsum import einsum_by_matmul
+
 aten = torch.ops.aten
 
 # Results may share memory with an operand; all of them have an exact functional meaning in an exported graph.
@@ -33,9 +35,6 @@ _COMPUTE = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# Operators that hide products of matrices, which are to be seen and quantized.
-_TAKEN_APART = (aten.einsum.default,)
-
 
 def functionalize(program: ExportedProgram) -> ExportedProgram:
     """Returns the program without in-place operators, taking the short way where it is surely the same."""
@@ -44,7 +43,7 @@ def functionalize(program: ExportedProgram) -> ExportedProgram:
         for node in [node for node in graph.nodes if _is_in_place(node)]:
             _make_functional(graph, node)
         return program
-    functional: ExportedProgram = program.run_decompositions({op: op.decompose for op in _TAKEN_APART})
+    functional: ExportedProgram = program.run_decompositions({aten.einsum.default: einsum_by_matmul})
     return functional
 
 

@@ -35,8 +35,13 @@ class QuantizedModel:
     qparams: Mapping[TensorRef, QParams]
 
     def bias_qparams(self, bias: BiasPlan) -> QParams:
-        """int32, scale = scale(input) * scale(weight), zero point 0; `[]` or `[C]`."""
+        """int32, scale = scale(input) * scale(weight), zero point 0; `[]` or `[C]`.
+
+        The groups of a transposed convolution share their weights' scales, so those repeat.
+        """
         scale = self.qparams[bias.input].scale * self.qparams[bias.weight].scale
+        if scale.dim():
+            scale = scale.repeat(self.captured.graph.tensors[bias.bias].elements // scale.numel())
         axis = 0 if scale.dim() else None
         return QParams(BIAS_SPEC, scale, torch.zeros_like(scale), axis)
 

@@ -92,7 +92,7 @@ def _holding_bias(weight: QParams, bias: torch.Tensor, input_scale: torch.Tensor
     for, the bias saturates and the channel is wrong, while its weights do not matter.
     """
     needed = bias.abs().double() / (input_scale.double() * (2**31 - 1))
-    needed = (needed if weight.scale.dim() else needed.amax()).to(torch.float32) * (1 + 2**-22)
+    needed = needed.reshape(-1, *weight.scale.shape).amax(0).to(torch.float32) * (1 + 2**-22)
     scale = torch.maximum(weight.scale, needed)
     if weight.spec.scale_kind is ScaleKind.POWER_OF_TWO:
         scale = next_power_of_two(scale)

@@ -128,6 +128,7 @@ class OnnxBuilder:
         if missing:
             lines = [f"  {op} ({node.source or node.module_path or 'no source line'})" for op, node in missing.items()]
             raise InputError("no ONNX translation for these operators:\n" + "\n".join(lines))
+        self._check_names()
         incoming = [*self.graph.inputs, *(ref for ref, _ in self.graph.state)]
         for ref in incoming:
             self.finish_input(ref)
@@ -151,6 +152,16 @@ class OnnxBuilder:
             ir_version=_IR_VERSION[self.opset],
             producer_name="bitwright",
         )
+
+    def _check_names(self) -> None:
+        """Inputs lose their `$`, so they alone can meet another tensor's name."""
+        inputs = {value_name(ref): ref for ref in self.graph.inputs}
+        for ref, info in self.graph.tensors.items():
+            if inputs.get(value_name(ref), ref) != ref:
+                raise InputError(
+                    f"input {value_name(ref)!r} and {info.kind} {str(ref)!r} would have one name in the file; "
+                    "rename one of them"
+                )
 
     def _unique_output(self, ref: TensorRef, position: int) -> str:
         """Results that are inputs, constants or repeated need a value of their own."""

@@ -104,16 +104,20 @@ def run_onnx(
     outputs: list[str] | None = None,
     *,
     optimize: bool = False,
+    **settings: str,
 ) -> list[np.ndarray]:
     """What ONNX Runtime computes; with every optimisation off unless told, so that the file is executed as written."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    for key, value in settings.items():
+        options.add_session_config_entry(f"session.{key}", value)
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    names = {item.name for item in session.get_inputs()}
+    # State has a default value in the file, which makes it an initializer that may be overridden.
+    names = {item.name for item in [*session.get_inputs(), *session.get_overridable_initializers()]}
     result: list[np.ndarray] = session.run(outputs, {key: value for key, value in inputs.items() if key in names})
     return result
 
@@ -121,6 +125,12 @@ def run_onnx(
 @pytest.fixture(name="run_onnx", scope="session")
 def _run_onnx() -> Callable[..., list[np.ndarray]]:
     return run_onnx
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """These tensors are small: threads only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -322,6 +322,36 @@ def test_what_does_not_depend_on_the_input_is_folded() -> None:
     assert sum(info.kind is TensorKind.PARAMETER for info in captured.graph.tensors.values()) == 0
 
 
+@pytest.mark.parametrize(
+    ("equation", "shapes", "product"),
+    [
+        ("bic,bjc->bij", [(2, 3, 4), (2, 5, 4)], True),
+        ("bhqd,bkhd->bhqk", [(2, 2, 3, 4), (2, 5, 2, 4)], True),
+        ("nchw,co->nohw", [(2, 3, 4, 4), (3, 5)], True),
+        ("i,i->", [(4,), (4,)], True),
+        ("ij,jk->ki", [(2, 3), (3, 4)], True),
+        ("bij->bj", [(2, 3, 4)], False),
+        ("i,j->ij", [(3,), (4,)], False),
+        ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)], False),
+        ("...ij,...jk->...ik", [(2, 2, 3), (2, 3, 4)], False),
+        ("ij,j->j", [(2, 3), (3,)], False),
+        ("ii,ij->j", [(3, 3), (3, 4)], False),
+        ("bij,bjk->bik", [(1, 2, 3), (4, 3, 5)], False),
+    ],
+)
+def test_einstein_sums_become_products_of_matrices_where_they_are(
+    equation: str, shapes: list[tuple[int, ...]], product: bool
+) -> None:
+    class Sum(nn.Module):
+        def forward(self, *operands: torch.Tensor) -> torch.Tensor:
+            return torch.einsum(equation, *operands)
+
+    captured = agrees(Sum(), tuple(torch.randn(shape) for shape in shapes))
+    ops = {node.op for node in captured.graph.nodes}
+    assert ("einsum" not in ops) is product
+    assert ("matmul" in ops) is product
+
+
 def test_random_operators_are_not_folded() -> None:
     class Noise(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

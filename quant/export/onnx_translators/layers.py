@@ -84,6 +84,13 @@ def _baddbmm(b: OnnxBuilder, node: Node) -> None:
     b.emit("Add", [product, b.operand(node, 0)], out)
 
 
+@translates("einsum")
+def _einsum(b: OnnxBuilder, node: Node) -> None:
+    """Those that are no product of two matrices; the others were taken apart at capture."""
+    operands = [b.operand(node, i) for i in range(len(node.tensors))]
+    b.emit("Einsum", operands, b.result(node), equation=node.attributes["equation"].replace(" ", ""))
+
+
 @translates("matmul", "mm", "bmm")
 def _matmul(b: OnnxBuilder, node: Node) -> None:
     b.emit("MatMul", [b.operand(node, 0), b.operand(node, 1)], b.result(node))
