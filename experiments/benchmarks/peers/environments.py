@@ -72,7 +72,7 @@ PEERS = {
                 "pillow==13.0.0",
                 *EXPORT,
             ),
-            methods=("int8", "fp8", "fp8_unfolded"),
+            methods=("int8", "fp8"),
         ),
         Peer(
             name="brevitas",
@@ -85,7 +85,7 @@ PEERS = {
                 "pillow==13.0.0",
                 *EXPORT,
             ),
-            methods=("int8", "fp8"),
+            methods=("int8",),
         ),
         Peer(
             name="aimet",

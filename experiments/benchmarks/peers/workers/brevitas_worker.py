@@ -12,22 +12,6 @@ from brevitas_examples.imagenet_classification.ptq.ptq_common import apply_bias_
 from exchange import Images, Quantized, Request, serve
 from networks import load_network
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "int8": {"backend": "fx", "act_quant_type": "asym", "quant_format": "int", "bias_bit_width": 32},
-    # Its fx backend stops at float formats where branches meet. Its own default of 8 bits is E3M4; these are E4M3.
-    "fp8": {
-        "backend": "layerwise",
-        "act_quant_type": "sym",
-        "quant_format": "float_ocp",
-        "bias_bit_width": None,
-        "weight_mantissa_bit_width": 3,
-        "weight_exponent_bit_width": 4,
-        "act_mantissa_bit_width": 3,
-        "act_exponent_bit_width": 4,
-        "layerwise_first_last_mantissa_bit_width": 3,
-        "layerwise_first_last_exponent_bit_width": 4,
-    },
-}
 BATCH = 20
 
 
@@ -47,16 +31,17 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
         weight_quant_granularity="per_channel",
         act_quant_percentile=99.999,
         scale_factor_type="float_scale",
-        **SETTINGS[request.method],
+        backend="fx",
+        act_quant_type="asym",
+        quant_format="int",
+        bias_bit_width=32,
     ).eval()
     with torch.no_grad():
         quantized(batches[0][0])
         calibrate(batches, quantized)
         apply_bias_correction(batches, quantized)
-    file = ""
-    if request.method == "int8":  # its Q/DQ exporter has no fp8
-        file = str(Path(request.folder) / "quantized.onnx")
-        export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20, dynamo=False)
+    file = str(Path(request.folder) / "quantized.onnx")
+    export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20, dynamo=False)
 
     def forward(images: Images) -> Any:
         with torch.no_grad():
