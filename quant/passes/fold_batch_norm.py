@@ -15,8 +15,9 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fx_nodes import KIND, REF, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
 
-# Where each layer's weight has its output channels.
-_CHANNEL_AXIS = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0}
+_LAYERS = frozenset(
+    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
+)
 
 
 def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
@@ -44,8 +45,10 @@ def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
 
 
 def _can_fold(layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> bool:
-    if operator_type(layer) not in _CHANNEL_AXIS or len(layer.users) != 1:
+    if operator_type(layer) not in _LAYERS or len(layer.users) != 1:
         return False
+    if operator_type(layer) == "linear" and layer.meta["val"].dim() != 2:
+        return False  # its channels lie last, those of the norm at 1
     constants = [*layer.args[1:3], *norm.args[1:5]]
     if any(isinstance(node, torch.fx.Node) and node.name not in values for node in constants):
         return False
@@ -62,8 +65,7 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
     factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + statistics[7])
     weight = values[weight_node.name]
     bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
-    shape = [-1] + [1] * (weight.dim() - 1)
-    values[weight_node.name] = (weight.double() * factor.reshape(shape)).to(weight.dtype)
+    values[weight_node.name] = _scaled(weight, factor, layer)
     folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
     if bias_node is None:
         bias_node = _new_bias(graph, layer, weight_node, folded)
@@ -71,6 +73,16 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
     values[bias_node.name] = folded
     norm.replace_all_uses_with(layer)
     graph.erase_node(norm)
+
+
+def _scaled(weight: torch.Tensor, factor: torch.Tensor, layer: torch.fx.Node) -> torch.Tensor:
+    """The weight with each output channel times its factor; transposed convolutions are [in, out / groups, …]."""
+    if not operator_type(layer).startswith("conv_transpose"):
+        return (weight.double() * factor.reshape(-1, *[1] * (weight.dim() - 1))).to(weight.dtype)
+    groups: Any = layer.args[6] if len(layer.args) > 6 else 1
+    grouped = weight.double().reshape(groups, -1, *weight.shape[1:])
+    scaled = grouped * factor.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
+    return scaled.reshape(weight.shape).to(weight.dtype)
 
 
 def _new_bias(

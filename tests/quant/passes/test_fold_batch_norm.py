@@ -1,0 +1,119 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from bitwright.quant.capture import capture
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+
+
+def lively(norm: nn.Module) -> nn.Module:
+    """Statistics and parameters far from those of a fresh batch norm."""
+    with torch.no_grad():
+        for name, tensor in norm.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 2.0) if "var" in name else tensor.normal_()
+    return norm
+
+
+LAYERS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
+    "conv1d": lambda: (nn.Sequential(nn.Conv1d(3, 4, 3), lively(nn.BatchNorm1d(4))), torch.randn(2, 3, 9)),
+    "conv2d": lambda: (nn.Sequential(nn.Conv2d(3, 4, 3), lively(nn.BatchNorm2d(4))), torch.randn(2, 3, 9, 9)),
+    "conv2d without bias": lambda: (
+        nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), lively(nn.BatchNorm2d(4, eps=1e-3))),
+        torch.randn(2, 3, 9, 9),
+    ),
+    "grouped": lambda: (
+        nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), lively(nn.BatchNorm2d(8))),
+        torch.randn(2, 4, 9, 9),
+    ),
+    "conv3d": lambda: (nn.Sequential(nn.Conv3d(3, 4, 2), lively(nn.BatchNorm3d(4))), torch.randn(2, 3, 5, 5, 5)),
+    "linear": lambda: (nn.Sequential(nn.Linear(3, 4), lively(nn.BatchNorm1d(4))), torch.randn(5, 3)),
+    "not affine": lambda: (
+        nn.Sequential(nn.Conv2d(3, 4, 3), lively(nn.BatchNorm2d(4, affine=False))),
+        torch.randn(2, 3, 9, 9),
+    ),
+    "transposed": lambda: (
+        nn.Sequential(nn.ConvTranspose2d(3, 4, 3, 2), lively(nn.BatchNorm2d(4))),
+        torch.randn(2, 3, 5, 5),
+    ),
+    "transposed without bias": lambda: (
+        nn.Sequential(nn.ConvTranspose2d(3, 4, 3, 2, bias=False), lively(nn.BatchNorm2d(4))),
+        torch.randn(2, 3, 5, 5),
+    ),
+    "transposed in groups": lambda: (
+        nn.Sequential(nn.ConvTranspose2d(4, 6, 3, 2, groups=2), lively(nn.BatchNorm2d(6))),
+        torch.randn(2, 4, 5, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_folded_network_computes_the_same(layer: str) -> None:
+    model, x = LAYERS[layer]()
+    captured = capture(model, (x,))
+    folded = fold_batch_norm(captured)
+    assert [node.op for node in folded.graph.nodes] == [captured.graph.nodes[0].op]
+    torch.testing.assert_close(folded.run(x), captured.run(x), rtol=1e-4, atol=1e-5)
+    # The norm's result is now the layer's.
+    norm, kept = captured.graph.nodes[1].outputs[0], folded.graph.nodes[0].outputs[0]
+    assert dict(folded.replaced) == {norm: kept}
+
+
+class NotFoldable(nn.Module):
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.case = case
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), lively(nn.BatchNorm2d(4))
+        self.linear, self.norm1d = nn.Linear(4, 4), lively(nn.BatchNorm1d(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if self.case == "read twice":
+            y = self.conv(x)
+            return self.norm(y) + y
+        if self.case == "a result":
+            y = self.conv(x)
+            return self.norm(y), y
+        if self.case == "shared layer":
+            return self.norm(self.conv(x)) + self.conv(x * 2)
+        if self.case == "behind an activation":
+            return self.norm(torch.relu(self.conv(x)))
+        return self.norm1d(self.linear(x[0]))  # channels of a rank-3 linear lie last, those of the norm in the middle
+
+
+CASES = ["read twice", "a result", "shared layer", "behind an activation", "linear of rank 3"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_folded_stays(case: str) -> None:
+    model, x = NotFoldable(case).eval(), torch.randn(1, 4, 4, 4)
+    folded = fold_batch_norm(capture(model, (x,)))
+    assert "batch_norm" in [node.op for node in folded.graph.nodes]
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(x), model(x))
+
+
+def test_the_captured_network_itself_stays_as_it_was() -> None:
+    model, x = LAYERS["conv2d"]()
+    captured = capture(model, (x,))
+    before = captured.run(x)
+    fold_batch_norm(captured)
+    assert torch.equal(captured.run(x), before)
+    assert len(captured.graph.nodes) == 2
+
+
+def test_each_call_of_a_shared_norm_is_folded_into_its_own_layer() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.norm = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), lively(nn.BatchNorm2d(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.a(x)) + self.norm(self.b(x))
+
+    model, x = Shared().eval(), torch.randn(1, 4, 4, 4)
+    folded = fold_batch_norm(capture(model, (x,)))
+    assert [node.op for node in folded.graph.nodes] == ["conv2d", "conv2d", "add"]
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(x), model(x), rtol=1e-4, atol=1e-5)
