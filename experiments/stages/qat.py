@@ -1,0 +1,134 @@
+"""Trains on with the target's number formats in place, and compares with quantizing after training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitwright.experiments.record import Figure
+from bitwright.experiments.results import QATEpoch, QATResult
+from bitwright.experiments.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from bitwright.experiments.evaluation import Score
+    from bitwright.hw_constraints.figures import Interval
+    from bitwright.quant.quantized_model import QuantizedModel
+    from bitwright.quant.scheme import QuantScheme
+
+
+def train_quantized(context: Context) -> QATResult:
+    """Writes `ptq.onnx` and `qat.onnx`, both in the formats of the recipe's `qat` section, and scores both."""
+    import torch
+
+    from bitwright.experiments.evaluation import evaluate
+    from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.runtime_model import RuntimeModel
+    from bitwright.experiments.scheme_settings import scheme_of, spelled
+    from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+
+    recipe, bench = context.recipe, context.bench
+    model = context.model()
+    scheme = scheme_of(recipe, bench.target, section="qat")
+    export_onnx_qdq(_after_training(context, scheme), context.folder / "ptq.onnx")
+    trained, epochs = _during_training(context, scheme)
+    export_onnx_qdq(trained, context.folder / "qat.onnx")
+    with torch.no_grad():
+        output = model(*bench.example(model))
+    runtimes, note = bench.runtimes_or_simulator()
+    ptq, qat = (RuntimeModel(context.folder / f"{name}.onnx", runtimes[0], output) for name in ("ptq", "qat"))
+    # PTQ comes first: the gain of training is paired against it.
+    scores, comparisons = evaluate(bench, model, [ptq, qat, model], console=context.console)
+    metric, higher = recipe.evaluate.metric, bench.higher_is_better
+    unit = UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1"
+    engine = f"{qat.engine}{note}"
+    return QATResult(
+        scheme=f"activations {spelled(scheme.activations)}; weights {spelled(scheme.weights)}",
+        metric=metric,
+        direction="higher" if higher else "lower",
+        engine=engine,
+        epochs=epochs,
+        reference=_figure(scores[2], metric, unit, "PyTorch eager, float32"),
+        ptq=_figure(scores[0], metric, unit, engine),
+        qat=_figure(scores[1], metric, unit, engine),
+        gain=_gain(scores[0].metrics[metric], scores[1], metric, unit, engine, higher, comparisons[0].difference),
+    )
+
+
+def _after_training(context: Context, scheme: QuantScheme) -> QuantizedModel:
+    from bitwright.quant.capture import capture
+    from bitwright.quant.ptq import quantize
+
+    model = context.model()
+    captured = capture(model, context.bench.example(model))
+    corrected = context.recipe.quantize.bias_correction
+    return quantize(captured, scheme, context.bench.calibration(model), bias_correction=corrected)
+
+
+def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
+    import torch
+
+    from bitwright.experiments.inputs import arguments_of
+    from bitwright.experiments.training import Schedule, fit
+    from bitwright.qat import QATCallback
+
+    recipe, bench = context.recipe, context.bench
+    assert recipe.qat is not None
+    model = context.model()
+    schedule = Schedule(epochs=recipe.qat.epochs, batch=recipe.qat.batch, lr=recipe.qat.lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    callback = QATCallback(
+        model,
+        optimizer,
+        scheme=scheme,
+        calibration=bench.calibration(model),
+        arguments=lambda batch: batch,
+        calibration_samples=recipe.calibrate.samples,
+    )
+    read = arguments_of(model, recipe.data.inputs)
+    epochs: list[QATEpoch] = []
+    with context.console.track("quantization-aware training, epochs", schedule.epochs) as advance:
+        training = fit(
+            model, bench.data, read, schedule, seed=recipe.seed, optimizer=optimizer, after_step=callback.on_step
+        )
+        for done in training:
+            epochs.append(QATEpoch(loss=done.loss, lr=done.lr, seconds=round(done.seconds, 3)))
+            advance(len(epochs), f"loss {done.loss:.3f}")
+    model.eval()
+    return callback.finish(), tuple(epochs)
+
+
+def _figure(score: Score, metric: str, unit: str, source: str) -> Figure:
+    return Figure(value=score.metrics[metric], unit=unit, origin="measured", n=score.samples or None, source=source)
+
+
+def _gain(
+    ptq: float, qat: Score, metric: str, unit: str, engine: str, higher: bool, difference: Interval | None
+) -> Figure:
+    """How much better training made it; the interval is known where hits can be paired."""
+    value = (qat.metrics[metric] - ptq) * (1 if higher else -1)
+    return Figure(
+        value=value,
+        unit=unit,
+        origin="measured",
+        low=None if difference is None else difference.low,
+        high=None if difference is None else difference.high,
+        n=qat.samples or None,
+        source=f"{engine}, paired by sample",
+    )
+
+
+STAGE = Stage(
+    name="qat",
+    run=train_quantized,
+    result=QATResult,
+    needs=("train",),
+    reads=(
+        "model", "data", "target", "example_inputs", "evaluate.entry", "evaluate.metric", "evaluate.direction",
+        "evaluate.samples", "calibrate", "quantize.bias_correction", "prove.runtimes", "qat",
+    ),
+    reads_data=True,
+    reads_machine=True,
+    code=("bitwright.quant", "bitwright.qat", "bitwright.experiments.training", "bitwright.experiments.evaluation",
+          "bitwright.experiments.runtime_model", "bitwright.experiments.scheme_settings"),
+    packages=("torch", "onnxruntime", "openvino"),
+    wanted=lambda recipe: recipe.qat is not None,
+)  # fmt: skip
