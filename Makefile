@@ -4,16 +4,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# The networks of the demo and of the tests are small: a second thread gains little there, and on a busy machine waiting
+# for it takes most of the time.
+export OMP_NUM_THREADS ?= 1
+
 .PHONY: demo test test-all lint bench install clean
 
 demo: $(INSTALLED)
 	$(BIN)/bitwright run recipes/digits.yaml
+	$(BIN)/bitwright search recipes/digits_search.yaml
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(INSTALLED)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

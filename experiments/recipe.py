@@ -185,11 +185,15 @@ class Measure(Section):
 
 
 class QAT(Section):
-    """Trains on with the plan of the quantization in place; compared with PTQ at the same formats."""
+    """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
+
+    `distill` is the share of the loss that follows the float network's outputs; the rest follows the labels.
+    """
 
     epochs: Count = 3
     batch: Count = 64
     lr: Annotated[float, Field(gt=0)] = 5e-4
+    distill: Annotated[float, Field(ge=0, le=1)] = 1.0
     weights: Spec = Spec()
     activations: Spec = Spec()
 

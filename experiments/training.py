@@ -19,6 +19,8 @@ from bitwright.quant.errors import InputError
 # Smith & Topin 2019: the rate rises over the first part of the steps and falls along a cosine over the rest.
 _RISING = 0.25
 
+Loss = Callable[[torch.Tensor, torch.Tensor, tuple[Any, ...]], torch.Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -55,6 +57,7 @@ def fit(
     seed: int,
     optimizer: torch.optim.Optimizer | None = None,
     after_step: Callable[[], None] | None = None,
+    loss_of: Loss | None = None,
 ) -> Iterator[TrainedEpoch]:
     """Trains in place; yields after each epoch, with the model in training mode.
 
@@ -66,6 +69,7 @@ def fit(
         seed: decides the order of the samples.
         optimizer: AdamW over all parameters when not given.
         after_step: called after each step of the optimizer.
+        loss_of: the loss of (logits, labels, arguments); cross-entropy when not given.
 
     Raises:
         InputError: the data have no labels, their classes do not fit the network, or the loss is no longer finite.
@@ -79,7 +83,7 @@ def fit(
             rate = schedule.lr_at((epoch + min(index / max(steps, index + 1), 1.0)) / schedule.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            loss = _step(model, data, read(batch), labels_of(batch), schedule, optimizer)
+            loss = _step(model, data, read(batch), labels_of(batch), schedule, optimizer, loss_of)
             if after_step is not None:
                 after_step()
             total, count = total + loss, count + 1
@@ -94,11 +98,15 @@ def _step(
     labels: torch.Tensor,
     schedule: Schedule,
     optimizer: torch.optim.Optimizer,
+    loss_of: Loss | None,
 ) -> float:
     logits = first_tensor(model(*arguments))
     check_classes(logits, data)
-    ignored = -100 if data.ignore_label is None else data.ignore_label
-    loss = cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing, ignore_index=ignored)
+    if loss_of is not None:
+        loss = loss_of(logits, labels, arguments)
+    else:
+        ignored = -100 if data.ignore_label is None else data.ignore_label
+        loss = cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing, ignore_index=ignored)
     if not torch.isfinite(loss):
         raise InputError(f"training: the loss became {loss.item()}; a smaller train.lr than {schedule.lr} may help")
     optimizer.zero_grad(set_to_none=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import QATEpoch, QATResult
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
+    import torch
+
     from bitwright.experiments.evaluation import Score
+    from bitwright.experiments.training import Loss
     from bitwright.hw_constraints.figures import Interval
     from bitwright.quant.quantized_model import QuantizedModel
     from bitwright.quant.scheme import QuantScheme
@@ -87,13 +90,39 @@ def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedMo
     epochs: list[QATEpoch] = []
     with context.console.track("quantization-aware training, epochs", schedule.epochs) as advance:
         training = fit(
-            model, bench.data, read, schedule, seed=recipe.seed, optimizer=optimizer, after_step=callback.on_step
+            model,
+            bench.data,
+            read,
+            schedule,
+            seed=recipe.seed,
+            optimizer=optimizer,
+            after_step=callback.on_step,
+            loss_of=_loss(context.model(), recipe.qat.distill),
         )
         for done in training:
             epochs.append(QATEpoch(loss=done.loss, lr=done.lr, seconds=round(done.seconds, 3)))
             advance(len(epochs), f"loss {done.loss:.3f}")
     model.eval()
     return callback.finish(), tuple(epochs)
+
+
+def _loss(teacher: torch.nn.Module, share: float) -> Loss:
+    """Cross-entropy with the labels and, as a share, with the float network's outputs."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from bitwright.experiments.metrics import first_tensor
+    from bitwright.qat.distillation import distillation_loss
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor, arguments: tuple[Any, ...]) -> torch.Tensor:
+        if share == 0:
+            return cross_entropy(logits, labels)
+        with torch.no_grad():
+            wanted = first_tensor(teacher(*arguments))
+        followed = share * distillation_loss(logits, wanted)
+        return followed if share == 1 else followed + (1 - share) * cross_entropy(logits, labels)
+
+    return loss
 
 
 def _figure(score: Score, metric: str, unit: str, source: str) -> Figure:
