@@ -254,7 +254,7 @@ def test_shipped_stages_come_in_an_order_that_works(monkeypatch: pytest.MonkeyPa
 
 def test_a_recipe_without_a_section_skips_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(
-        name="only", run=fake.first, result=fake.Told, packages=(), wanted=lambda recipe: recipe.qat is not None
+        name="only", run=fake.first, result=fake.Told, packages=(), wanted=lambda recipe: recipe.search is not None
     )
     monkeypatch.setattr(engine, "load_stages", lambda: (stage,))
     assert go(tmp_path / "run") == {"only": "skipped"}
