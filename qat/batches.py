@@ -55,6 +55,15 @@ def first_rows(args: Arguments, rows: int) -> Arguments:
     return result
 
 
+def rows(args: Arguments, count: int) -> list[Arguments]:
+    """The first `count` rows of every tensor as batches of one; else the arguments as they are."""
+    single = [
+        pytree.tree_map_only(torch.Tensor, lambda tensor, row=row: tensor[row : row + 1], args)
+        for row in range(min(count, rows_of(args)))
+    ]
+    return single if rows_of(args) > 1 else [args]
+
+
 def first_samples(batches: Iterable[Any], read: ToArguments, samples: int) -> Iterator[Arguments]:
     """Arguments of batches from the front until `samples` rows are through; the last is cut.
 

@@ -7,6 +7,7 @@ how-many-th call of that module it happens in, the operator's name, and how many
 from __future__ import annotations
 
 import types
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -69,14 +70,15 @@ class CallSite:
         return result if self.result is None else self.result(result)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Event:
-    """A call that was seen: which, its tensor operands and what it returned."""
+    """A call that was seen: which, its tensor operands, what it returned, and whether that was used by its name."""
 
     call: int
     key: Key
     operands: tuple[torch.Tensor, ...]
     result: Any
+    used: bool = True
 
 
 def kept(result: Any) -> Any:
@@ -124,7 +126,12 @@ class _Frame:
         result = site.call(function, args, kwargs) if site is not None else function(*args, **kwargs)
         if self.boundary.events is not None:
             tensors = tuple(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-            self.boundary.events.append(Event(self.call, key, tensors, kept(result)))
+            event = Event(self.call, key, tensors, kept(result))
+            self.boundary.events.append(event)
+            if args and result is args[0]:
+                # Written in place: the caller may go on with the operand, which a site could not replace.
+                result = result.clone()
+                self.boundary.mode.returned = weakref.ref(result), event
         return result
 
 
@@ -135,23 +142,33 @@ class CallSites(TorchFunctionMode):
         super().__init__()
         self.frames: list[_Frame | None] = []
         self.unfolding: set[Any] = set()
+        self.returned: tuple[weakref.ref[torch.Tensor], Event] | None = None
 
     def begin(self, frame: _Frame | None) -> None:
         """A module begins."""
+        self._settle()
         if not self.frames:
             self.__enter__()  # type: ignore[no-untyped-call]
         self.frames.append(frame)
 
     def end(self) -> None:
         """The innermost module ends."""
+        self._settle()
         self.frames.pop()
         if not self.frames:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _settle(self) -> None:
+        """By the next call, a result that nobody holds has been dropped."""
+        if self.returned is not None:
+            reference, event = self.returned
+            event.used, self.returned = reference() is not None, None
 
     def __torch_function__(
         self, function: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs watched operators through their site, looks inside functions that call several."""
+        self._settle()
         kwargs = kwargs or {}
         frame = self.frames[-1] if self.frames else None
         if frame is None:

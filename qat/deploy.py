@@ -54,7 +54,7 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A tensor whose codes differ between the trained module and its simulation."""
+    """A tensor whose codes (values, for a result that stays in float) differ between the module and its simulation."""
 
     ref: TensorRef
     differing: int
@@ -63,7 +63,7 @@ class Difference:
 
 
 def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]) -> list[Difference]:
-    """Runs the attached module in eval mode beside the simulation and compares the codes of every activation.
+    """Runs the attached module in eval mode beside the simulation and compares every code and the results.
 
     Args:
         replay: the module with the plan in force.
@@ -85,23 +85,23 @@ def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]
     replay.parts.tap.look = lambda ref, tensor: eager.update({ref: tensor.clone()})
     try:
         with undisturbed(replay.model):
-            replay.model(*args)
+            own = quantized.captured.outputs(replay.model(*args))
     finally:
         replay.parts.tap.look = None
-    quantized.run(*args, transform=watch)
-    return [
-        found for ref in simulated if ref in eager for found in _compare(ref, eager[ref], simulated[ref], quantized)
+    theirs = quantized.captured.outputs(quantized.run(*args, transform=watch))
+    found = [
+        _difference(ref, *(quantize(each[ref], quantized.qparams[ref]) for each in (eager, simulated)))
+        for ref in simulated
+        if ref in eager
     ]
+    found += [_difference(ref, *pair) for ref, *pair in zip(quantized.captured.graph.outputs, own, theirs, strict=True)]
+    return [each for each in found if each.differing]
 
 
-def _compare(
-    ref: TensorRef, eager: torch.Tensor, simulated: torch.Tensor, quantized: QuantizedModel
-) -> list[Difference]:
-    codes = [quantize(each, quantized.qparams[ref]).double() for each in (eager, simulated)]
-    if codes[0].shape != codes[1].shape:
-        return [Difference(ref=ref, differing=codes[0].numel(), elements=codes[1].numel(), largest=0.0)]
-    distance = (codes[0] - codes[1]).abs()
+def _difference(ref: TensorRef, eager: torch.Tensor, simulated: torch.Tensor) -> Difference:
+    if eager.shape != simulated.shape:
+        return Difference(ref=ref, differing=eager.numel(), elements=simulated.numel(), largest=torch.inf)
+    distance = (eager.double() - simulated.double()).abs()
     differing = int((distance > 0).sum())
-    if not differing:
-        return []
-    return [Difference(ref=ref, differing=differing, elements=distance.numel(), largest=float(distance.max()))]
+    largest = float(distance.max()) if differing else 0.0
+    return Difference(ref=ref, differing=differing, elements=distance.numel(), largest=largest)

@@ -79,7 +79,8 @@ def module_of(model: nn.Module, node: Node) -> nn.Module:
 def describe(node: Node) -> str:
     """A node in words, with the user's own line."""
     source = f" ({node.source})" if node.source else ""
-    return f"{node.op!r} in {node.module_path or 'the model'!r}{source}"
+    where = repr(node.module_path) if node.module_path else "the model"
+    return f"{node.op!r} in {where}{source}"
 
 
 def locate(
@@ -220,6 +221,11 @@ def _match_events(
         if event is None:
             raise _lost(request.node)
         free.remove(event)
+        if not event.used:
+            raise InputError(
+                f"{describe(request.node)} writes into its operand and what it returns is dropped, so that no "
+                "quantized value can take its place; use the result, as in x = x.relu_()"
+            )
         places = {
             ref: _place(event, captured.values[captured.value_refs[ref]], request.node) for ref in request.constants
         }
