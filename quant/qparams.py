@@ -78,7 +78,8 @@ def choose_qparams(low: torch.Tensor, high: torch.Tensor, spec: QParamsSpec, *, 
 def _legal(scale: torch.Tensor, spec: QParamsSpec) -> torch.Tensor:
     """As float32: a dead tensor (all zero) gets scale 1, a denormal scale the smallest normal one."""
     scale = torch.where(scale == 0, torch.ones_like(scale), scale.to(torch.float32).clamp(min=SMALLEST_SCALE))
-    return next_power_of_two(scale) if spec.scale_kind is ScaleKind.POWER_OF_TWO else scale.to(torch.float32)
+    scale = scale.to(torch.float32)
+    return next_power_of_two(scale) if spec.scale_kind is ScaleKind.POWER_OF_TWO else scale
 
 
 def next_power_of_two(values: torch.Tensor) -> torch.Tensor:
