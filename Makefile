@@ -12,6 +12,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: $(INSTALLED)
 	$(BIN)/bitwright run recipes/digits.yaml
+	$(BIN)/bitwright run recipes/digits_qat.yaml
 	$(BIN)/bitwright search recipes/digits_search.yaml
 
 test: $(INSTALLED)
