@@ -57,11 +57,13 @@ def first_rows(args: Arguments, rows: int) -> Arguments:
 
 def rows(args: Arguments, count: int) -> list[Arguments]:
     """The first `count` rows of every tensor as batches of one; else the arguments as they are."""
-    single = [
-        pytree.tree_map_only(torch.Tensor, lambda tensor, row=row: tensor[row : row + 1], args)
-        for row in range(min(count, rows_of(args)))
+    have = rows_of(args)
+    if have == 1:
+        return [args]
+    return [
+        pytree.tree_map_only(torch.Tensor, lambda tensor: tensor[row : row + 1], args)  # noqa: B023 - called at once
+        for row in range(min(count, have))
     ]
-    return single if rows_of(args) > 1 else [args]
 
 
 def first_samples(batches: Iterable[Any], read: ToArguments, samples: int) -> Iterator[Arguments]:

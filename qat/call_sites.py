@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from bitwright.qat.quantizer import Quantizer
 from bitwright.quant.graph import TensorRef
@@ -157,6 +157,12 @@ class CallSites(TorchFunctionMode):
         self.frames.pop()
         if not self.frames:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def reset(self) -> None:
+        """Forgets a forward that was interrupted (Ctrl-C runs no hooks)."""
+        self.frames.clear()
+        if _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
+            self.__exit__(None, None, None)
 
     def _settle(self) -> None:
         """By the next call, a result that nobody holds has been dropped."""

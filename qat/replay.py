@@ -86,14 +86,15 @@ class Replay:
             if isinstance(module, _BatchNorm):
                 self._swap(module, FoldedNorm if module in norms else ScheduledNorm)
         self.freeze_batch_norm(self.frozen)
-        boundaries = self._boundaries()
+        mode = CallSites()
+        boundaries = self._boundaries(mode)
         returned = self._returns()
         counting: list[Boundary | _Returned | FoldedWeight] = [
             *boundaries.values(),
             *returned.values(),
             *(layer.folded for layer in self.parts.layers),
         ]
-        begin = _Beginning(counting, self.parts.inputs)
+        begin = _Beginning(mode, counting, self.parts.inputs)
         self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
         for module, result in returned.items():
             self._handles.append(module.register_forward_hook(result))
@@ -135,7 +136,7 @@ class Replay:
                 hook.sites[location.call] = site
         return hooks
 
-    def _boundaries(self) -> dict[nn.Module, Boundary]:
+    def _boundaries(self, mode: CallSites) -> dict[nn.Module, Boundary]:
         """The hooks of modules that call quantized functions, and of those that run inside."""
         tables: dict[nn.Module, list[dict[Key, CallSite]]] = {}
 
@@ -149,7 +150,7 @@ class Replay:
         for location, ref, rewrite in self.parts.operands:
             site_at(location).operands[location.places[ref]] = rewrite
         operators = {module: {name for sites in calls for name, _ in sites} for module, calls in tables.items()}
-        boundaries = watch(CallSites(), operators)
+        boundaries = watch(mode, operators)
         for module, calls in tables.items():
             boundaries[module].calls = calls
         return boundaries
@@ -171,10 +172,14 @@ class _Returned:
 class _Beginning:
     """The forward pre-hook of the model: counts calls from zero and quantizes the arguments."""
 
-    def __init__(self, counting: list[Boundary | _Returned | FoldedWeight], inputs: tuple[Site | None, ...]) -> None:
-        self.counting, self.inputs = counting, inputs
+    def __init__(
+        self, mode: CallSites, counting: list[Boundary | _Returned | FoldedWeight], inputs: tuple[Site | None, ...]
+    ) -> None:
+        self.mode, self.counting, self.inputs = mode, counting, inputs
 
     def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if self.mode.frames:
+            self.mode.reset()
         for each in self.counting:
             each.seen = 0
         if not any(self.inputs):

@@ -27,6 +27,7 @@ def test_operators_have_one_name_however_they_are_called(function: object, name:
 
 
 def calls_of(module: nn.Module, operators: set[str], *args: torch.Tensor) -> list[tuple[int, tuple[str, int], bool]]:
+    before = torch.overrides._get_current_function_mode()
     mode = CallSites()
     boundaries = {each: Boundary(mode, operators if each is module else ()) for each in module.modules()}
     boundaries[module].events = []
@@ -38,7 +39,7 @@ def calls_of(module: nn.Module, operators: set[str], *args: torch.Tensor) -> lis
         module(*args)
     for handle in handles:
         handle.remove()
-    assert torch.overrides._get_current_function_mode() is None
+    assert torch.overrides._get_current_function_mode() is before
     return [(event.call, event.key, event.used) for event in boundaries[module].events or ()]
 
 

@@ -306,6 +306,23 @@ def test_an_error_in_forward_leaves_no_mode_behind(everything: nn.Module, scheme
     assert everything(batch(2)[0]).shape == (2, 5)
 
 
+def test_an_interrupted_forward_is_forgotten_by_the_next(everything: nn.Module, scheme: QuantScheme) -> None:
+    attached(everything, scheme)
+    x = batch(2)[0]
+    everything.eval()
+    before = everything(x)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = everything.get_submodule("blocks.1.conv1").register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        everything(x)
+    handle.remove()
+    assert torch.equal(everything(x), before)
+    assert torch.overrides._get_current_function_mode() is None
+
+
 class Statement(nn.Module):
     """Goes on with the operand of an operator that writes in place."""
 
