@@ -23,9 +23,7 @@ REPEATS = 32
 
 def run(bench: Bench) -> list[Record]:
     """Peak resident memory of two processes, one with each number of images."""
-    few = replace(
-        bench.peer_job(OURS, "x86-vnni", NETWORK, scored=False, calibration=_first_images(bench)), threads=None
-    )
+    few = bench.peer_job(OURS, "x86-vnni", NETWORK, scored=False, calibration=_first_images(bench))
     peaks = [_peak_mb(bench, few), _peak_mb(bench, replace(few, repeat=REPEATS))]
     return [
         record(
