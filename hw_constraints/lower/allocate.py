@@ -1,0 +1,252 @@
+"""Where buffers lie in a memory: offsets such that no two that live at the same time overlap, and the peak is small.
+
+This is dynamic storage allocation, which is NP-hard. Each buffer goes to the lowest gap that takes it (first fit), in
+several orders; where the best of them does not reach the lower bound, a hill climb changes the order around the
+buffers that stand highest, the idea of the allocator of Arm's Vela. `tests/hw_constraints/lower/test_allocate.py` holds
+the result against exhaustive search, the benchmark row `sram_allocation` against CP-SAT.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitwright.hw_constraints.lower.interval_conflicts import Lifetimes
+
+# Beyond so many pairs of buffers that live together, gaps are not searched: buffers go on top of what is there.
+PAIRS_FOR_GAPS = 2_000_000
+# How many looks at a neighbour the hill climb may take; about a third of a second where it takes them all.
+EFFORT = 600_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """Bytes that are needed from one step to another.
+
+    Attributes:
+        name: unique among those that are placed together.
+        size_bytes: 0 is allowed and takes no room.
+        first: the step that writes it.
+        last: the last step that reads it, itself included.
+        alignment: its offset is a multiple of it, in bytes.
+    """
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+    alignment: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size_bytes < 0:
+            raise ValueError(f"buffer {self.name!r}: size_bytes = {self.size_bytes}; must be 0 or more")
+        if self.last < self.first:
+            raise ValueError(f"buffer {self.name!r}: last = {self.last} lies before first = {self.first}")
+        if self.alignment < 1:
+            raise ValueError(f"buffer {self.name!r}: alignment = {self.alignment}; must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where each buffer lies.
+
+    Attributes:
+        offsets: the first byte of each buffer, by its name.
+        peak_bytes: one past the last byte that is ever used.
+        bound_bytes: what no placement can stay under: the largest sum of buffers that live at once.
+        capacity: the memory's size, where one was given.
+    """
+
+    offsets: Mapping[str, int]
+    peak_bytes: int
+    bound_bytes: int
+    capacity: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory takes it; without a capacity always."""
+        return self.capacity is None or self.peak_bytes <= self.capacity
+
+
+def allocate(buffers: Sequence[Buffer], capacity: int | None = None, *, effort: int = EFFORT) -> Placement:
+    """Places buffers in one memory.
+
+    Args:
+        buffers: in any order; the answer depends on them alone, never on time or chance.
+        capacity: the memory's size in bytes. A placement that does not fit is returned as it is: what to spill is
+            the scheduler's decision.
+        effort: bounds the hill climb, in looks at a neighbour; 0 leaves it out.
+
+    Raises:
+        ValueError: two buffers have the same name.
+    """
+    if len({buffer.name for buffer in buffers}) < len(buffers):
+        names = [buffer.name for buffer in buffers]
+        raise ValueError(f"buffer {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    lifetimes = Lifetimes.of([buffer.first for buffer in buffers], [buffer.last for buffer in buffers])
+    bound = _bound(buffers, lifetimes)
+    if not buffers:
+        return Placement(offsets={}, peak_bytes=0, bound_bytes=0, capacity=capacity)
+    if lifetimes.pair_count > PAIRS_FOR_GAPS:
+        offsets = _stack(buffers, lifetimes)
+    else:
+        offsets = _FirstFit(buffers, lifetimes.neighbours()).search(_orders(buffers, lifetimes), bound, effort)
+    peak = max(offset + buffer.size_bytes for buffer, offset in zip(buffers, offsets, strict=True))
+    named = {buffer.name: offset for buffer, offset in zip(buffers, offsets, strict=True)}
+    return Placement(offsets=named, peak_bytes=peak, bound_bytes=bound, capacity=capacity)
+
+
+def _bound(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> int:
+    """The largest sum of live sizes. Offsets are multiples of the alignments' common divisor, which rounds all up."""
+    if not buffers:
+        return 0
+    grain = math.gcd(*(buffer.alignment for buffer in buffers))
+    rounded = np.array([-(-buffer.size_bytes // grain) * grain for buffer in buffers], dtype=np.int64)
+    # Only the buffer on top may end between two multiples.
+    slack = max(int(size) - buffer.size_bytes for size, buffer in zip(rounded, buffers, strict=True))
+    largest = max(buffer.size_bytes for buffer in buffers)
+    return max(int(lifetimes.live_sum(rounded).max()) - slack, largest)
+
+
+def _orders(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[list[int]]:
+    """Orders of placing that do well on networks; each wins on some.
+
+    Large ones first; large ones in the most crowded steps first ("greedy by breadth"); large areas (bytes × steps)
+    first; long-lived ones first.
+    """
+    sizes = np.array([buffer.size_bytes for buffer in buffers], dtype=np.int64)
+    crowded = lifetimes.live_max(lifetimes.live_sum(sizes))
+    spans = [lifetimes.last[i] - lifetimes.first[i] + 1 for i in range(len(buffers))]
+    keys: tuple[Callable[[int], tuple[int, ...]], ...] = (
+        lambda i: (-buffers[i].size_bytes, buffers[i].first),
+        lambda i: (-crowded[i], -buffers[i].size_bytes, buffers[i].first),
+        lambda i: (-buffers[i].size_bytes * spans[i], buffers[i].first),
+        lambda i: (-spans[i], -buffers[i].size_bytes, buffers[i].first),
+    )
+    return [sorted(range(len(buffers)), key=lambda i, key=key: (*key(i), i)) for key in keys]  # type: ignore[misc]
+
+
+def _stack(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[int]:
+    """Long-lived and large buffers first, each on top of all that it lives with; gaps stay empty."""
+    top = np.zeros(lifetimes.moments, dtype=np.int64)
+    offsets = [0] * len(buffers)
+    for i in _orders(buffers, lifetimes)[-1]:
+        steps = top[lifetimes.first[i] : lifetimes.last[i] + 1]
+        offsets[i] = _aligned(int(steps.max()), buffers[i].alignment)
+        steps[:] = offsets[i] + buffers[i].size_bytes
+    return offsets
+
+
+def _aligned(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment
+
+
+class _FirstFit:
+    """First fit in an order, and the climb over orders.
+
+    Attributes:
+        sizes: bytes of each buffer, by its position in the request.
+        alignments: of each buffer.
+        neighbours: for each buffer those that live at some step with it.
+    """
+
+    def __init__(self, buffers: Sequence[Buffer], neighbours: Sequence[Sequence[int]]) -> None:
+        self.sizes = [buffer.size_bytes for buffer in buffers]
+        self.alignments = [buffer.alignment for buffer in buffers]
+        self.neighbours = neighbours
+        self.looks = sum(len(each) for each in neighbours) + len(buffers)
+
+    def search(self, orders: Sequence[list[int]], bound: int, effort: int) -> list[int]:
+        """The best offsets found; stops as soon as the peak is at the bound."""
+        best: tuple[int, list[int], list[int]] | None = None
+        for order in orders:
+            offsets = [0] * len(order)
+            self.place(order, 0, [0] * len(order), offsets)
+            peak = self.peak(offsets)
+            if best is None or peak < best[0]:
+                best = peak, order, offsets
+            if peak <= bound:
+                break
+        assert best is not None
+        rounds = effort // self.looks
+        return best[2] if best[0] <= bound else self._climb(best[1], best[2], bound, rounds)
+
+    def place(self, order: Sequence[int], start: int, rank: list[int], offsets: list[int]) -> None:
+        """Places `order[start:]`; what stands before `start` keeps its offset. Sets `rank` and `offsets` in place."""
+        for position in range(start, len(order)):
+            rank[order[position]] = position
+        sizes, neighbours = self.sizes, self.neighbours
+        for position in range(start, len(order)):
+            i = order[position]
+            if not (size := sizes[i]):
+                offsets[i] = 0
+                continue
+            taken = sorted((offsets[j], offsets[j] + sizes[j]) for j in neighbours[i] if rank[j] < position)
+            offset, alignment = 0, self.alignments[i]
+            for low, high in taken:
+                if low - offset >= size:
+                    break
+                if high > offset:
+                    offset = -(-high // alignment) * alignment
+            offsets[i] = offset
+
+    def peak(self, offsets: Sequence[int]) -> int:
+        """One past the last byte that is used."""
+        return max(offset + size for offset, size in zip(offsets, self.sizes, strict=True))
+
+    def _climb(self, order: list[int], offsets: list[int], bound: int, rounds: int) -> list[int]:
+        """Changes the order around the peak, round by round; keeps what is not worse."""
+        chance = random.Random(len(order))  # the same moves for the same request
+        rank = [0] * len(order)
+        for position, i in enumerate(order):
+            rank[i] = position
+        peak = self.peak(offsets)
+        best_peak, best = peak, offsets
+        for _ in range(rounds):
+            moved = self._moved(order, rank, offsets, peak, chance)
+            start = next((p for p, (old, new) in enumerate(zip(order, moved, strict=True)) if old != new), len(order))
+            tried, tried_rank = list(offsets), list(rank)
+            self.place(moved, start, tried_rank, tried)
+            if (tried_peak := self.peak(tried)) <= peak:
+                order, rank, offsets, peak = moved, tried_rank, tried, tried_peak
+            if peak < best_peak:
+                best_peak, best = peak, offsets
+                if peak <= bound:
+                    break
+        return best
+
+    def _moved(
+        self, order: list[int], rank: list[int], offsets: list[int], peak: int, chance: random.Random
+    ) -> list[int]:
+        """The order with one buffer elsewhere: one that reaches the peak, or one that it may stand on."""
+        tops = [i for i in order if self.sizes[i] and offsets[i] + self.sizes[i] == peak]
+        top = chance.choice(tops)
+        below = [j for j in self.neighbours[top] if rank[j] < rank[top] and self.sizes[j]]
+        one = top if not below or chance.random() < 0.5 else chance.choice(below)
+        other = order[chance.randrange(rank[top])] if one == top and rank[top] else one
+        if other == one:
+            other = order[chance.randrange(len(order))]
+        moved = list(order)
+        if chance.random() < 0.5:
+            moved[rank[one]], moved[rank[other]] = other, one
+        else:
+            moved.pop(rank[one])
+            moved.insert(rank[other], one)
+        return moved
+
+
+def overlaps(buffers: Sequence[Buffer], offsets: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of buffers that live together and share a byte; empty for a valid placement. Sorted by offset, O(n²)."""
+    found = []
+    placed = sorted((buffer for buffer in buffers if buffer.size_bytes), key=lambda buffer: offsets[buffer.name])
+    for position, one in enumerate(placed):
+        for other in placed[position + 1 :]:
+            if offsets[other.name] >= offsets[one.name] + one.size_bytes:
+                break
+            if one.first <= other.last and other.first <= one.last:
+                found.append((one.name, other.name))
+    return found
