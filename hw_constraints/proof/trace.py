@@ -41,8 +41,13 @@ class LayerTrace:
 
     @property
     def precision(self) -> str:
-        """What its kernels compute in; a real-valued one among them decides."""
-        precisions = [kernel.precision for kernel in self.kernels]
+        """What its kernels compute in; a real-valued one among them decides.
+
+        Where some of them multiply by weights, those alone count: one behind them that turns codes into the real
+        values of a result of the graph does none of the layer's work.
+        """
+        multiply = [kernel for kernel in self.kernels if _WEIGHTED_KERNEL.search(kernel.op)]
+        precisions = [kernel.precision for kernel in multiply or self.kernels]
         return next((name for name in precisions if name.startswith(("float", "bfloat"))), (precisions or [""])[0])
 
     @property
