@@ -30,8 +30,8 @@ def calibrate(
     Args:
         captured: the network, as planned.
         plan: which activations to observe.
-        batches: each a tensor, or a tuple of `forward`'s positional arguments; a larger batch than the captured one
-            is split along dimension 0.
+        batches: each as `CapturedModel.arguments` reads it: a tensor, or a tuple of `forward`'s arguments; a larger
+            batch than the captured one is split along dimension 0.
         progress: called with the number of batches done.
 
     Raises:
@@ -47,7 +47,7 @@ def calibrate(
     count = 0
     for count, batch in enumerate(batches, start=1):
         observe = _observing(captured, observers, unseen, count - 1)
-        for args in split_batch(captured, as_arguments(batch)):
+        for args in split_batch(captured, captured.arguments(batch)):
             captured.run(*args, state=state, transform=observe)
         if progress:
             progress(count)
@@ -99,11 +99,6 @@ def _not_finite(captured: CapturedModel, ref: TensorRef, values: torch.Tensor, b
     return f"calibration batch {batch}: {where}{source} contains {what}; remove the sample or mend the layer"
 
 
-def as_arguments(batch: Any) -> Arguments:
-    """A batch as positional arguments: a tuple is taken apart, everything else is the only argument."""
-    return batch if isinstance(batch, tuple) else (batch,)
-
-
 def split_batch(captured: CapturedModel, args: Arguments) -> Iterator[Arguments]:
     """Cuts a batch into pieces of the captured batch size; the last is filled up from the beginning.
 
@@ -135,7 +130,7 @@ def take(captured: CapturedModel, batches: Iterable[Any], samples: int) -> Seque
     """The first `samples` pieces of captured batch size."""
     pieces: list[Arguments] = []
     for batch in batches:
-        for args in split_batch(captured, as_arguments(batch)):
+        for args in split_batch(captured, captured.arguments(batch)):
             pieces.append(args)
             if len(pieces) == samples:
                 return pieces

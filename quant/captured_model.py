@@ -19,6 +19,17 @@ from bitwright.quant.graph import Graph, TensorRef
 Transform = Callable[[TensorRef, torch.Tensor], torch.Tensor]
 
 
+class Keywords(dict[str, Any]):
+    """Keyword arguments of `forward`, as the last element of a tuple of arguments."""
+
+
+pytree.register_pytree_node(
+    Keywords,
+    lambda keywords: (list(keywords.values()), tuple(keywords)),
+    lambda values, names: Keywords(zip(names, values, strict=True)),
+)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CapturedModel:
     """A network as `torch.export` sees it, with identities, and with its parameters lifted to arguments.
@@ -116,11 +127,14 @@ class CapturedModel:
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[torch.Tensor]:
         """The user's arguments as a flat sequence of tensors, checked against the captured ones.
 
+        `Keywords` at the end of `args` are keyword arguments.
+
         Raises:
             InputError: another structure, shape or type than at capture.
         """
-        expected = [node.meta["val"] for node in self.input_nodes]
-        wanted_args, wanted_kwargs = pytree.tree_unflatten(expected, self.in_spec)
+        if args and isinstance(args[-1], Keywords):
+            args, kwargs = args[:-1], {**args[-1], **kwargs}
+        wanted_args, wanted_kwargs = self._expected_call
         if set(kwargs) == set(wanted_kwargs):
             kwargs = {name: kwargs[name] for name in wanted_kwargs}  # the order in which they are given says nothing
         leaves, spec = pytree.tree_flatten((args, kwargs))
@@ -129,7 +143,8 @@ class CapturedModel:
                 f"got the arguments {_spell_call(args, kwargs)}; "
                 f"the model was captured with {_spell_call(wanted_args, wanted_kwargs)}"
             )
-        for node, want, leaf in zip(self.input_nodes, expected, leaves, strict=True):
+        for node, leaf in zip(self.input_nodes, leaves, strict=True):
+            want = node.meta["val"]
             if _spell(leaf) != _spell(want):
                 raise InputError(
                     f"input {node.meta[REF][0]}: got {_spell(leaf)}; the model was captured with {_spell(want)}"
@@ -140,10 +155,27 @@ class CapturedModel:
         """What `run` returned as a flat list of tensors, in the order of `graph.outputs`."""
         return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
 
+    def arguments(self, batch: Any) -> tuple[Any, ...]:
+        """A batch of calibration data as arguments of `run`.
+
+        A tuple is taken apart, everything else is the only argument. Where the network was captured with keyword
+        arguments, a dict of exactly these (the last element of the tuple, or the batch itself) is passed by keyword.
+        """
+        args = batch if isinstance(batch, tuple) else (batch,)
+        positional, keywords = self._expected_call
+        named = len(args) == len(positional) + 1 and isinstance(args[-1], Mapping) and set(args[-1]) == set(keywords)
+        return (*args[:-1], Keywords(args[-1])) if keywords and named else args
+
     @cached_property
     def input_nodes(self) -> list[torch.fx.Node]:
         """The placeholders of the user's own arguments, in their flattened order."""
         return [n for n in self.fx_graph.nodes if n.op == "placeholder" and n.name not in self.values]
+
+    @cached_property
+    def _expected_call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments of the capture, in their own structure."""
+        args, kwargs = pytree.tree_unflatten([node.meta["val"] for node in self.input_nodes], self.in_spec)
+        return args, kwargs
 
     @cached_property
     def _output(self) -> torch.fx.Node:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,15 @@ from bitwright.quant.ptq import quantize
 from bitwright.quant.qparams import choose_qparams
 from bitwright.quant.scheme import Granularity, Override, QParamsSpec, QuantScheme
 from bitwright.quant.weights import choose_weight_qparams
+
+
+class Fusion(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        return self.mix(x) + offset
 
 
 class Memory(nn.Module):
@@ -46,6 +56,27 @@ def test_ranges_are_those_of_all_batches(u8s8: QuantScheme) -> None:
     expected = choose_qparams(IMAGES.min(), IMAGES.max(), u8s8.activations)
     assert qparams[captured.graph.inputs[0]].scale == expected.scale
     assert qparams.keys() == decided.activations.keys()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("positional", [1, 0])
+def test_keyword_arguments_calibrate_as_positional_ones_do(u8s8: QuantScheme, positional: int, rows: int) -> None:
+    model, x, offset = Fusion().eval(), torch.randn(6, 8), torch.randn(6, 4)
+    pairs = list(zip(x.split(rows), offset.split(rows), strict=True))
+    if positional:
+        captured = capture(model, (x[:1],), {"offset": offset[:1]})
+        batches: list[Any] = [(x, {"offset": offset}) for x, offset in pairs]
+    else:
+        captured = capture(model, (), {"x": x[:1], "offset": offset[:1]})
+        batches = [{"offset": offset, "x": x} for x, offset in pairs]
+    named = quantize(captured, u8s8, batches)
+    expected = quantize(capture(model, (x[:1], offset[:1])), u8s8, pairs)
+    for ref in expected.captured.graph.inputs:
+        assert named.qparams[ref].scale == expected.qparams[ref].scale
+    arguments = named.captured.arguments(
+        (x[:1], {"offset": offset[:1]}) if positional else {"x": x[:1], "offset": offset[:1]}
+    )
+    assert torch.equal(named.run(*arguments), expected.run(x[:1], offset[:1]))
 
 
 def test_a_larger_batch_is_cut_and_its_last_piece_filled_up(u8s8: QuantScheme) -> None:
