@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from bitwright.experiments.extensions import MODELS
 from bitwright.experiments.models import ModelKind
 from bitwright.experiments.open_data import open_data
 from bitwright.experiments.recipe import Recipe
+from bitwright.hw_constraints import target_files
 from bitwright.hw_constraints.target import Target, load_target
 from bitwright.quant.errors import InputError
 
@@ -124,8 +126,9 @@ class Workbench:
 
     @cached_property
     def target_fingerprint(self) -> str:
-        """Changes with the target's file."""
-        return hashlib.sha256(Path(self.target.file).read_bytes()).hexdigest()
+        """Changes with what the target's file says, the files that it extends included."""
+        data, _ = target_files.read(Path(self.target.file))
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def model_fingerprint(self) -> str:
