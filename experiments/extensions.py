@@ -1,97 +1,32 @@
-"""What is registered where: names come from file names and entry-point metadata, without importing what they name."""
+"""Every extension point of the product: what recipes can name and `bitwright ls` shows."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
-import re
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
+from bitwright.hw_constraints.backends.base import BACKENDS
+from bitwright.nas.spaces import SPACES
+from bitwright.quant.extension_point import ExtensionPoint
+from bitwright.quant.observers import OBSERVERS
 
-from bitwright.quant.errors import InputError, unknown
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtensionPoint:
-    """A folder in which each file is one extension, and the entry-point group where third parties add theirs.
-
-    Attributes:
-        kind: what one is called in messages.
-        package: the folder, by its import name.
-        marker: the name that a file assigns or defines when it is an extension; its value is what `load` returns.
-            Files without it (shared parts) are not listed. For data files the suffix, such as `.yaml`.
-        group: the entry-point group.
-    """
-
-    kind: str
-    package: str
-    marker: str
-    group: str
-
-    def names(self) -> tuple[str, ...]:
-        """All names, sorted.
-
-        Raises:
-            InputError: a third party's name is already taken.
-        """
-        own, others = set(_files(self.package, self.marker)), set(self._entry_points())
-        if own & others:
-            name = sorted(own & others)[0]
-            raise InputError(f"{self.kind} {name!r} is registered twice: by Bitwright and in the group {self.group!r}")
-        return tuple(sorted(own | others))
-
-    def check(self, name: str) -> None:
-        """Raises an `InputError` that lists the choices when there is no such name."""
-        if name not in self.names():
-            raise unknown(self.kind, name, self.names())
-
-    def is_ours(self, name: str) -> bool:
-        """Whether the name is shipped with Bitwright, so that importing it runs no third party's code."""
-        return name in _files(self.package, self.marker)
-
-    def load(self, name: str) -> Any:
-        """Imports the extension and returns the object behind its marker.
-
-        Raises:
-            InputError: there is none of that name.
-        """
-        self.check(name)
-        if self.is_ours(name):
-            return getattr(importlib.import_module(f"{self.package}.{name}"), self.marker)
-        return self._entry_points()[name].load()
-
-    def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
-        return {point.name: point for point in importlib.metadata.entry_points(group=self.group)}
-
-
-@cache
-def _files(package: str, marker: str) -> tuple[str, ...]:
-    spec = importlib.util.find_spec(package)
-    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    if marker.startswith("."):
-        return tuple(sorted(path.stem for folder in folders for path in folder.glob(f"*{marker}")))
-    defined = re.compile(rf"^(?:class\s+)?{marker}\b", re.MULTILINE)
-    files = (path for folder in folders for path in folder.glob("*.py") if path.stem != "__init__")
-    return tuple(sorted(path.stem for path in files if defined.search(path.read_text(encoding="utf-8"))))
-
+__all__ = [
+    "BACKENDS",
+    "DATASETS",
+    "MODELS",
+    "OBSERVERS",
+    "RECIPES",
+    "RULES",
+    "SPACES",
+    "STAGES",
+    "TARGETS",
+    "ExtensionPoint",
+]
 
 DATASETS = ExtensionPoint(
     kind="data set", package="bitwright.experiments.datasets", marker="DATASET", group="bitwright.datasets"
 )
 MODELS = ExtensionPoint(kind="model", package="bitwright.experiments.models", marker="MODEL", group="bitwright.models")
 STAGES = ExtensionPoint(kind="stage", package="bitwright.experiments.stages", marker="STAGE", group="bitwright.stages")
-OBSERVERS = ExtensionPoint(
-    kind="observer", package="bitwright.quant.observers", marker="OBSERVER", group="bitwright.observers"
-)
 TARGETS = ExtensionPoint(
     kind="target", package="bitwright.hw_constraints.targets", marker=".yaml", group="bitwright.targets"
 )
-BACKENDS = ExtensionPoint(
-    kind="backend", package="bitwright.hw_constraints.backends", marker="BACKEND", group="bitwright.backends"
-)
 RULES = ExtensionPoint(kind="rule", package="bitwright.hw_constraints.rules", marker="RULE", group="bitwright.rules")
-SPACES = ExtensionPoint(kind="search space", package="bitwright.nas.spaces", marker="SPACE", group="bitwright.spaces")
 RECIPES = ExtensionPoint(kind="recipe", package="bitwright.recipes", marker=".yaml", group="bitwright.recipes")

@@ -6,8 +6,6 @@ kind through the entry-point group `bitwright.backends`. Each is tested by the c
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from bitwright.quant.errors import InputError, unknown
+from bitwright.quant.errors import InputError
+from bitwright.quant.extension_point import ExtensionPoint
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-_NO_BACKENDS = {"__init__", "base"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +131,18 @@ class Backend(Protocol):
         """
 
 
+BACKENDS = ExtensionPoint(
+    kind="backend", package="bitwright.hw_constraints.backends", marker="BACKEND", group="bitwright.backends"
+)
+
+
 def list_backends() -> tuple[str, ...]:
     """Names of all runtimes, without importing them.
 
     Raises:
         InputError: a name is registered twice.
     """
-    own = {path.stem for path in Path(__file__).parent.glob("*.py")} - _NO_BACKENDS
-    others = [point.name for point in importlib.metadata.entry_points(group="bitwright.backends")]
-    everything = [*own, *others]
-    for name in everything:
-        if everything.count(name) > 1:
-            raise InputError(f"backend {name!r} is registered twice")
-    return tuple(sorted(everything))
+    return BACKENDS.names()
 
 
 def get_backend(name: str) -> Backend:
@@ -155,11 +151,7 @@ def get_backend(name: str) -> Backend:
     Raises:
         InputError: there is none; the message lists those there are.
     """
-    if name not in list_backends():
-        raise unknown("backend", name, list_backends())
-    for point in importlib.metadata.entry_points(group="bitwright.backends", name=name):
-        return checked(point.load(), name)
-    return checked(importlib.import_module(f"bitwright.hw_constraints.backends.{name}").BACKEND, name)
+    return checked(BACKENDS.load(name), name)
 
 
 def checked(candidate: object, name: str) -> Backend:

@@ -5,20 +5,14 @@ Other packages add theirs through the entry points `bitwright.spaces`. Names are
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from bitwright.nas.space import SearchSpace
-from bitwright.quant.errors import InputError, unknown
-
-ENTRY_POINTS = "bitwright.spaces"
+from bitwright.quant.extension_point import ExtensionPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +28,12 @@ class SpaceKind:
     build: Callable[[Any], SearchSpace]
 
 
-@cache
-def space_names() -> tuple[str, ...]:
-    """Names of all search spaces.
+SPACES = ExtensionPoint(kind="search space", package="bitwright.nas.spaces", marker="SPACE", group="bitwright.spaces")
 
-    Raises:
-        InputError: a name is registered twice.
-    """
-    own = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__"}
-    others = [point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
-    for name in others:
-        if name in own or others.count(name) > 1:
-            raise InputError(f"search space {name!r} is registered twice; uninstall one of the packages that bring it")
-    return tuple(sorted([*own, *others]))
+
+def space_names() -> tuple[str, ...]:
+    """Names of all search spaces, without importing them."""
+    return SPACES.names()
 
 
 def load_space(name: str) -> SpaceKind:
@@ -55,8 +42,4 @@ def load_space(name: str) -> SpaceKind:
     Raises:
         InputError: there is none; the names that there are get listed.
     """
-    if name not in space_names():
-        raise unknown("search space", name, space_names())
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-        return point.load()  # type: ignore[no-any-return]
-    return importlib.import_module(f"bitwright.nas.spaces.{name}").SPACE  # type: ignore[no-any-return]
+    return SPACES.load(name)  # type: ignore[no-any-return]
