@@ -1,4 +1,4 @@
-"""Numbers with a unit, as a data sheet writes them: `32 MiB`, `4.8 TB/s`, `1 GHz`, `1024 MAC/cycle`.
+"""Numbers with a unit, as a data sheet writes them: `32 MiB`, `4.8 TB/s`, `1 GHz`, `1024 MAC/cycle`, `0.6 pJ/MAC`.
 
 A unit is never optional: 32 MB and 32 MiB differ by 5 %.
 """
@@ -16,11 +16,19 @@ class Dimension(StrEnum):
 
     SIZE = "B"
     BANDWIDTH = "B/s"
+    BYTES_PER_CYCLE = "B/cycle"
     FREQUENCY = "Hz"
     MACS_PER_CYCLE = "MAC/cycle"
+    ELEMENTS_PER_CYCLE = "elements/cycle"
     OPERATIONS_RATE = "OP/s"
     POWER = "W"
     CYCLES = "cycles"
+    CYCLES_PER_ELEMENT = "cycles/element"
+    TIME = "s"
+    ENERGY_PER_BYTE = "J/B"
+    ENERGY_PER_MAC = "J/MAC"
+    COUNT = "elements"
+    RATIO = "%"
 
 
 _SIZES = {
@@ -31,14 +39,22 @@ _SIZES = {
 _UNITS: dict[Dimension, dict[str, float]] = {
     Dimension.SIZE: _SIZES,
     Dimension.BANDWIDTH: {f"{unit}/s": factor for unit, factor in _SIZES.items()},
+    Dimension.BYTES_PER_CYCLE: {"B/cycle": 1.0, "bit/cycle": 1 / 8},
     Dimension.FREQUENCY: {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
     Dimension.MACS_PER_CYCLE: {"MAC/cycle": 1.0},
+    Dimension.ELEMENTS_PER_CYCLE: {"elements/cycle": 1.0},
     # One multiply-accumulate is two operations wherever a vendor counts OPS.
     Dimension.OPERATIONS_RATE: {"GOPS": 1e9, "TOPS": 1e12, "GFLOPS": 1e9, "TFLOPS": 1e12},
     Dimension.POWER: {"mW": 1e-3, "W": 1.0},
     Dimension.CYCLES: {"cycles": 1.0},
+    Dimension.CYCLES_PER_ELEMENT: {"cycles/element": 1.0},
+    Dimension.TIME: {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0},
+    Dimension.ENERGY_PER_BYTE: {"pJ/B": 1e-12, "pJ/bit": 8e-12},
+    Dimension.ENERGY_PER_MAC: {"fJ/MAC": 1e-15, "pJ/MAC": 1e-12},
+    Dimension.COUNT: dict.fromkeys(("elements", "channels", "banks", "cores", "ports", "bits"), 1.0),
+    Dimension.RATIO: {"%": 0.01},
 }
-_QUANTITY = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?) ([A-Za-z]+(?:/[a-z]+)?)")
+_QUANTITY = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?) (%|[A-Za-z]+(?:/[A-Za-z]+)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,20 +69,21 @@ class Quantity:
         return self.text
 
 
-def parse_quantity(text: str, dimension: Dimension) -> Quantity:
-    """Reads `text` as a positive quantity of one dimension.
+def parse_quantity(text: str, *dimensions: Dimension) -> Quantity:
+    """Reads `text` as a positive quantity of one of the dimensions.
 
     Raises:
         ValueError: no number, no unit, or a unit of something else; the message lists the units.
     """
-    units = _UNITS[dimension]
+    units = {unit: (dimension, factor) for dimension in dimensions for unit, factor in _UNITS[dimension].items()}
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"expected a number, a space and a unit ({', '.join(units)})")
     number, unit = match.groups()
     if unit not in units:
         raise ValueError(f"unit {unit!r} is none of {', '.join(units)}")
-    value = float(number) * units[unit]
+    dimension, factor = units[unit]
+    value = float(number) * factor
     if not (value > 0 and math.isfinite(value)):
         raise ValueError("must be greater than 0")
     return Quantity(value, dimension, text.strip())

@@ -6,32 +6,15 @@ imports no tensor library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bitwright.hw_constraints import target_files
-from bitwright.hw_constraints.finding import Severity
-from bitwright.hw_constraints.target_schema import ConstraintFile, SpecFile, TargetFile
-from bitwright.hw_constraints.target_types import (
-    Artifact,
-    Capability,
-    Constraint,
-    Decomposition,
-    DynamicShapes,
-    Engine,
-    Figure,
-    Memory,
-    Numerics,
-    OperatorSupport,
-    Otherwise,
-    Shapes,
-    Source,
-    Target,
-)
+from bitwright.hw_constraints.target_builder import build
+from bitwright.hw_constraints.target_needs import missing_figures, problems_of_cost_figures
+from bitwright.hw_constraints.target_schema import TargetFile
+from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.quant.errors import InputError
-from bitwright.quant.formats import FORMATS
-from bitwright.quant.scheme import BiasKind, Granularity, QParamsSpec, ScaleKind
 from bitwright.quant.yaml_lines import Locations, dotted, validate
 
 __all__ = ["Capability", "Target", "list_targets", "load_target"]
@@ -51,17 +34,27 @@ def load_target(name_or_path: str | Path) -> Target:
     path = target_files.find(name_or_path)
     data, locations = target_files.read(path)
     checked = validate(TargetFile, data, locations)
-    if path.parent == target_files.FOLDER and checked.id != path.stem:
-        raise InputError(f"{locations.where(('id',))}: id = {checked.id!r}; the file is called {path.stem!r}")
+    _check_id(checked.id, path, locations)
     _check_sources(data, (), checked, locations)
-    return _Builder(checked).build(str(path))
+    target = build(checked, str(path))
+    _check_needs(target, locations)
+    return target
+
+
+def _check_id(name: str, path: Path, locations: Locations) -> None:
+    """A file among ours is called as its target; a file of the user's own does not take a name that is taken."""
+    where = locations.where(("id",))
+    if path.parent == target_files.FOLDER:
+        if name != path.stem:
+            raise InputError(f"{where}: id = {name!r}; the file is called {path.stem!r}")
+    elif name in target_files.target_names() and target_files.find(name).resolve() != path.resolve():
+        raise InputError(f"{where}: id = {name!r}; there is a target of that name already, choose another")
 
 
 def _check_sources(value: Any, path: tuple[str | int, ...], checked: TargetFile, locations: Locations) -> None:
     """Every `source` names an entry of `sources`."""
-    if not isinstance(value, dict):
-        return
-    for key, item in value.items():
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
         if key == "source" and item not in checked.sources:
             known = ", ".join(checked.sources)
             where = locations.where((*path, key))
@@ -69,109 +62,15 @@ def _check_sources(value: Any, path: tuple[str | int, ...], checked: TargetFile,
         _check_sources(item, (*path, key), checked, locations)
 
 
-class _Builder:
-    """Turns a checked file into the frozen target."""
-
-    def __init__(self, checked: TargetFile) -> None:
-        self.checked = checked
-        self.sources = {name: Source(title=each.title, url=each.url) for name, each in checked.sources.items()}
-
-    def build(self, file: str) -> Target:
-        checked = self.checked
-        engines = {
-            name: Engine(
-                name=name,
-                kind=each.kind,
-                figures=self._figures({"macs": each.macs, "clock": each.clock, **each.rates, "power": each.power}),
+def _check_needs(target: Target, locations: Locations) -> None:
+    """What the file claims to serve it says enough for."""
+    for name, complaint in problems_of_cost_figures(target):
+        raise InputError(f"{locations.where(('cost', 'figures', name))}: cost.figures.{name}{complaint}")
+    for capability in target.capabilities:
+        missing = missing_figures(target, capability)
+        if missing:
+            raise InputError(
+                f"{locations.where(('capabilities',))}: capabilities has {capability}, but {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing; give the figure, or drop {capability} and say under "
+                f"missing.{capability} what is not public"
             )
-            for name, each in checked.engines.items()
-        }
-        memories = {
-            name: Memory(name=name, figures=self._figures(dict(each))) for name, each in checked.memories.items()
-        }
-        return Target(
-            id=checked.id,
-            version=checked.version,
-            description=" ".join(checked.description.split()),
-            file=file,
-            extends=checked.extends,
-            capabilities=frozenset(Capability(name) for name in checked.capabilities),
-            artifact=Artifact(**dict(checked.artifact)),
-            engines=engines,
-            memories=memories,
-            numerics=self._numerics(),
-            operators=self._operators(),
-            shapes=Shapes(
-                dynamic=DynamicShapes(checked.shapes.dynamic),
-                source=self.sources[checked.shapes.source],
-                verified=checked.shapes.verified,
-            ),
-            constraints=tuple(self._constraint(name, each) for name, each in checked.constraints.items()),
-        )
-
-    def _figures(self, given: Mapping[str, Any]) -> Mapping[str, Figure]:
-        return {
-            name: Figure(quantity=each.value, source=self.sources[each.source], verified=each.verified)
-            for name, each in given.items()
-            if each is not None
-        }
-
-    def _numerics(self) -> Numerics:
-        given = self.checked.numerics
-        return Numerics(
-            activations=tuple(map(_spec, given.activations)),
-            weights=tuple(map(_spec, given.weights)),
-            operator_weights={op: tuple(map(_spec, specs)) for op, specs in given.operator_weights.items()},
-            bias=BiasKind(given.bias),
-            float_formats=tuple(FORMATS[name] for name in given.float_formats),
-            quantize_outputs=given.quantize_outputs,
-            source=self.sources[given.source],
-            verified=given.verified,
-        )
-
-    def _operators(self) -> OperatorSupport:
-        given = self.checked.operators
-        return OperatorSupport(
-            quantized=frozenset(given.quantized),
-            shared_qparams=frozenset(given.shared_qparams),
-            codes_only=frozenset(given.codes_only),
-            fused_patterns=tuple(dict.fromkeys(chain for chains in given.fused_patterns for chain in chains)),
-            decomposed=self._decomposed(),
-            refused=frozenset(given.refused),
-            others=Otherwise(given.others),
-            source=self.sources[given.source],
-            verified=given.verified,
-        )
-
-    def _decomposed(self) -> dict[str, Decomposition]:
-        given = self.checked.operators.decomposed
-        if given is None:
-            return {}
-        source = self.sources[given.source]
-        return {
-            op: Decomposition(parts=parts, source=source, verified=given.verified) for op, parts in given.into.items()
-        }
-
-    def _constraint(self, name: str, given: ConstraintFile) -> Constraint:
-        return Constraint(
-            name=name,
-            operators=frozenset(given.operators),
-            require=given.require,
-            because=given.because,
-            suggestion=given.suggestion,
-            severity=Severity(given.severity),
-            source=self.sources[given.source],
-            verified=given.verified,
-        )
-
-
-def _spec(given: SpecFile) -> QParamsSpec:
-    return QParamsSpec(
-        format=FORMATS[given.format],
-        symmetric=given.symmetric,
-        granularity=Granularity(given.granularity),
-        narrow_range=given.narrow_range,
-        scale_kind=ScaleKind(given.scale_kind),
-        observer=given.observer,
-        observer_arguments=dict(given.observer_arguments),
-    )

@@ -27,7 +27,7 @@ def target_names() -> tuple[str, ...]:
     Raises:
         InputError: a name is registered twice.
     """
-    own = {path.stem for path in FOLDER.glob("*.yaml")}
+    own = {path.stem for path in FOLDER.glob("[!_]*.yaml")}
     others = [point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
     for name in others:
         if name in own or others.count(name) > 1:

@@ -1,17 +1,41 @@
-"""The vocabulary of a target: frozen, and the same for the scheme, the linter, the lowering and the cost model."""
+"""A target: frozen, and the same for the scheme, the linter, the lowering and the cost model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bitwright.hw_constraints.finding import Severity
-from bitwright.hw_constraints.predicate import Predicate
-from bitwright.hw_constraints.quantity import Quantity
+from bitwright.hw_constraints.target_data import Layout, Link, Reformat
+from bitwright.hw_constraints.target_hardware import CostModel, Engine, Memory, Sparsity
+from bitwright.hw_constraints.target_numerics import (
+    Constraint,
+    Decomposition,
+    DynamicShapes,
+    Numerics,
+    OperatorSupport,
+    Otherwise,
+    Shapes,
+)
+from bitwright.hw_constraints.target_source import Figure, Source, UnverifiedField
 from bitwright.quant.errors import InputError
-from bitwright.quant.formats import NumberFormat
-from bitwright.quant.scheme import BiasKind, QParamsSpec, QuantScheme
+from bitwright.quant.scheme import QParamsSpec, QuantScheme
+
+__all__ = [
+    "Artifact",
+    "Capability",
+    "Constraint",
+    "Decomposition",
+    "DynamicShapes",
+    "Figure",
+    "Numerics",
+    "OperatorSupport",
+    "Otherwise",
+    "Shapes",
+    "Source",
+    "Target",
+    "UnverifiedField",
+]
 
 
 class Capability(StrEnum):
@@ -21,135 +45,6 @@ class Capability(StrEnum):
     LINT = "lint"
     LOWER = "lower"
     COST = "cost"
-
-
-class Otherwise(StrEnum):
-    """What becomes of an operator that is neither quantized nor moves codes."""
-
-    FLOAT = "float"  # the accelerator runs it in floating point
-    HOST = "host"  # a processor beside the accelerator runs it
-    REFUSED = "refused"  # the toolchain stops
-
-
-class DynamicShapes(StrEnum):
-    """Which dimensions may be left open until the network runs."""
-
-    NONE = "none"
-    BATCH = "batch"  # the first one of each input
-    ALL = "all"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where statements were read."""
-
-    title: str
-    url: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.title} ({self.url})" if self.url else self.title
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A number of the hardware, where it was read, and whether that was checked."""
-
-    quantity: Quantity
-    source: Source
-    verified: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A unit that computes; `figures` by name (`macs`, `clock`, `int8_dense`, `power`)."""
-
-    name: str
-    kind: str
-    figures: Mapping[str, Figure]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """A memory; `figures` by name (`size`, `bandwidth`, `read_latency`, `write_latency`)."""
-
-    name: str
-    figures: Mapping[str, Figure]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraint:
-    """What must hold for every call of some operators.
-
-    Attributes:
-        name: unique in the target.
-        operators: the operator types it speaks about.
-        require: the condition, which prints as it was written.
-        because: what happens otherwise.
-        suggestion: what to write instead.
-        severity: how much it matters.
-        source: where it was read.
-        verified: whether it was checked there.
-    """
-
-    name: str
-    operators: frozenset[str]
-    require: Predicate
-    because: str
-    suggestion: str
-    severity: Severity
-    source: Source
-    verified: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numerics:
-    """The permitted formats; the first of each tuple is the default."""
-
-    activations: tuple[QParamsSpec, ...]
-    weights: tuple[QParamsSpec, ...]
-    operator_weights: Mapping[str, tuple[QParamsSpec, ...]]
-    bias: BiasKind
-    float_formats: tuple[NumberFormat, ...]
-    quantize_outputs: bool
-    source: Source
-    verified: bool
-
-    def weights_of(self, op: str) -> tuple[QParamsSpec, ...]:
-        """The permitted weights of one operator type."""
-        return self.operator_weights.get(op, self.weights)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decomposition:
-    """An operator that the toolchain writes as several others, each with its own format."""
-
-    parts: tuple[str, ...]
-    source: Source
-    verified: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatorSupport:
-    """What the target does with each operator type; `codes_only` and `fused_patterns` as in `QuantScheme`."""
-
-    quantized: frozenset[str]
-    shared_qparams: frozenset[str]
-    fused_patterns: tuple[tuple[str, ...], ...]
-    codes_only: frozenset[str]
-    decomposed: Mapping[str, Decomposition]
-    refused: frozenset[str]
-    others: Otherwise
-    source: Source
-    verified: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """Whether the toolchain takes open dimensions."""
-
-    dynamic: DynamicShapes
-    source: Source
-    verified: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +57,11 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnverifiedField:
-    """A statement of a target file that was taken on trust."""
-
-    path: str
-    value: str
-    source: Source
-
-    def __str__(self) -> str:
-        return f"{self.path} = {self.value} (not verified; {self.source})"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Target:
-    """One accelerator with its toolchain. See the classes of the fields."""
+    """One accelerator with its toolchain. See the classes of the fields.
+
+    `missing` says for a capability that is not served which figures are not public.
+    """
 
     id: str
     version: int
@@ -183,9 +69,15 @@ class Target:
     file: str
     extends: str | None
     capabilities: frozenset[Capability]
+    missing: Mapping[Capability, str] = field(default_factory=dict)
     artifact: Artifact
     engines: Mapping[str, Engine]
     memories: Mapping[str, Memory]
+    links: Mapping[str, Link] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    reformats: Mapping[str, Reformat] = field(default_factory=dict)
+    sparsity: tuple[Sparsity, ...] = ()
+    cost: CostModel | None = None
     numerics: Numerics
     operators: OperatorSupport
     shapes: Shapes
@@ -195,11 +87,15 @@ class Target:
         """Stops where the file does not say enough.
 
         Raises:
-            InputError: the target does not serve `capability`.
+            InputError: the target does not serve `capability`; the figures that are not public are named.
         """
         if capability not in self.capabilities:
             serves = ", ".join(sorted(self.capabilities))
-            raise InputError(f"target {self.id!r} does not serve {capability}; its file says enough for: {serves}")
+            why = self.missing.get(capability)
+            raise InputError(
+                f"target {self.id!r} does not serve {capability}{f': {why}' if why else ''}; "
+                f"its file says enough for: {serves}"
+            )
 
     def scheme(self, *, activations: str | None = None, weights: str | None = None) -> QuantScheme:
         """What the accelerator computes in low precision, and how.
@@ -237,30 +133,60 @@ class Target:
         """The constraints on one operator type."""
         return tuple(each for each in self.constraints if op in each.operators)
 
+    @property
+    def default_layout(self) -> Layout | None:
+        """The layout of tensors where nothing else was decided; None where nothing was said."""
+        return next((layout for layout in self.layouts.values() if layout.default), None)
+
     def unverified(self) -> tuple[UnverifiedField, ...]:
         """Every statement that nobody has checked; reports that lean on one name it."""
-        return tuple(self._unverified())
+        return tuple(
+            UnverifiedField(path=path, value=value, source=source)
+            for path, value, source, verified in self.statements()
+            if not verified
+        )
 
-    def _unverified(self) -> Iterator[UnverifiedField]:
-        for kind, owners in (("engines", self.engines), ("memories", self.memories)):
-            for owner in owners.values():
-                for name, figure in owner.figures.items():
-                    if not figure.verified:
-                        path = f"{kind}.{owner.name}.{name}"
-                        yield UnverifiedField(path=path, value=figure.quantity.text, source=figure.source)
-        if not self.numerics.verified:
-            formats = f"{self.numerics.activations[0].format.name} x {self.numerics.weights[0].format.name}"
-            yield UnverifiedField(path="numerics", value=formats, source=self.numerics.source)
-        if not self.operators.verified:
-            count = f"{len(self.operators.quantized)} operators in low precision"
-            yield UnverifiedField(path="operators", value=count, source=self.operators.source)
-        for op, decomposition in self.operators.decomposed.items():
-            if not decomposition.verified:
-                path, parts = f"operators.decomposed.{op}", ", ".join(decomposition.parts)
-                yield UnverifiedField(path=path, value=parts, source=decomposition.source)
-        if not self.shapes.verified:
-            yield UnverifiedField(path="shapes.dynamic", value=self.shapes.dynamic, source=self.shapes.source)
+    def statements(self) -> Iterator[tuple[str, str, Source, bool]]:
+        """Everything that the file says with a source: its path, what it says, where it was read, whether checked."""
+        yield from self._hardware_statements()
+        numerics, operators, shapes = self.numerics, self.operators, self.shapes
+        formats = f"{numerics.activations[0].format.name} x {numerics.weights[0].format.name}"
+        yield "numerics", formats, numerics.source, numerics.verified
+        count = f"{len(operators.quantized)} operators in low precision"
+        yield "operators", count, operators.source, operators.verified
+        for op, each in operators.decomposed.items():
+            yield f"operators.decomposed.{op}", ", ".join(each.parts), each.source, each.verified
+        yield "shapes.dynamic", shapes.dynamic, shapes.source, shapes.verified
         for constraint in self.constraints:
-            if not constraint.verified:
-                path = f"constraints.{constraint.name}"
-                yield UnverifiedField(path=path, value=constraint.require.text, source=constraint.source)
+            path = f"constraints.{constraint.name}"
+            yield path, constraint.require.text, constraint.source, constraint.verified
+
+    def _hardware_statements(self) -> Iterator[tuple[str, str, Source, bool]]:
+        for engine in self.engines.values():
+            yield from _figures(f"engines.{engine.name}", engine.figures)
+            if engine.array:
+                wired = " x ".join(f"{count} {loop}" for loop, count in engine.array.unroll.items())
+                says = f"{engine.array.dataflow}, {wired}"
+                yield f"engines.{engine.name}.array", says, engine.array.source, engine.array.verified
+        for memory in self.memories.values():
+            yield from _figures(f"memories.{memory.name}", memory.figures)
+            if memory.ports:
+                yield f"memories.{memory.name}.ports", str(memory.ports), memory.ports.source, memory.ports.verified
+            if memory.use:
+                yield f"memories.{memory.name}.use", str(memory.use), memory.use.source, memory.use.verified
+        for link in self.links.values():
+            yield from _figures(f"links.{link.name}", link.figures)
+            yield f"links.{link.name}", str(link), link.source, link.verified
+        for layout in self.layouts.values():
+            yield f"layouts.{layout.name}", str(layout), layout.source, layout.verified
+        for reformat in self.reformats.values():
+            yield f"reformats.{reformat.name}", str(reformat), reformat.source, reformat.verified
+        for sparsity in self.sparsity:
+            yield f"sparsity.{sparsity}", f"in {', '.join(sparsity.formats)}", sparsity.source, sparsity.verified
+        if self.cost:
+            yield from _figures("cost.figures", self.cost.figures)
+
+
+def _figures(owner: str, figures: Mapping[str, Figure]) -> Iterator[tuple[str, str, Source, bool]]:
+    for name, figure in figures.items():
+        yield f"{owner}.{name}", str(figure), figure.source, figure.verified
