@@ -105,11 +105,11 @@ def _bound(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> int:
     if not buffers:
         return 0
     grain = math.gcd(*(buffer.alignment for buffer in buffers))
-    rounded = np.array([-(-buffer.size_bytes // grain) * grain for buffer in buffers], dtype=np.int64)
+    sizes = np.array([buffer.size_bytes for buffer in buffers], dtype=np.int64)
+    rounded = -(-sizes // grain) * grain
     # Only the buffer on top may end between two multiples.
-    slack = max(int(size) - buffer.size_bytes for size, buffer in zip(rounded, buffers, strict=True))
-    largest = max(buffer.size_bytes for buffer in buffers)
-    return max(int(lifetimes.live_sum(rounded).max()) - slack, largest)
+    slack = int((rounded - sizes).max())
+    return max(int(lifetimes.live_sum(rounded).max()) - slack, int(lifetimes.live_sum(sizes).max()))
 
 
 def _orders(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[list[int]]:
