@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,18 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.experiments.benchmarks.onnx_logits import onnx_logits
-from bitwright.experiments.benchmarks.peers.environments import (
-    LIBRARY,
-    LIBRARY_REQUIREMENTS,
-    PEERS,
-    interpreter,
-    is_installed,
-)
+from bitwright.experiments.benchmarks.peers.asking import require_peer, run_worker, script
+from bitwright.experiments.benchmarks.peers.environments import LIBRARY, LIBRARY_REQUIREMENTS, PEERS
 from bitwright.experiments.benchmarks.peers.workers.exchange import Answer, Request
-from bitwright.quant.errors import InputError
-
-WORKERS = Path(__file__).parent / "workers"
-TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +78,10 @@ def run_peer(job: PeerJob, *, home: Path, cache: Path, fresh: bool = False) -> P
     Raises:
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
     """
-    if not is_installed(job.peer, home):
-        raise InputError(
-            f"peer {job.peer!r} is not installed: python -m bitwright.experiments.benchmarks.setup_peers {job.peer}"
-        )
+    require_peer(job.peer, home)
     folder = cache / f"{job.peer}-{job.method}-{job.network}-{_digest(job)}"
     answer = folder / "answer.json"
     if fresh or not answer.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         _run_worker(job, folder, answer, home)
     return PeerResult(job=job, answer=Answer(**json.loads(answer.read_text())))
 
@@ -112,23 +97,7 @@ def _run_worker(job: PeerJob, folder: Path, answer: Path, home: Path) -> None:
         folder=str(folder),
         repeat=job.repeat,
     )
-    asked = folder / "request.json"
-    asked.write_text(json.dumps(asdict(request), indent=1))
-    partial = folder / "answer.partial"
-    command = [interpreter(job.peer, home), _script(job.peer), asked, partial]
-    threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
-    environment = {**os.environ, **threads, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment)
-    log = folder / "log.txt"
-    log.write_text(ended.stdout + ended.stderr)
-    if ended.returncode:
-        last = "\n".join(line[:200] for line in ended.stderr.strip().splitlines()[-8:])
-        raise InputError(f"peer {job.name!r} failed on {job.network} (log: {log}):\n{last}")
-    partial.rename(answer)
-
-
-def _script(peer: str) -> Path:
-    return WORKERS / f"{peer}_worker.py"
+    run_worker(job.peer, f"{job.method} on {job.network}", asdict(request), answer, home, job.threads)
 
 
 def _digest(job: PeerJob) -> str:
@@ -137,7 +106,7 @@ def _digest(job: PeerJob) -> str:
     parts = [
         *(peer.requirements if peer else ()),
         *LIBRARY_REQUIREMENTS,
-        _script(job.peer).read_text(),
+        script(job.peer).read_text(),
         *(f"{file.name} {file.stat().st_size}" for file in (job.float_file, job.calibration)),
         job.scored.name if job.scored else "",
         f"{job.repeat} {job.threads}",

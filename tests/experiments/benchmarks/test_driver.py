@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitwright.experiments.benchmarks.peers import driver
+from bitwright.experiments.benchmarks.peers import asking
 from bitwright.experiments.benchmarks.peers.driver import PeerJob, run_peer
 from bitwright.experiments.benchmarks.peers.environments import OURS
 from bitwright.experiments.benchmarks.peers.workers import exchange
@@ -29,8 +29,8 @@ def job(tmp_path, monkeypatch):
     workers = tmp_path / "workers"
     workers.mkdir()
     (workers / "bitwright_worker.py").write_text(WORKER)
-    (workers / "exchange.py").write_text((driver.WORKERS / "exchange.py").read_text())
-    monkeypatch.setattr(driver, "WORKERS", workers)
+    (workers / "exchange.py").write_text((asking.WORKERS / "exchange.py").read_text())
+    monkeypatch.setattr(asking, "WORKERS", workers)
     float_file, calibration, scored = (tmp_path / name for name in ("float.onnx", "calibration.npy", "scored.npy"))
     float_file.write_bytes(b"")
     np.save(calibration, np.ones((4, 1, 1, 2), np.float32))
@@ -67,13 +67,13 @@ def test_a_result_is_kept_until_something_changes(job, tmp_path):
 
 
 def test_a_failing_worker_is_quoted(job, tmp_path):
-    (driver.WORKERS / "bitwright_worker.py").write_text("raise SystemExit('no such kernel')")
-    with pytest.raises(InputError, match=r"peer 'bitwright fast' failed on tiny \(log: .*\):\nno such kernel"):
+    (asking.WORKERS / "bitwright_worker.py").write_text("raise SystemExit('no such kernel')")
+    with pytest.raises(InputError, match=r"peer 'bitwright' failed on fast on tiny \(log: .*\):\nno such kernel"):
         run_peer(job, home=tmp_path, cache=tmp_path / "cache")
 
 
 def test_a_failed_run_is_not_kept(job, tmp_path):
-    worker = driver.WORKERS / "bitwright_worker.py"
+    worker = asking.WORKERS / "bitwright_worker.py"
     worker.write_text(WORKER.replace("    serve(", "    raise SystemExit('late')\n    serve("))
     with pytest.raises(InputError, match="late"):
         run_peer(job, home=tmp_path, cache=tmp_path / "cache")

@@ -1,7 +1,7 @@
 import pytest
 
 from bitwright.experiments.benchmarks import run
-from bitwright.experiments.benchmarks.peers.driver import WORKERS
+from bitwright.experiments.benchmarks.peers.asking import WORKERS
 from bitwright.experiments.benchmarks.peers.environments import PEERS
 
 
