@@ -92,6 +92,13 @@ PEERS = {
             requirements=("aimet-torch==2.42.0", TORCH, "pillow==13.0.0", *EXPORT),
             methods=("int8",),
         ),
+        # A compiler with a cost model, not a quantizer: run by `peers/vela.py`.
+        Peer(name="vela", requirements=("ethos-u-vela==5.2.0",), methods=()),
+        # References for arrays and for placing buffers: asked by `peers/asking.py`.
+        Peer(name="zigzag", requirements=("zigzag-dse==3.9.1", "six==1.17.0"), methods=()),  # six: not declared
+        # SCALE-Sim turns one-element arrays into numbers, which NumPy 2 refuses.
+        Peer(name="scalesim", requirements=("scalesim==3.0.0", "numpy==1.26.4", "pandas==2.2.3"), methods=()),
+        Peer(name="ortools", requirements=("ortools==9.15.6755",), methods=()),
     )
 }
 
