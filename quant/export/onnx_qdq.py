@@ -173,6 +173,11 @@ def _save(builder: OnnxBuilder, graph: Graph, path: Path) -> Path:
         "format": "bitwright-provenance/1",
         "values": {value_name(ref): str(ref) for ref in graph.tensors},
         "sources": {value_name(n.outputs[0]): str(n.source) for n in graph.nodes if n.source and n.outputs},
+        "operators": {
+            value_name(n.outputs[0]): {"name": n.name, "op": n.op, "module_type": n.module_type}
+            for n in graph.nodes
+            if n.outputs
+        },
         "state": [{"input": value_name(old), "output": builder.output_name(new)} for old, new in graph.state],
         "outputs": [output.name for output in model.graph.output][len(graph.state) :],
     }

@@ -1,0 +1,1 @@
+"""Patterns: what ONNX writes as several operators and ATen as one; each file knows one family."""

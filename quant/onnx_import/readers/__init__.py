@@ -1,0 +1,1 @@
+"""Readers of ONNX operators, one family a file; see `registry`."""

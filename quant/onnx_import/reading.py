@@ -1,0 +1,87 @@
+"""An ONNX file as a checked protobuf message: everything behind this border may trust its names and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from bitwright.quant.errors import InputError
+from bitwright.quant.onnx_import.stored_tensor import check_tensor
+
+STANDARD = frozenset({"", "ai.onnx"})
+
+# A protobuf message cannot be larger; weights beyond that are external data.
+LARGEST_FILE = 2**31 - 1
+# IR version 3 (ONNX 1.0, 2017) is the first with opset imports.
+FIRST_IR = 3
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file; weights beside it stay there.
+
+    Raises:
+        InputError: there is no such file, it is no ONNX model, or one that this release cannot read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise InputError(
+            f"{path}: {size / 2**30:.1f} GiB; an ONNX file has at most 2 GiB, weights beside it not counted"
+        )
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{path}: not an ONNX model, or a truncated one; export it again ({error})") from error
+    if not model.HasField("graph") or not (model.graph.node or model.graph.input or model.graph.output):
+        raise InputError(f"{path}: not an ONNX model: it holds no graph")
+    _check_versions(model, path)
+    for place, tensor in _tensors(model.graph):
+        check_tensor(tensor, f"{path}: {place}", path.parent)
+    return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a checked model uses."""
+    return next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 1)
+
+
+def _check_versions(model: onnx.ModelProto, path: Path) -> None:
+    if not FIRST_IR <= model.ir_version <= onnx.IR_VERSION:
+        raise InputError(
+            f"{path}: IR version {model.ir_version}; onnx {onnx.__version__} reads {FIRST_IR} to {onnx.IR_VERSION}"
+        )
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain in STANDARD else entry.domain
+        if versions.setdefault(domain, entry.version) != entry.version:
+            raise InputError(
+                f"{path}: domain {entry.domain or 'ai.onnx'!r} is imported as {versions[domain]} and {entry.version}"
+            )
+    newest = onnx.defs.onnx_opset_version()
+    standard = any(node.domain in STANDARD for node in model.graph.node)
+    if "" in versions and not 1 <= versions[""] <= newest:
+        raise InputError(f"{path}: opset {versions['']}; onnx {onnx.__version__} knows 1 to {newest}")
+    if standard and "" not in versions:
+        raise InputError(f"{path}: uses standard operators and imports no opset; export it again")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Every tensor of a graph and its bodies, with the place where it stands."""
+    for tensor in graph.initializer:
+        yield f"initializer {tensor.name!r}", tensor
+    for sparse in graph.sparse_initializer:
+        yield f"sparse initializer {sparse.values.name!r}", sparse.values
+        yield f"sparse initializer {sparse.values.name!r}, indices", sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            where = f"node {node.name or node.op_type!r}, attribute {attribute.name!r}"
+            if attribute.HasField("t"):
+                yield where, attribute.t
+            for tensor in attribute.tensors:
+                yield where, tensor
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _tensors(body)
