@@ -58,7 +58,7 @@ def find(name_or_path: str | Path) -> Path:
 def read(path: Path) -> tuple[dict[str, Any], Locations]:
     """A target file with everything it inherits; the locations say in which file each value was written.
 
-    Mappings are merged key by key; every other value of the child replaces the parent's.
+    Mappings are merged key by key; every other value of the child replaces the parent's, and null takes it away.
 
     Raises:
         InputError: a file cannot be read, or `extends` leads back to a file that it came from.
@@ -94,7 +94,10 @@ def _merge(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     merged = dict(parent)
     for key, value in child.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if value is None and old is not None:
+            del merged[key]
+        else:
+            merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

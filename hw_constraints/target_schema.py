@@ -30,7 +30,7 @@ class ArtifactFile(Strict):
 
     format: str
     opset: StrictInt | None = Field(default=None, ge=1, le=1000)
-    runtimes: tuple[str, ...] = Field(min_length=1)
+    runtimes: tuple[str, ...]
 
 
 class TargetFile(Strict):

@@ -1,4 +1,7 @@
-"""The schemes that the targets yield, in full: a change of one is a change for every user of it."""
+"""The schemes that the targets yield, in full: a change of one is a change for every user of it.
+
+After a deliberate change: `python tests/hw_constraints/test_target_schemes.py` writes them anew.
+"""
 
 from pathlib import Path
 
@@ -33,8 +36,12 @@ def _spec(spec: QParamsSpec) -> str:
     return f"{spec.format.name} {symmetry} {spec.granularity} {spec.scale_kind} scale by {spec.observer}{codes}"
 
 
+def all_schemes() -> str:
+    return "\n".join(spelled(load_target(name).scheme()) for name in list_targets())
+
+
 def test_the_schemes_are_as_recorded() -> None:
-    assert "\n".join(spelled(load_target(name).scheme()) for name in list_targets()) == GOLDEN.read_text()
+    assert all_schemes() == GOLDEN.read_text()
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,10 @@ def test_the_schemes_are_as_recorded() -> None:
         ("x86-avx2", ("uint8", False, (0, 255)), ("int7", (-64, 63)), "int32"),
         ("tensorrt-orin", ("int8", True, (-128, 127)), ("int8", (-128, 127)), "float32"),
         ("ethos-u85-1024", ("int8", False, (-128, 127)), ("int8", (-127, 127)), "int32"),
+        ("arm-xnnpack", ("int8", False, (-128, 127)), ("int8", (-127, 127)), "int32"),
+        ("edge-tpu", ("int8", False, (-128, 127)), ("int8", (-127, 127)), "int32"),
+        ("orin-dla", ("int8", True, (-128, 127)), ("int8", (-128, 127)), "float32"),
+        ("hexagon-htp", ("uint8", False, (0, 255)), ("int8", (-128, 127)), "int32"),
     ],
 )
 def test_integer_schemes(
@@ -68,7 +79,40 @@ def test_fp8_scheme() -> None:
     assert scheme.bias == "float32" and "add" not in scheme.quantized_operators
 
 
-def test_only_ethos_quantizes_the_outputs_and_keeps_matrix_products_per_tensor() -> None:
+def test_targets_without_floating_point_quantize_the_outputs_and_no_others() -> None:
+    for name in list_targets():
+        target = load_target(name)
+        assert target.scheme().quantize_outputs == (not target.numerics.float_formats or name == "hexagon-htp")
+
+
+def test_matrix_products_per_tensor_where_the_hardware_says_so() -> None:
     schemes = {name: load_target(name).scheme() for name in list_targets()}
-    assert [name for name, scheme in schemes.items() if scheme.quantize_outputs] == ["ethos-u85-1024"]
-    assert schemes["ethos-u85-1024"].operator_weights["matmul"].granularity == "per_tensor"
+    for name in ("ethos-u55-128", "ethos-u65-512", "ethos-u85-1024"):
+        assert schemes[name].operator_weights["matmul"].granularity == "per_tensor"
+        assert schemes[name].weights.granularity == "per_channel"
+    assert schemes["edge-tpu"].operator_weights["linear"].granularity == "per_tensor"
+
+
+@pytest.mark.parametrize("name", ["orin-dla", "amd-dpu", "ti-tda4", "tesla-fsd-hw3"])
+def test_one_scale_a_tensor_and_no_zero_points(name: str) -> None:
+    scheme = load_target(name).scheme()
+    assert scheme.weights.granularity == "per_tensor" and scheme.activations.symmetric and scheme.weights.symmetric
+
+
+def test_hardware_that_shifts_has_power_of_two_scales() -> None:
+    kinds = {name: load_target(name).scheme() for name in list_targets()}
+    assert {name for name, scheme in kinds.items() if scheme.activations.scale_kind == "power_of_two"} == {
+        "amd-dpu",
+        "ti-tda4",
+    }
+    assert kinds["amd-dpu"].weights.scale_kind == "power_of_two"
+
+
+def test_sixteen_bit_activations_can_be_asked_for() -> None:
+    assert load_target("hexagon-htp").scheme(activations="uint16").activations.code_range == (0, 65535)
+    assert load_target("ti-tda4").scheme(activations="int16").activations.format.name == "int16"
+    assert load_target("ethos-u55-128").scheme(activations="int16").activations.symmetric
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(all_schemes())
