@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from bitwright.quant.graph import SourceLine
 
@@ -30,6 +31,8 @@ class Finding:
         source: the line in the user's own code.
         focus: the part of that line that is meant, as the user wrote it; empty for the whole line.
         module_path: the module whose forward made the call.
+        target: the id of the accelerator; filled in by `lint`.
+        cost_us: how long the operator takes there, as the target's cost model reckons it; None where there is none.
     """
 
     rule: str
@@ -41,3 +44,9 @@ class Finding:
     source: SourceLine | None = None
     focus: str = ""
     module_path: str = ""
+    target: str = ""
+    cost_us: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; a cost says where it came from."""
+        return {**asdict(self), "cost_origin": None if self.cost_us is None else "modelled"}

@@ -40,6 +40,13 @@ MOVEMENTS = frozenset(
         *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "roll", "flip", "as_strided"),
     }
 )
+# Functions of one element that stand behind layers.
+ACTIVATIONS = frozenset(
+    {
+        *("relu", "relu6", "hardtanh", "leaky_relu", "prelu", "elu", "celu", "selu", "silu", "gelu", "mish"),
+        *("hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus", "softsign", "log_sigmoid"),
+    }
+)
 _ELEMENTWISE = frozenset(
     {
         *(

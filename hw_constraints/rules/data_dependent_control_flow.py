@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 
 # Operators that hand a tensor's value back to Python.
 _READS_A_VALUE = frozenset({"item", "_local_scalar_dense"})
@@ -17,6 +17,8 @@ class DataDependentControlFlow:
 
     name: ClassVar[str] = "data_dependent_control_flow"
     summary: ClassVar[str] = "a branch, a loop or a scalar that depends on the value of a tensor"
+    bad: ClassVar[str] = "if x.mean() > 0: x = self.refine(x)"
+    good: ClassVar[str] = "x = torch.where(x.mean() > 0, self.refine(x), x)"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such place."""

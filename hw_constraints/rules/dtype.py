@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import MULTIPLICATIONS
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
@@ -23,6 +23,8 @@ class Dtype:
 
     name: ClassVar[str] = "dtype"
     summary: ClassVar[str] = "a number format that the accelerator does not compute in"
+    bad: ClassVar[str] = "x = x * torch.linspace(0, 1, 8, dtype=torch.float64)"
+    good: ClassVar[str] = "x = x * torch.linspace(0, 1, 8)"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each origin of a foreign type and each foreign planned format."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.target_types import DynamicShapes
 from bitwright.quant.graph import Graph, Node, TensorRef
 
@@ -21,6 +21,8 @@ class DynamicShape:
 
     name: ClassVar[str] = "dynamic_shape"
     summary: ClassVar[str] = "a dimension that is only known when the network runs"
+    bad: ClassVar[str] = "points = points[points[:, 2] > 0]"
+    good: ClassVar[str] = "points = torch.where(points[:, 2:] > 0, points, 0.0)"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each origin of an open dimension."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.quant.geometry import geometry_nodes, geometry_tensors
 from bitwright.quant.graph import Graph, Node, TensorRef
 
@@ -18,6 +18,8 @@ class GeometryQuantized:
 
     name: ClassVar[str] = "geometry_quantized"
     summary: ClassVar[str] = "indices or sampling coordinates computed in low precision"
+    bad: ClassVar[str] = "grid = (points @ projection) / depth  # planned as int8"
+    good: ClassVar[str] = "grid = ...  # kept in float, or passed in as an input"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each planned place; where there are no float units, for each path of places."""

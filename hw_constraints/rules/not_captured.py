@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext
+from bitwright.hw_constraints.lint_context import LintContext
 
 
 class NotCaptured:
@@ -14,6 +14,8 @@ class NotCaptured:
 
     name: ClassVar[str] = "not_captured"
     summary: ClassVar[str] = "code that torch.export cannot trace"
+    bad: ClassVar[str] = "y = custom_cuda_op(x)"
+    good: ClassVar[str] = "y = torch.ops.mine.op(x)  # registered with a fake kernel"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each failure that `data_dependent_control_flow` does not explain."""

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import MULTIPLICATIONS, OPERATORS
+from bitwright.hw_constraints.placement import fused_names
 from bitwright.hw_constraints.target_types import Otherwise, Target
 from bitwright.quant.graph import Graph, Node
 
+# They multiply and accumulate, too, though no layer of the plan's.
+_PRODUCTS = MULTIPLICATIONS | {
+    *("einsum", "cdist", "deform_conv2d", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell"),
+}
 # What else computes the same or nearly so: (operators that the target must have, what to write).
 _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
     **dict.fromkeys(
@@ -38,6 +43,9 @@ _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
         ("inverse", "linalg_inv", "linalg_inv_ex"),
         ((frozenset(), "the inverse in closed form ([R|t] has [R.T|-R.T t]), or pass it in as an input"),),
     ),
+    "einsum": ((frozenset({"matmul"}), "matmul, with the operands' axes permuted before it"),),
+    "gru_cell": ((frozenset({"linear", "sigmoid", "tanh", "mul"}), "its gates as linear layers, written out"),),
+    "lstm_cell": ((frozenset({"linear", "sigmoid", "tanh", "mul"}), "its gates as linear layers, written out"),),
     "upsample_bilinear2d": ((frozenset({"upsample_nearest2d"}), "nearest neighbours"),),
 }
 
@@ -47,6 +55,8 @@ class OperatorSupport:
 
     name: ClassVar[str] = "operator_support"
     summary: ClassVar[str] = "an operator that the accelerator does not run, or not in low precision"
+    bad: ClassVar[str] = "pose = torch.linalg.inv(pose)"
+    good: ClassVar[str] = "rotation = pose[:, :3, :3].transpose(1, 2)  # [R|t] has the inverse [R.T|-R.T t]"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such call."""
@@ -54,7 +64,7 @@ class OperatorSupport:
         listed = target.operators.quantized | target.operators.shared_qparams | target.operators.decomposed.keys()
         runs_others = target.operators.others is Otherwise.FLOAT
         available = (listed | OPERATORS if runs_others else listed) - target.operators.refused
-        fused = _fused(context.graph, target) if context.graph else frozenset()
+        fused = fused_names(context.graph, target) if context.graph else frozenset()
         for graph, node in context.computed_nodes():
             if node.op in listed or node.name in fused:
                 continue
@@ -71,11 +81,6 @@ class OperatorSupport:
                 )
 
 
-def _fused(graph: Graph, target: Target) -> frozenset[str]:
-    chains = graph.chains(target.operators.fused_patterns)
-    return frozenset(node.name for chain in chains if chain[0].op in target.operators.quantized for node in chain[1:])
-
-
 def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] | None:
     """How bad it is and what happens; None when it runs well enough."""
     otherwise = Otherwise.REFUSED if node.op in target.operators.refused else target.operators.others
@@ -84,7 +89,7 @@ def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] |
     on_real_numbers = any(graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
     if otherwise is Otherwise.HOST and on_real_numbers:
         return Severity.ERROR, "runs on the processor beside the accelerator"
-    if otherwise is Otherwise.FLOAT and node.op in MULTIPLICATIONS:
+    if otherwise is Otherwise.FLOAT and node.op in _PRODUCTS:
         return Severity.WARNING, "runs in floating point while its neighbours run in low precision"
     return None
 

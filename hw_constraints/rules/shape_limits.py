@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding
-from bitwright.hw_constraints.lint import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.node_properties import properties
 
 
@@ -15,6 +15,8 @@ class ShapeLimits:
 
     name: ClassVar[str] = "shape_limits"
     summary: ClassVar[str] = "a kernel, stride, channel count or shape beyond the accelerator's limits"
+    bad: ClassVar[str] = "self.pool = nn.MaxPool2d(300)  # the accelerator pools 256 at most"
+    good: ClassVar[str] = "self.pool = nn.Sequential(nn.MaxPool2d(20), nn.MaxPool2d(15))"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each broken constraint; what depends on an open dimension is left to others."""

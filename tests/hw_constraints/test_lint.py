@@ -12,7 +12,8 @@ from torch import nn
 from bitwright.hw_constraints import lint as lint_module
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.finding_text import format_findings
-from bitwright.hw_constraints.lint import LintContext, lint, load_rule, rule_names
+from bitwright.hw_constraints.lint import lint, load_rule, rule_names
+from bitwright.hw_constraints.lint_context import LintContext
 from bitwright.hw_constraints.target import Capability, list_targets, load_target
 from bitwright.hw_constraints.testing import GraphBuilder
 from bitwright.quant.capture import CaptureError, capture
@@ -156,6 +157,8 @@ def test_a_target_that_cannot_be_linted_by_says_so(perception: Graph) -> None:
 class _Shouting:
     name = "shouting"
     summary = "says something about every network"
+    bad = "x"
+    good = "y"
 
     def check(self, context: LintContext) -> Any:
         yield Finding(rule=self.name, severity=Severity.INFO, node="", found="a", allowed="b", suggestion="c")

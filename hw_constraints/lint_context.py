@@ -1,0 +1,163 @@
+"""What a lint rule can look at, with what several rules ask for reckoned once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.node_properties import properties
+from bitwright.hw_constraints.operators import CREATIONS, MOVEMENTS
+from bitwright.hw_constraints.placement import Place, places
+from bitwright.hw_constraints.predicate import Value
+from bitwright.hw_constraints.source_focus import focus
+from bitwright.hw_constraints.target_types import Target
+from bitwright.quant.geometry import geometry_tensors
+from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.quant.plan import QuantPlan
+
+if TYPE_CHECKING:  # importing capture would load torch
+    from bitwright.hw_constraints.source_code import SourceFunction
+    from bitwright.quant.capture import CaptureFailure
+
+# They pass one tensor's values on, in another order or shape.
+_PASSING = MOVEMENTS - {"cat", "stack"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintContext:
+    """What a rule can look at.
+
+    Attributes:
+        graph: the captured network; None when it could not be captured.
+        target: the accelerator.
+        plan: how the network is to be quantized, once that is decided.
+        capture_failures: what stood in the way of capturing it.
+        functions: the user's own `forward` functions as they are written; known even where capture failed.
+        unused_modules: modules with parameters that take no part in any result.
+        ranges: (smallest, largest) value of tensors, where calibration has seen them.
+    """
+
+    graph: Graph | None
+    target: Target
+    plan: QuantPlan | None = None
+    capture_failures: tuple[CaptureFailure, ...] = ()
+    functions: tuple[SourceFunction, ...] = ()
+    unused_modules: tuple[str, ...] = ()
+    ranges: Mapping[TensorRef, tuple[float, float]] = field(default_factory=dict)
+
+    def computed_nodes(self) -> Iterator[tuple[Graph, Node]]:
+        """The nodes whose result is not known before the network runs, each with the graph."""
+        if self.graph is not None:
+            for node in self._computed:
+                yield self.graph, node
+
+    def input_tensors(self) -> Iterator[tuple[Graph, TensorRef]]:
+        """The network's inputs and incoming states, each with the graph."""
+        if self.graph is not None:
+            for ref in (*self.graph.inputs, *(incoming for incoming, _ in self.graph.state)):
+                yield self.graph, ref
+
+    def properties(self, node: Node) -> Mapping[str, Value]:
+        """The named facts about a call; see `node_properties`."""
+        if node.name not in self._properties:
+            assert self.graph is not None
+            self._properties[node.name] = properties(self.graph, node)
+        return self._properties[node.name]
+
+    def place(self, node: Node) -> Place:
+        """Where the accelerator runs a call."""
+        return self._places[node.name]
+
+    def is_place(self, ref: TensorRef) -> bool:
+        """Whether a tensor holds indices or coordinates rather than values."""
+        return ref in self._coordinates
+
+    def maker(self, ref: TensorRef) -> Node | None:
+        """The node whose values a tensor holds, moves between them skipped; None for inputs and constants."""
+        assert self.graph is not None
+        node = self.graph.producers.get(ref)
+        while node is not None and node.op in _PASSING and node.tensors:
+            node = self.graph.producers.get(node.tensors[0])
+        return node
+
+    def readers(self, ref: TensorRef) -> tuple[Node, ...]:
+        """The nodes that compute with a tensor, moves between them skipped."""
+        assert self.graph is not None
+        found: dict[str, Node] = {}
+        waiting, seen = [ref], {ref}
+        while waiting:
+            for node in self.graph.consumers[waiting.pop()]:
+                if node.op not in _PASSING:
+                    found[node.name] = node
+                    continue
+                waiting += [out for out in node.outputs if out not in seen]
+                seen.update(node.outputs)
+        return tuple(found.values())
+
+    def bits(self, ref: TensorRef) -> int:
+        """The bits of one element as the accelerator stores it: as planned, else its default where it computes so."""
+        assert self.graph is not None
+        info = self.graph.tensors[ref]
+        if self.plan is not None:
+            spec = self.plan.activations.get(ref) or self.plan.weights.get(ref)
+            if spec is not None:
+                return spec.format.bits
+        elif info.is_floating:
+            node = self.graph.producers.get(ref)
+            if node is None or self.place(node) in (Place.LOW, Place.MOVED):
+                return self.target.numerics.activations[0].format.bits
+        return _BITS.get(info.dtype, 32)
+
+    def bytes(self, ref: TensorRef) -> int | None:
+        """The bytes of a tensor as the accelerator stores it; None where its shape is open."""
+        assert self.graph is not None
+        info = self.graph.tensors[ref]
+        return None if None in info.shape else -(-info.elements * self.bits(ref) // 8)
+
+    @cached_property
+    def _computed(self) -> tuple[Node, ...]:
+        assert self.graph is not None
+        known: set[TensorRef] = set()
+        computed = []
+        for node in self.graph.nodes:
+            shape_alone = node.op in CREATIONS and all(
+                None not in self.graph.tensors[ref].shape for ref in node.outputs
+            )
+            if shape_alone or all(ref in known or self.graph.is_constant(ref) for ref in node.tensors):
+                known.update(node.outputs)
+            else:
+                computed.append(node)
+        return tuple(computed)
+
+    @cached_property
+    def _properties(self) -> dict[str, dict[str, Value]]:
+        return {}
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        return places(self.graph, self.target, self.plan) if self.graph else {}
+
+    @cached_property
+    def _coordinates(self) -> frozenset[TensorRef]:
+        return geometry_tensors(self.graph) if self.graph else frozenset()
+
+
+_BITS = {"bool": 8, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16, "int64": 64, "float64": 64}
+
+
+def finding_at(rule: str, node: Node, *, severity: Severity, found: str, allowed: str, suggestion: str) -> Finding:
+    """A finding about an operator call, with the user's own line."""
+    return Finding(
+        rule=rule,
+        severity=severity,
+        node=node.name,
+        found=found,
+        allowed=allowed,
+        suggestion=suggestion,
+        source=node.source,
+        focus=focus(node),
+        module_path=node.module_path,
+    )

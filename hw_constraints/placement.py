@@ -1,0 +1,52 @@
+"""Where an accelerator runs each operator call: in low precision, in float, on its host, or not at all."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from bitwright.hw_constraints.target_types import Otherwise, Target
+from bitwright.quant.graph import Graph, Node
+from bitwright.quant.plan import QuantPlan
+
+
+class Place(StrEnum):
+    """What becomes of one call."""
+
+    LOW = "low"  # computed in the target's low-precision formats
+    MOVED = "moved"  # codes change place, nothing is computed
+    FLOAT = "float"  # the accelerator computes it in floating point
+    HOST = "host"  # a processor beside the accelerator runs it
+    REFUSED = "refused"  # the toolchain has no such operator
+
+
+_OTHERWISE = {Otherwise.FLOAT: Place.FLOAT, Otherwise.HOST: Place.HOST, Otherwise.REFUSED: Place.REFUSED}
+
+
+def fused_names(graph: Graph, target: Target) -> frozenset[str]:
+    """The calls that vanish into the low-precision operator before them."""
+    chains = graph.chains(target.operators.fused_patterns)
+    return frozenset(node.name for chain in chains if chain[0].op in target.operators.quantized for node in chain[1:])
+
+
+def places(graph: Graph, target: Target, plan: QuantPlan | None = None) -> dict[str, Place]:
+    """The place of every call, by its node's name; where a plan exists, it decides what stays in float."""
+    fused = fused_names(graph, target)
+    return {node.name: _place(node, target, fused, plan) for node in graph.nodes}
+
+
+def _place(node: Node, target: Target, fused: frozenset[str], plan: QuantPlan | None) -> Place:
+    operators = target.operators
+    if node.op in operators.refused:
+        return Place.REFUSED
+    if plan is not None and node.op not in operators.decomposed:
+        if plan.kept_float.get(node.name) and (target.numerics.float_formats or not _listed(node, target)):
+            return _OTHERWISE[operators.others]
+        if node.name in plan.quantized:
+            return Place.MOVED if node.op in operators.shared_qparams else Place.LOW
+    if node.name in fused or node.op in operators.quantized or node.op in operators.decomposed:
+        return Place.LOW
+    return Place.MOVED if node.op in operators.shared_qparams else _OTHERWISE[operators.others]
+
+
+def _listed(node: Node, target: Target) -> bool:
+    return node.op in target.operators.quantized or node.op in target.operators.shared_qparams

@@ -1,0 +1,95 @@
+"""Work that leaves the accelerator in the middle of the network and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.placement import Place
+from bitwright.hw_constraints.target_types import Otherwise
+from bitwright.quant.graph import Graph, Node
+
+
+class PartitionBreak:
+    """Looks for operators on the host between operators on the accelerator.
+
+    Each such place ends a partition: the tensor is copied out, the accelerator waits, and the result is copied back. A
+    toolchain that compiles one partition only runs everything behind the first break on its host, however well the
+    accelerator could run it; how much work that is stands in the finding.
+    """
+
+    name: ClassVar[str] = "partition_break"
+    summary: ClassVar[str] = "an operator on the host that cuts the network in two"
+    bad: ClassVar[str] = "x = self.conv2(F.softplus(self.conv1(x)))  # softplus runs on the host"
+    good: ClassVar[str] = "x = self.conv2(F.relu(self.conv1(x)))"
+
+    def check(self, context: LintContext) -> Iterator[Finding]:
+        """Yields one finding where each stay on the host begins."""
+        if context.graph is None or context.target.operators.others is not Otherwise.HOST:
+            return
+        graph = context.graph
+        hosted = {node.name for _, node in context.computed_nodes() if _on_host(context, graph, node)}
+        if not hosted:
+            return
+        behind, before = _work_behind(context, graph, hosted), _behind_accelerated(context, graph)
+        total = sum(_macs(graph, node) for node in graph.nodes)
+        for _, node in context.computed_nodes():
+            makers = [maker for ref in node.tensors if (maker := context.maker(ref))]
+            begins = node.name in hosted and not any(maker.name in hosted for maker in makers)
+            if not begins or node.name not in before or not behind.get(node.name):
+                continue
+            work = sum(_macs(graph, graph.by_name[name]) for name in behind[node.name])
+            share = (
+                f"{100 * work / total:.0f} % of the products" if total and work else f"{len(behind[node.name])} calls"
+            )
+            single = context.target.operators.single_partition
+            yield finding_at(
+                self.name,
+                node,
+                severity=Severity.ERROR if single else Severity.WARNING,
+                found=f"{node.op} on the host cuts the network: {share} come behind it"
+                + (", on the host as well" if single else ", after a copy out and one back"),
+                allowed="one partition: host operators before the first layer or behind the last",
+                suggestion="replace it (bitwright targets lists what runs), or move it to the network's end",
+            )
+
+
+def _on_host(context: LintContext, graph: Graph, node: Node) -> bool:
+    real = any(graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
+    return context.place(node) is Place.HOST and real
+
+
+def _macs(graph: Graph, node: Node) -> int:
+    static = all(None not in graph.tensors[ref].shape for ref in (*node.tensors, *node.outputs))
+    return graph.macs(node) if static else 0
+
+
+def _behind_accelerated(context: LintContext, graph: Graph) -> set[str]:
+    """The nodes that read, over any way, what the accelerator computed."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        for ref in node.tensors:
+            maker = graph.producers.get(ref)
+            if maker and (maker.name in found or context.place(maker) is Place.LOW):
+                found.add(node.name)
+    return found
+
+
+def _work_behind(context: LintContext, graph: Graph, hosted: set[str]) -> dict[str, set[str]]:
+    """For each node on the host, the accelerated nodes that its result reaches."""
+    behind: dict[str, set[str]] = {}
+    for name in hosted:
+        waiting, seen = [graph.by_name[name]], {name}
+        while waiting:
+            for ref in waiting.pop().outputs:
+                for reader in graph.consumers[ref]:
+                    if reader.name not in seen:
+                        seen.add(reader.name)
+                        waiting.append(reader)
+        behind[name] = {each for each in seen if context.place(graph.by_name[each]) is Place.LOW}
+    return behind
+
+
+RULE = PartitionBreak

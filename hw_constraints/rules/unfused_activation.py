@@ -1,0 +1,58 @@
+"""An activation behind a layer that the accelerator cannot run as part of the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.operators import ACTIVATIONS
+from bitwright.hw_constraints.placement import Place, fused_names
+
+
+class UnfusedActivation:
+    """Compares each layer and the activation behind it with the chains that the target's file lists.
+
+    Where the pair is no chain, the layer's result is rounded, written and read again for the activation alone; where
+    the activation has no low-precision kernel either, it is converted to float and back. An activation whose result
+    leaves the network is fine: nothing has to be converted back.
+    """
+
+    name: ClassVar[str] = "unfused_activation"
+    summary: ClassVar[str] = "an activation that does not run as part of the layer before it"
+    bad: ClassVar[str] = "x = torch.sigmoid(self.conv(x))  # and more layers behind it"
+    good: ClassVar[str] = "x = F.relu(self.conv(x))"
+
+    def check(self, context: LintContext) -> Iterator[Finding]:
+        """Yields one finding for each pair that is no chain."""
+        if context.graph is None:
+            return
+        target = context.target
+        fused = fused_names(context.graph, target)
+        for graph, node in context.computed_nodes():
+            if node.op not in ACTIVATIONS or node.name in fused:
+                continue
+            layer = context.maker(node.tensors[0])
+            place = context.place(node)
+            if layer is None or not graph.is_layer(layer) or context.place(layer) is not Place.LOW:
+                continue
+            read_on = any(context.place(reader) is not Place.HOST for reader in context.readers(node.outputs[0]))
+            if place not in (Place.LOW, Place.FLOAT) or not read_on or context.is_place(node.outputs[0]):
+                continue
+            how = "runs on its own, in low precision" if place is Place.LOW else "runs in float, converted to and fro"
+            listed = sorted(
+                {p[1] for p in target.operators.fused_patterns if p[0] == layer.op and len(p) == 2} & ACTIVATIONS
+            )
+            fits = f"{layer.op} with {' or '.join(listed)} behind it" if listed else f"{layer.op} alone"
+            yield finding_at(
+                self.name,
+                node,
+                severity=Severity.WARNING,
+                found=f"{node.op} behind {layer.op} {how}",
+                allowed=f"as one: {fits} ({target.id})",
+                suggestion=f"{listed[-1]}, and train a little further" if listed else "leave the activation out",
+            )
+
+
+RULE = UnfusedActivation
