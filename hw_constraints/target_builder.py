@@ -187,6 +187,7 @@ class _Builder:
             if apart
             else {},
             refused=frozenset(given.refused),
+            single_partition=given.single_partition,
             others=given.others,
             **self._sourced(given),
         )

@@ -83,7 +83,10 @@ class Decomposition:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorSupport:
-    """What the target does with each operator type; `codes_only` and `fused_patterns` as in `QuantScheme`."""
+    """What the target does with each operator type; `codes_only` and `fused_patterns` as in `QuantScheme`.
+
+    With `single_partition` everything behind the first operator on the host runs on the host, too.
+    """
 
     quantized: frozenset[str]
     shared_qparams: frozenset[str]
@@ -92,6 +95,7 @@ class OperatorSupport:
     decomposed: Mapping[str, Decomposition]
     refused: frozenset[str]
     others: Otherwise
+    single_partition: bool = False
     source: Source
     verified: bool
 

@@ -127,6 +127,8 @@ def _operators(target: Target, sources: _Sources) -> str:
     if operators.refused:
         lines.append(f"- Refused: {', '.join(sorted(operators.refused))}")
     lines.append(f"- All others {_OTHERS[operators.others]}")
+    if operators.single_partition:
+        lines.append("- One partition: everything behind the first operator that is not listed runs on the host")
     return "\n".join(lines)
 
 

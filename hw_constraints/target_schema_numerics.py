@@ -69,6 +69,7 @@ class OperatorsFile(Sourced):
     codes_only: tuple[OperatorName, ...] = ()
     refused: tuple[OperatorName, ...] = ()
     others: Otherwise
+    single_partition: StrictBool = False
 
     @model_validator(mode="after")
     def _each_operator_once(self) -> OperatorsFile:
