@@ -55,6 +55,11 @@ class Predicate:
     text: str
     names: frozenset[str]
 
+    @property
+    def tree(self) -> ast.expr:
+        """The checked syntax tree."""
+        return _tree(self.text)
+
     @classmethod
     def parse(cls, text: str) -> Predicate:
         """Reads a predicate.
@@ -70,7 +75,10 @@ class Predicate:
             tree = _tree(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"not an expression: {getattr(error, 'msg', None) or error}") from None
-        _check(tree)
+        try:
+            _check(tree)
+        except RecursionError:
+            raise ValueError("not an expression: nested too deeply") from None
         names = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
         if not names:
             raise ValueError("the predicate reads no property of the operator")
@@ -86,7 +94,7 @@ class Predicate:
             return bool(_evaluate(_tree(self.text), properties))
         except _Unknown:
             return None
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ArithmeticError) as error:
             raise InputError(f"predicate {self.text!r} cannot be decided: {error}") from None
 
     def found(self, properties: Mapping[str, Value]) -> str:
@@ -143,7 +151,7 @@ def _evaluate(node: ast.expr, properties: Mapping[str, Value]) -> Any:
             value = _evaluate(node.operand, properties)
             return not value if isinstance(node.op, ast.Not) else -value
         case ast.BinOp():
-            return _ARITHMETIC[type(node.op)](_evaluate(node.left, properties), _evaluate(node.right, properties))
+            return _arithmetic(node, _evaluate(node.left, properties), _evaluate(node.right, properties))
         case ast.IfExp():
             return _evaluate(node.body if _evaluate(node.test, properties) else node.orelse, properties)
         case ast.BoolOp():
@@ -151,6 +159,14 @@ def _evaluate(node: ast.expr, properties: Mapping[str, Value]) -> Any:
         case ast.Compare():
             return _comparison(node, properties)
     raise AssertionError(ast.dump(node))  # parse lets nothing else in
+
+
+def _arithmetic(node: ast.BinOp, left: Any, right: Any) -> Any:
+    """Numbers alone: Python would also repeat a text ten thousand million times."""
+    for value in (left, right):
+        if not isinstance(value, int | float):
+            raise TypeError(f"{value!r} is no number")
+    return _ARITHMETIC[type(node.op)](left, right)
 
 
 def _junction(node: ast.BoolOp, properties: Mapping[str, Value]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
@@ -37,13 +38,13 @@ def _expanded_pattern(text: Any) -> tuple[tuple[str, ...], ...]:
     if not isinstance(text, str) or "->" not in text:
         raise ValueError("expected a chain such as conv2d -> batch_norm -> relu")
     steps = [[_known_operator(name.strip()) for name in step.split("|")] for step in text.split("->")]
-    if len(steps) > _LONGEST_CHAIN:
-        raise ValueError(f"a chain has at most {_LONGEST_CHAIN} operators")
-    return tuple(product(*map(dict.fromkeys, steps)))
+    choices = [list(dict.fromkeys(names)) for names in steps]
+    if prod(map(len, choices)) > _MOST_CHAINS:
+        raise ValueError(f"stands for more than {_MOST_CHAINS} chains; write several")
+    return tuple(product(*choices))
 
 
-# A chain of n operators with k choices each stands for k ** n patterns.
-_LONGEST_CHAIN = 6
+_MOST_CHAINS = 1000  # a pattern of n operators with k choices each stands for k ** n chains
 
 
 def quantity(*dimensions: Dimension) -> BeforeValidator:

@@ -16,6 +16,7 @@ from bitwright.quant.yaml_lines import KeyPath, Locations, load
 
 FOLDER = Path(__file__).parent / "targets"
 ENTRY_POINTS = "bitwright.targets"
+_LARGEST = 256 * 1024  # bytes; ours have up to ten thousand
 # What a file says of itself alone.
 _OWN_KEYS = ("id", "version", "description", "extends")
 
@@ -67,6 +68,8 @@ def read(path: Path) -> tuple[dict[str, Any], Locations]:
 
 
 def _read(path: Path, trail: tuple[Path, ...]) -> tuple[dict[str, Any], Locations]:
+    if path.stat().st_size > _LARGEST:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; a target file has at most {_LARGEST}")
     data, locations = load(path)
     parent = data.get("extends")
     if parent is None:
