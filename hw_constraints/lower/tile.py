@@ -17,15 +17,8 @@ from itertools import permutations
 
 import numpy as np
 
-from bitwright.hw_constraints.lower.tile_cost import (
-    TILED,
-    Ints,
-    Order,
-    TileMachine,
-    TileSpace,
-    loop_lengths,
-    sizes_array,
-)
+from bitwright.hw_constraints.lower.array_steps import TILED, Ints, loop_lengths
+from bitwright.hw_constraints.lower.tile_cost import Order, TileMachine, TileSpace, sizes_array
 from bitwright.hw_constraints.lower.work import Work
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 

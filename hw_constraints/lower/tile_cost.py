@@ -21,15 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.hw_constraints.lower.array_steps import TILED, Floats, Ints, array_cycles, depends, loop_lengths
 from bitwright.hw_constraints.lower.work import Axis, Work
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Order = tuple[Loop, ...]
 
-TILED = (Loop.BATCH, Loop.GROUPS, Loop.OUT_CHANNELS, Loop.IN_CHANNELS, Loop.OUT_Y, Loop.OUT_X)
 STREAMED = frozenset((Operand.ACTIVATIONS, Operand.WEIGHTS, Operand.OUTPUTS))
 BIAS_BYTES = 4  # one 32-bit bias an output channel
 
@@ -42,6 +40,8 @@ class TileMachine:
         capacity_bytes: room for the tiles, all buffers together.
         bytes_per_cycle: between this memory and the one behind it, loads and stores together.
         unroll: iterations of each loop that the array runs in one cycle; loops that are not named run one by one.
+        ports: bytes a cycle between this memory and the array, by operand; operands without one never wait.
+        stationary: the operand that stays in the array while a tile is computed.
         channel_multiple: what stored channels are rounded up to.
         accumulator_bits: of a partial sum that leaves the array.
         double_buffered: whether transfers run while the array computes.
@@ -52,6 +52,8 @@ class TileMachine:
     capacity_bytes: int
     bytes_per_cycle: float
     unroll: tuple[tuple[Loop, int], ...] = ()
+    ports: tuple[tuple[Operand, float], ...] = ()
+    stationary: Operand | None = None
     channel_multiple: int = 1
     accumulator_bits: int = 32
     double_buffered: bool = True
@@ -92,12 +94,6 @@ class TileCosts:
     cycles: Floats
 
 
-def loop_lengths(work: Work) -> dict[Loop, int]:
-    """Iterations of every loop that can be cut."""
-    lengths = (work.batch, work.groups, work.out_channels, work.in_channels, work.y.output, work.x.output)
-    return dict(zip(TILED, lengths, strict=True))
-
-
 class TileSpace:
     """The tilings of one nest on one machine; what does not depend on the order is reckoned once.
 
@@ -112,7 +108,6 @@ class TileSpace:
         self.work, self.machine, self.sizes = work, machine, sizes
         lengths = np.array(list(loop_lengths(work).values()), dtype=np.int64)[:, None]
         self.counts: Ints = -(-lengths // sizes)
-        self._lengths = lengths[:, 0]
         self._many = self.counts > 1
 
     @cached_property
@@ -177,15 +172,9 @@ class TileSpace:
 
     @cached_property
     def _compute_cycles(self) -> Floats:
-        """Cycles of the array, summed over all tiles: a product of sums, since the tiles are a grid."""
-        total: Any = 1.0
-        for loop, length, size in zip(TILED, self._lengths, self.sizes, strict=True):
-            unroll = self.machine.unrolled(loop)
-            whole, rest = length // size, length % size
-            total = total * (whole * -(-size // unroll) + -(-rest // unroll))
-        for loop, kernel in ((Loop.KERNEL_Y, self.work.y.kernel), (Loop.KERNEL_X, self.work.x.kernel)):
-            total = total * -(-kernel // self.machine.unrolled(loop))
-        return np.asarray(total, dtype=np.float64)
+        """Cycles of the array, summed over all tiles."""
+        machine = self.machine
+        return array_cycles(self.work, self.sizes, dict(machine.unroll), dict(machine.ports), machine.stationary)
 
     def _transitions(self, order: Order) -> tuple[Ints, dict[Operand, Flags]]:
         """For each place of the order [6, n]: how often its loop advances, and whether an operand's tile then changes.
@@ -197,24 +186,16 @@ class TileSpace:
         outer = np.cumprod(np.vstack((np.ones_like(counts[:1]), counts[:-1])), axis=0)
         advanced = {}
         for operand in STREAMED:
-            depends = np.array([self._depends(operand, loop) for loop in order])[:, None] & many
-            advanced[operand] = np.logical_or.accumulate(depends[::-1], axis=0)[::-1]
+            changes = np.array([depends(self.work, operand, loop) for loop in order])[:, None] & many
+            advanced[operand] = np.logical_or.accumulate(changes[::-1], axis=0)[::-1]
         return outer * (counts - 1), advanced
-
-    def _depends(self, operand: Operand, loop: Loop) -> bool:
-        """Whether an operand's tile changes with a loop."""
-        if operand is Operand.ACTIVATIONS:
-            return loop is not Loop.OUT_CHANNELS
-        if operand is Operand.OUTPUTS:
-            return loop is not Loop.IN_CHANNELS
-        if loop is Loop.BATCH:
-            return self.work.weights_are_activations
-        return loop in (Loop.GROUPS, Loop.OUT_CHANNELS, Loop.IN_CHANNELS)
 
     @cached_property
     def _distinct(self) -> dict[Operand, Ints]:
         """How many different tiles each operand has."""
-        rows = {operand: [i for i, loop in enumerate(TILED) if self._depends(operand, loop)] for operand in STREAMED}
+        rows = {
+            operand: [i for i, loop in enumerate(TILED) if depends(self.work, operand, loop)] for operand in STREAMED
+        }
         return {operand: self.counts[rows[operand]].prod(axis=0) for operand in STREAMED}
 
     @cached_property

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bitwright.hw_constraints.lower.array_steps import TILED, loop_lengths
 from bitwright.hw_constraints.lower.tile import (
     ORDERS,
     SLACK,
@@ -19,7 +20,7 @@ from bitwright.hw_constraints.lower.tile import (
     cost_of,
     sizes_to_try,
 )
-from bitwright.hw_constraints.lower.tile_cost import TILED, TileMachine, TileSpace, loop_lengths, sizes_array
+from bitwright.hw_constraints.lower.tile_cost import TileMachine, TileSpace, sizes_array
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 

@@ -2,7 +2,8 @@
 
 from itertools import permutations, product
 
-from bitwright.hw_constraints.lower.tile_cost import BIAS_BYTES, TILED
+from bitwright.hw_constraints.lower.array_steps import TILED
+from bitwright.hw_constraints.lower.tile_cost import BIAS_BYTES
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 
 I, W, O = Operand.ACTIVATIONS, Operand.WEIGHTS, Operand.OUTPUTS  # noqa: E741 - the field's names
