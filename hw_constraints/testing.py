@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bitwright.hw_constraints.finding import Finding, Severity
@@ -14,6 +14,7 @@ from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKin
 from bitwright.quant.plan import QuantPlan
 
 if TYPE_CHECKING:
+    from bitwright.hw_constraints.source_code import SourceFunction
     from bitwright.quant.capture import CaptureFailure
 
 Shape = tuple[int | None, ...]
@@ -108,6 +109,9 @@ class RuleCase:
         graph: the network; None when capture failed.
         plan: how it is quantized.
         capture_failures: why capture failed.
+        functions: the user's functions as they are written.
+        unused_modules: modules that take no part in any result.
+        ranges: what calibration saw.
         lines: the lines that the findings must point to, in order; empty for a network that is fine.
         says: a part of the first finding's text.
         severity: of all findings; None for any.
@@ -118,6 +122,9 @@ class RuleCase:
     graph: Graph | None = None
     plan: QuantPlan | None = None
     capture_failures: tuple[CaptureFailure, ...] = ()
+    functions: tuple[SourceFunction, ...] = ()
+    unused_modules: tuple[str, ...] = ()
+    ranges: Mapping[TensorRef, tuple[float, float]] = field(default_factory=dict)
     lines: tuple[int | None, ...] = ()
     says: str = ""
     severity: Severity | None = None
@@ -146,6 +153,13 @@ def run_rule(rule: str, case: RuleCase) -> tuple[Finding, ...]:
     """The findings of one rule alone, in the order of the source lines."""
     target = load_target(case.target)
     found: Iterable[Finding] = lint(
-        case.graph, target, plan=case.plan, capture_failures=case.capture_failures, rules=[rule]
+        case.graph,
+        target,
+        plan=case.plan,
+        capture_failures=case.capture_failures,
+        functions=case.functions,
+        unused_modules=case.unused_modules,
+        ranges=case.ranges,
+        rules=[rule],
     )
     return tuple(sorted(found, key=lambda each: each.source.line if each.source else 0))

@@ -40,7 +40,7 @@ class ConcatRanges:
             if context.plan is not None and node.outputs[0] not in context.plan.activations:
                 continue
             widths = [width for ref in node.tensors if (width := _width(context, graph, ref)) is not None]
-            if len(widths) < 2 or min(widths) <= 0 or max(widths) < _RATIO * min(widths):
+            if len(widths) < 2 or not 0 < min(widths) < math.inf or max(widths) < _RATIO * min(widths):
                 continue
             yield finding_at(
                 self.name,

@@ -1,0 +1,48 @@
+from bitwright.hw_constraints.finding import Severity
+from bitwright.hw_constraints.testing import GraphBuilder, RuleCase
+from bitwright.quant.graph import Graph
+
+
+def between(*ops: str) -> Graph:
+    b = GraphBuilder()
+    x = b.conv2d(b.input(1, 16, 16, 16), 16)
+    for op in ops:
+        x = b.call(op, x, shape=(1, 16, 16, 16))
+    return b.graph(b.conv2d(x, 16))
+
+
+def at_the_end() -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.call("sin", b.conv2d(b.input(1, 16, 16, 16), 16), shape=(1, 16, 16, 16)))
+
+
+def at_the_start() -> Graph:
+    b = GraphBuilder()
+    return b.graph(b.conv2d(b.call("sin", b.input(1, 16, 16, 16), shape=(1, 16, 16, 16)), 16))
+
+
+BAD = [
+    RuleCase(
+        name="copied-twice",
+        target="ethos-u85-1024",
+        graph=between("sin"),
+        lines=(2,),
+        says="50 % of the products",
+        severity=Severity.WARNING,
+    ),
+    RuleCase(name="one-stay", target="ethos-u85-1024", graph=between("sin", "cos"), lines=(2,)),
+    RuleCase(
+        name="everything-behind",
+        target="edge-tpu",
+        graph=between("sin"),
+        lines=(2,),
+        says="on the host as well",
+        severity=Severity.ERROR,
+    ),
+]
+GOOD = [
+    RuleCase(name="at-the-end", target="edge-tpu", graph=at_the_end()),
+    RuleCase(name="at-the-start", target="edge-tpu", graph=at_the_start()),
+    RuleCase(name="whole", target="edge-tpu", graph=between("relu")),
+    RuleCase(name="float-on-the-same-chip", target="x86-vnni", graph=between("sin")),
+]

@@ -1,0 +1,28 @@
+from bitwright.hw_constraints.testing import GraphBuilder, RuleCase
+from bitwright.quant.graph import Graph
+
+
+def activated(op: str, *, followed: bool = True) -> Graph:
+    b = GraphBuilder()
+    x = b.call(op, b.conv2d(b.input(1, 8, 16, 16), 8), shape=(1, 8, 16, 16))
+    return b.graph(b.conv2d(x, 8) if followed else x)
+
+
+BAD = [
+    RuleCase(
+        name="silu", target="x86-vnni", graph=activated("silu"), lines=(2,), says="silu behind conv2d runs in float"
+    ),
+    RuleCase(
+        name="sigmoid",
+        target="x86-vnni",
+        graph=activated("sigmoid"),
+        lines=(2,),
+        says="in low precision | as one: conv2d with hardtanh or relu",
+    ),
+    RuleCase(name="hardswish", target="tensorrt-orin", graph=activated("hardswish"), lines=(2,)),
+]
+GOOD = [
+    RuleCase(name="relu", target="x86-vnni", graph=activated("relu")),
+    RuleCase(name="at-the-end", target="x86-vnni", graph=activated("sigmoid", followed=False)),
+    RuleCase(name="on-the-host", target="ethos-u85-1024", graph=activated("mish")),
+]
