@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bitwright.experiments.console import Console
-from bitwright.experiments.entries import call_entry, wrong_result
+from bitwright.experiments.entry_network import entry_network
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.recipe import ENTRY, Recipe
 from bitwright.experiments.record import Record
@@ -17,8 +17,6 @@ from bitwright.quant.errors import InputError
 if TYPE_CHECKING:
     from bitwright.hw_constraints.finding import Finding
     from bitwright.hw_constraints.measure import Measurement
-
-_SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?")
 
 
 def lint_model(model: str, target_name: str | None, inputs: Sequence[str]) -> tuple[Finding, ...]:
@@ -40,7 +38,7 @@ def lint_model(model: str, target_name: str | None, inputs: Sequence[str]) -> tu
     from bitwright.quant.plan import plan
 
     if re.match(ENTRY, model):
-        network, example = _entry_with_inputs(model, inputs)
+        network, example = entry_network(model, inputs)
         if target_name is None:
             raise InputError("--target is missing; see `bitwright targets`")
     else:
@@ -53,30 +51,6 @@ def lint_model(model: str, target_name: str | None, inputs: Sequence[str]) -> tu
     except CaptureError as error:
         return lint(None, target, capture_failures=[error.failure])
     return lint(graph, target, plan=plan(graph, target.scheme()))
-
-
-def _entry_with_inputs(entry: str, inputs: Sequence[str]) -> tuple[Any, tuple[Any, ...]]:
-    import torch
-
-    network = call_entry("MODEL", entry)
-    if not isinstance(network, torch.nn.Module):
-        raise wrong_result("MODEL", entry, network, "a torch.nn.Module")
-    if not inputs:
-        raise InputError("--input is missing: the shape of an example input, such as --input 1x3x224x224")
-    return network, tuple(map(_example, inputs))
-
-
-def _example(text: str) -> Any:
-    import torch
-
-    match = _SHAPE.fullmatch(text)
-    dtype = getattr(torch, match.group(2) or "float32", None) if match else None
-    if match is None or not isinstance(dtype, torch.dtype):
-        raise InputError(
-            f"--input = {text!r}; expected a shape with an optional type, such as 1x3x224x224 or 1x20:int64"
-        )
-    shape = [int(size) for size in match.group(1).split("x")]
-    return torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
 def quantize_model(
