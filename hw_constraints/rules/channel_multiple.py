@@ -20,8 +20,8 @@ class ChannelMultiple:
     """Looks at the channels between layers: those left by pruning, or chosen without a look at the hardware.
 
     Four 8-bit products are one instruction of every dot-product unit, so that a count that is no multiple of 4 leaves
-    lanes empty everywhere. Where the target's file names a packed layout, padding up to its multiple is mentioned, too,
-    when it fills a quarter of the tensor. The network's own inputs and results are as they have to be.
+    lanes empty everywhere. Where the target's file names a packed layout whose padding would fill a quarter of a
+    tensor, the layer with the most of it is mentioned. The network's own inputs and results are as they have to be.
     """
 
     name: ClassVar[str] = "channel_multiple"
@@ -30,30 +30,37 @@ class ChannelMultiple:
     good: ClassVar[str] = "self.conv = nn.Conv2d(64, 64, 3)"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
-        """Yields one finding for each layer with such a result that another layer reads."""
+        """Yields one finding for each layer with a ragged result that another layer reads, and one about packing."""
         if context.graph is None:
             return
         feeding = _feeding_layers(context.graph)
+        packed: list[tuple[int, int, Node]] = []
         for graph, node in context.computed_nodes():
             if node.name not in feeding or not graph.is_layer(node) or context.place(node) is not Place.LOW:
                 continue
             channels = _channels(graph, node)
             if channels is None or channels <= _LANE:
                 continue
-            packed = _packed(context, channels)
-            ragged = channels % _LANE != 0
-            if not ragged and packed <= channels / (1 - _WASTE):
-                continue
-            padded = max(packed, -(-channels // _LANE) * _LANE)
-            unit = f"multiples of {_LANE}" if ragged else "few padded channels"
-            yield finding_at(
-                self.name,
-                node,
-                severity=Severity.WARNING if ragged else Severity.INFO,
-                found=f"{node.op} makes {channels} channels, stored as {padded}",
-                allowed=f"{unit}: {padded - channels} of {padded} channels are padding",
-                suggestion=f"{padded} channels, at the same cost, or {max(channels // _LANE * _LANE, _LANE)}",
-            )
+            stored = _stored(context, channels)
+            if channels % _LANE:
+                yield self._at(node, channels, stored, f"multiples of {_LANE}", Severity.WARNING)
+            elif stored > channels / (1 - _WASTE):
+                packed.append((stored - channels, channels, node))
+        if packed:
+            padding, channels, worst = max(packed, key=lambda each: each[0])
+            allowed = f"few padded channels (so are {len(packed)} layers in all)" if len(packed) > 1 else "few of them"
+            yield self._at(worst, channels, channels + padding, allowed, Severity.INFO)
+
+    def _at(self, node: Node, channels: int, stored: int, allowed: str, severity: Severity) -> Finding:
+        less = max(channels // _LANE * _LANE, _LANE)
+        return finding_at(
+            self.name,
+            node,
+            severity=severity,
+            found=f"{node.op} makes {channels} channels, stored as {stored}: {stored - channels} are padding",
+            allowed=allowed,
+            suggestion=f"{stored} channels, at the same cost" + (f", or {less}" if less != channels else ""),
+        )
 
 
 def _feeding_layers(graph: Graph) -> set[str]:
@@ -76,9 +83,11 @@ def _channels(graph: Graph, node: Node) -> int | None:
     return shape[1] if node.op.startswith("conv") else shape[-1]
 
 
-def _packed(context: LintContext, channels: int) -> int:
+def _stored(context: LintContext, channels: int) -> int:
+    """The channels that are stored: whole lanes, and whole packs of the target's layouts."""
     fmt = context.target.numerics.activations[0].format.name
-    return max([channels, *(layout.padded_channels(channels, fmt) for layout in context.target.layouts.values())])
+    padded = [layout.padded_channels(channels, fmt) for layout in context.target.layouts.values()]
+    return max([-(-channels // _LANE) * _LANE, *padded])
 
 
 RULE = ChannelMultiple

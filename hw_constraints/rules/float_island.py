@@ -7,13 +7,16 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import ACTIVATIONS
+from bitwright.hw_constraints.operators import ACTIVATIONS, MULTIPLICATIONS
 from bitwright.hw_constraints.placement import Place
 from bitwright.quant.graph import Graph, Node
 
-# Nothing in low precision does the same; transformers are made of them.
-_WITHOUT_A_TWIN = frozenset(
-    {"softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "scaled_dot_product_attention"}
+# Nothing in low precision does the same, or it reads a map once, for good; networks are made of them.
+_ONLY_MENTIONED = frozenset(
+    {
+        *("softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "scaled_dot_product_attention"),
+        *("mean", "adaptive_avg_pool2d", "avg_pool2d", "amax", "adaptive_max_pool2d"),
+    }
 )
 # Other rules speak about these where they run in float.
 _ELSEWHERE = frozenset(
@@ -30,7 +33,8 @@ class FloatIsland:
     """Speaks where an island begins: at the operator in float that reads what a low-precision layer made.
 
     Every island costs a conversion to float, one back, and traffic at two to four times the bytes; the accelerator's
-    fusions end at its shores. Layers and activations that stay in float have rules of their own.
+    fusions end at its shores. Layers and activations that stay in float have rules of their own. Targets that have
+    nothing but products in low precision convert around every layer anyway.
     """
 
     name: ClassVar[str] = "float_island"
@@ -40,7 +44,8 @@ class FloatIsland:
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each island and each way into it."""
-        if context.graph is None:
+        computes_between = context.target.operators.quantized - MULTIPLICATIONS
+        if context.graph is None or not computes_between:
             return
         graph = context.graph
         inside = {
@@ -63,12 +68,12 @@ class FloatIsland:
             yield finding_at(
                 self.name,
                 node,
-                severity=Severity.INFO if node.op in _WITHOUT_A_TWIN else Severity.WARNING,
+                severity=Severity.INFO if node.op in _ONLY_MENTIONED else Severity.WARNING,
                 found=f"{node.op} runs in float between layers in low precision",
                 allowed=f"operators that {context.target.id} has in low precision (bitwright targets "
                 f"{context.target.id})",
                 suggestion="keep it out of the quantized part, or keep its neighbours in float, too"
-                if node.op in _WITHOUT_A_TWIN
+                if node.op in _ONLY_MENTIONED
                 else "write it with operators that run in low precision, or move it behind the last layer",
             )
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bitwright.hw_constraints import lint as lint_module
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.finding_text import format_findings
 from bitwright.hw_constraints.lint import lint, load_rule, rule_names
 from bitwright.hw_constraints.lint_context import LintContext
 from bitwright.hw_constraints.target import Capability, list_targets, load_target
 from bitwright.hw_constraints.testing import GraphBuilder
+from bitwright.quant import extension_point
 from bitwright.quant.capture import CaptureError, capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
@@ -80,11 +80,19 @@ def places(findings: tuple[Finding, ...]) -> set[tuple[str, str, str]]:
     [
         (
             "x86-vnni",
-            {("operator_support", "warning", "self.up"), ("operator_support", "error", "torch.linalg.inv")},
+            {
+                ("operator_support", "warning", "self.up"),
+                ("operator_support", "error", "torch.linalg.inv"),
+                ("sampling", "warning", "F.grid_sample"),
+            },
         ),
         (
             "tensorrt-orin",
-            {("shape_limits", "warning", "self.grouped"), ("operator_support", "error", "torch.linalg.inv")},
+            {
+                ("shape_limits", "warning", "self.grouped"),
+                ("operator_support", "error", "torch.linalg.inv"),
+                ("sampling", "warning", "F.grid_sample"),
+            },
         ),
         (
             "h200",
@@ -92,6 +100,7 @@ def places(findings: tuple[Finding, ...]) -> set[tuple[str, str, str]]:
                 ("operator_support", "warning", "self.up"),
                 ("operator_support", "error", "torch.linalg.inv"),
                 ("shape_limits", "warning", "self.head"),
+                ("sampling", "warning", "F.grid_sample"),
             },
         ),
         (
@@ -108,7 +117,8 @@ def places(findings: tuple[Finding, ...]) -> set[tuple[str, str, str]]:
 def test_one_network_four_accelerators(target: str, expected: set[tuple[str, str, str]], perception: Graph) -> None:
     loaded = load_target(target)
     findings = lint(perception, loaded, plan=plan(perception, loaded.scheme()))
-    assert places(findings) == expected
+    # What is only mentioned may change with a target's layouts; its errors and warnings may not.
+    assert {each for each in places(findings) if each[1] != "info"} == expected
     for finding in findings:
         assert finding.source and finding.source.file == __file__
         with open(__file__) as file:
@@ -119,7 +129,8 @@ def test_one_network_four_accelerators(target: str, expected: set[tuple[str, str
 def test_a_clean_network_is_clean_everywhere(target: str) -> None:
     graph = fold_batch_norm(capture(Clean(), (torch.randn(1, 16, 32, 32),))).graph
     loaded = load_target(target)
-    assert lint(graph, loaded, plan=plan(graph, loaded.scheme())) == ()
+    found = lint(graph, loaded, plan=plan(graph, loaded.scheme()))
+    assert [each for each in found if each.severity is not Severity.INFO] == []
 
 
 def test_control_flow_is_reported_at_its_line() -> None:
@@ -132,8 +143,8 @@ def test_control_flow_is_reported_at_its_line() -> None:
 
 def test_errors_come_first_and_then_the_order_of_the_graph(perception: Graph) -> None:
     findings = lint(perception, load_target("h200"))
-    assert [each.severity for each in findings] == [Severity.ERROR, Severity.WARNING, Severity.WARNING]
-    assert [each.focus for each in findings] == ["torch.linalg.inv", "self.up", "self.head"]
+    assert [each.severity.value for each in findings] == ["error", *["warning"] * 3]
+    assert [each.focus for each in findings] == ["torch.linalg.inv", "self.up", "F.grid_sample", "self.head"]
 
 
 def test_single_rules_can_be_asked_for(perception: Graph) -> None:
@@ -165,17 +176,14 @@ class _Shouting:
 
 
 @pytest.fixture
-def _registered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+def _registered(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     point = EntryPoint(request.param, "vendor:Rule", "bitwright.rules")
     monkeypatch.setattr(EntryPoint, "load", lambda self: _Shouting)
     monkeypatch.setattr(
-        lint_module.importlib.metadata,
+        extension_point.importlib.metadata,
         "entry_points",
-        lambda *, group, name=None: [point] if name in (None, point.name) and group == point.group else [],
+        lambda *, group, name=None: [point] if group == point.group and name in (None, point.name) else [],
     )
-    rule_names.cache_clear()
-    yield
-    rule_names.cache_clear()
 
 
 @pytest.mark.parametrize("_registered", ["shouting"], indirect=True)
@@ -194,9 +202,9 @@ def test_a_rule_registered_twice() -> None:
 
 def test_five_hundred_layers_take_less_than_a_second() -> None:
     b = GraphBuilder()
-    x = b.input(1, 8, 16, 16)
+    x = b.input(1, 16, 16, 16)
     for _ in range(250):
-        x = b.call("relu", b.conv2d(x, 8), shape=(1, 8, 16, 16))
+        x = b.call("relu", b.conv2d(x, 16), shape=(1, 16, 16, 16))
     graph, target = b.graph(x), load_target("ethos-u85-1024")
     made = plan(graph, target.scheme())
     lint(graph, target, plan=made)  # rules are imported once

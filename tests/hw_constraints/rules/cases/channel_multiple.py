@@ -27,7 +27,11 @@ BAD = [
         severity=Severity.WARNING,
     ),
     RuleCase(
-        name="linear", target="tensorrt-orin", graph=pruned_linear(), lines=(1,), says="27 channels, stored as 32"
+        name="linear",
+        target="tensorrt-orin",
+        graph=pruned_linear(),
+        lines=(1,),
+        says="27 channels, stored as 32: 5 are padding",
     ),
     RuleCase(
         name="packed", target="ethos-u85-1024", graph=layers(20, 64), lines=(1,), says="32", severity=Severity.INFO
