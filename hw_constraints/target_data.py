@@ -61,7 +61,10 @@ class Layout:
         return -(-channels // multiple) * multiple
 
     def __str__(self) -> str:
-        packed = [f"channels in multiples of {n} ({fmt})" for fmt, n in self.channel_multiple.items() if n > 1]
+        formats: dict[int, list[str]] = {}
+        for fmt, multiple in self.channel_multiple.items():
+            formats.setdefault(multiple, []).append(fmt)
+        packed = [f"channels in multiples of {n} ({', '.join(names)})" for n, names in formats.items() if n > 1]
         aligned = [f"aligned to {self.alignment_bytes} bytes"] if self.alignment_bytes > 1 else []
         return ", ".join([*packed, *aligned]) or "dense"
 

@@ -92,6 +92,10 @@ class Array:
         """The unrolling that one kind of work gets."""
         return self.unroll_for.get(kind, self.unroll)
 
+    def __str__(self) -> str:
+        wired = ", ".join(f"{loop} {count}" for loop, count in self.unroll.items())
+        return f"{self.dataflow.replace('_', ' ')}; {wired}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:

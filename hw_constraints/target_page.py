@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from bitwright.hw_constraints.target_types import Capability, Figure, Otherwise, Source, Target
+from bitwright.hw_constraints.target_page_hardware import hardware
+from bitwright.hw_constraints.target_page_parts import Sources, table
+from bitwright.hw_constraints.target_types import Capability, Otherwise, Target
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.scheme import BiasKind, Granularity, QParamsSpec, ScaleKind
 
@@ -19,75 +21,50 @@ _OTHERS = {
 }
 
 
-class _Sources:
-    """Numbers sources in the order in which the page needs them."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[Source, int] = {}
-
-    def mark(self, source: Source, *, verified: bool) -> str:
-        """`[2]`, or `[2]?` for what was taken on trust."""
-        number = self.numbers.setdefault(source, len(self.numbers) + 1)
-        return f"[{number}]{'' if verified else '?'}"
-
-
 def describe(target: Target) -> str:
     """The whole target as Markdown that also reads well as plain text."""
-    sources = _Sources()
+    sources = Sources()
     parts = [
         _head(target),
-        _hardware(target, sources),
+        *hardware(target, sources),
         _numerics(target, sources),
         _operators(target, sources),
         _limits(target, sources),
         _unverified(target, sources),
     ]
-    listed = [f"{number}. {source}" for source, number in sources.numbers.items()]
-    return "\n\n".join(part for part in [*parts, "## Sources\n" + "\n".join(listed)] if part) + "\n"
+    return "\n\n".join(part for part in [*parts, sources.listed()] if part) + "\n"
 
 
 def _head(target: Target) -> str:
     serves = ", ".join(each for each in Capability if each in target.capabilities)
-    lacks = ", ".join(each for each in Capability if each not in target.capabilities)
+    lacks = [each for each in Capability if each not in target.capabilities]
     artifact = target.artifact
     opset = f", opset {artifact.opset}" if artifact.opset else ""
     lines = [
         f"# {target.id}, version {target.version}",
         target.description,
         "",
-        f"- Serves: {serves}{f'; not: {lacks}' if lacks else ''}",
-        f"- Artefact: {artifact.format}{opset}, for {', '.join(artifact.runtimes)}",
+        f"- Serves: {serves}",
+        *(f"- Does not serve {each}: {target.missing.get(each, 'its file does not say enough')}" for each in lacks),
+        f"- Artefact: {artifact.format}{opset}, for {', '.join(artifact.runtimes) or 'a toolchain that is not public'}",
     ]
     if target.extends:
         lines.append(f"- Extends: {target.extends}")
     return "\n".join(lines)
 
 
-def _hardware(target: Target, sources: _Sources) -> str:
-    rows = [
-        *(row for engine in target.engines.values() for row in _figures(engine.name, engine.figures, sources)),
-        *(row for memory in target.memories.values() for row in _figures(memory.name, memory.figures, sources)),
-    ]
-    if not rows:
-        return ""
-    return "## Hardware\n" + _table(("unit", "figure", "value", "source"), rows)
-
-
-def _figures(owner: str, figures: Mapping[str, Figure], sources: _Sources) -> Iterable[tuple[str, ...]]:
-    for name, figure in figures.items():
-        yield owner, name.replace("_", " "), str(figure.quantity), sources.mark(figure.source, verified=figure.verified)
-
-
-def _numerics(target: Target, sources: _Sources) -> str:
+def _numerics(target: Target, sources: Sources) -> str:
     numerics = target.numerics
-    rows = [("activations", *_spec(spec)) for spec in numerics.activations]
-    rows += [("weights", *_spec(spec)) for spec in numerics.weights]
-    rows += [(f"weights of {op}", *_spec(spec)) for op, specs in numerics.operator_weights.items() for spec in specs]
+    rows = [("activations", *spec_cells(spec)) for spec in numerics.activations]
+    rows += [("weights", *spec_cells(spec)) for spec in numerics.weights]
+    rows += [
+        (f"weights of {op}", *spec_cells(spec)) for op, specs in numerics.operator_weights.items() for spec in specs
+    ]
     floats = ", ".join(fmt.name for fmt in numerics.float_formats) or "none"
     return "\n".join(
         [
             f"## Numerics {sources.mark(numerics.source, verified=numerics.verified)}",
-            _table(("tensor", "format", "values", "zero point", "scale"), rows),
+            table(("tensor", "format", "values", "zero point", "scale"), rows),
             "",
             f"- Bias: {_BIAS[numerics.bias]}",
             f"- Floating point: {floats}",
@@ -96,7 +73,8 @@ def _numerics(target: Target, sources: _Sources) -> str:
     )
 
 
-def _spec(spec: QParamsSpec) -> tuple[str, str, str, str]:
+def spec_cells(spec: QParamsSpec) -> tuple[str, str, str, str]:
+    """Format, values, zero point and scale of one permitted way to keep a tensor."""
     if isinstance(spec.format, IntFormat):
         low, high = spec.code_range
         values, zero = f"codes {low} to {high}", "0" if spec.symmetric else f"{low} to {high}"
@@ -107,14 +85,14 @@ def _spec(spec: QParamsSpec) -> tuple[str, str, str, str]:
     return spec.format.name, values, zero, f"{kind}, one per {each}"
 
 
-def _operators(target: Target, sources: _Sources) -> str:
+def _operators(target: Target, sources: Sources) -> str:
     operators = target.operators
     shared = ", ".join(sorted(operators.shared_qparams)) or "none"
     lines = [
         f"## Operators {sources.mark(operators.source, verified=operators.verified)}",
         f"- In low precision: {', '.join(sorted(operators.quantized))}",
         f"- Passing codes on, one scale for inputs and outputs: {shared}",
-        f"- Fused: {'; '.join(_chains(operators.fused_patterns)) or 'none'}",
+        f"- Fused: {'; '.join(chains_spelled(operators.fused_patterns)) or 'none'}",
     ]
     if operators.codes_only:
         lines.append(f"- Writing codes only, never real values: {', '.join(sorted(operators.codes_only))}")
@@ -132,15 +110,18 @@ def _operators(target: Target, sources: _Sources) -> str:
     return "\n".join(lines)
 
 
-def _chains(patterns: Iterable[tuple[str, ...]]) -> list[str]:
-    """Chains that differ in their first operator alone, on one line: `conv1d|conv2d -> relu`."""
+def chains_spelled(patterns: Iterable[tuple[str, ...]]) -> list[str]:
+    """Chains that differ in one operator alone on one line: `conv1d|conv2d -> batch_norm -> relu|hardtanh`."""
     anchors: dict[tuple[str, ...], list[str]] = {}
     for first, *rest in patterns:
         anchors.setdefault(tuple(rest), []).append(first)
-    return [" -> ".join(["|".join(firsts), *rest]) for rest, firsts in anchors.items()]
+    ends: dict[tuple[str, ...], list[str]] = {}
+    for tail, firsts in anchors.items():
+        ends.setdefault(("|".join(firsts), *tail[:-1]), []).append(tail[-1])
+    return [" -> ".join([*start, "|".join(lasts)]) for start, lasts in ends.items()]
 
 
-def _limits(target: Target, sources: _Sources) -> str:
+def _limits(target: Target, sources: Sources) -> str:
     shapes = target.shapes
     lines = [
         "## Limits",
@@ -153,18 +134,8 @@ def _limits(target: Target, sources: _Sources) -> str:
     return "\n".join(lines)
 
 
-def _unverified(target: Target, sources: _Sources) -> str:
+def _unverified(target: Target, sources: Sources) -> str:
     lines = [
         f"- {each.path} = {each.value} {sources.mark(each.source, verified=False)}" for each in target.unverified()
     ]
     return "## Not verified (marked with ?)\n" + "\n".join(lines) if lines else ""
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table whose columns line up."""
-    cells = [head, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

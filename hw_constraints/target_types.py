@@ -165,9 +165,7 @@ class Target:
         for engine in self.engines.values():
             yield from _figures(f"engines.{engine.name}", engine.figures)
             if engine.array:
-                wired = " x ".join(f"{count} {loop}" for loop, count in engine.array.unroll.items())
-                says = f"{engine.array.dataflow}, {wired}"
-                yield f"engines.{engine.name}.array", says, engine.array.source, engine.array.verified
+                yield f"engines.{engine.name}.array", str(engine.array), engine.array.source, engine.array.verified
         for memory in self.memories.values():
             yield from _figures(f"memories.{memory.name}", memory.figures)
             if memory.ports:

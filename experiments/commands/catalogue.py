@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitwright.experiments.commands.recipes import Json
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.target_types import Target
 
 
 def ls(
@@ -31,31 +34,68 @@ def ls(
 
 
 def targets(
-    name: Annotated[str | None, typer.Argument(help="A target, or your own target's YAML file.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME | diff A B]", help="A target, or your own target's YAML file; two to compare."),
+    ] = None,
+    operators: Annotated[bool, typer.Option("--operators", help="Only the operators and their limits.")] = False,
     json: Json = False,
 ) -> int:
-    """List the accelerators; with a name, print all that is known about one, with sources."""
+    """List the accelerators; with a name, print all that is known about one, with sources; `diff A B` compares two."""
+    from bitwright.hw_constraints.target import load_target
+    from bitwright.quant.errors import InputError
+
+    match names:
+        case None | []:
+            _list_targets(json)
+        case ["diff", left, right]:
+            _print_differences(load_target(left), load_target(right), json)
+        case [name] if name != "diff":
+            _print_target(name, operators, json)
+        case _:
+            raise InputError(f"targets {' '.join(names)}: give one target, or diff and two of them")
+    return 0
+
+
+def _list_targets(json: bool) -> None:
     from bitwright.experiments.tables import print_json, print_table
     from bitwright.hw_constraints.target import list_targets, load_target
+    from bitwright.hw_constraints.target_types import Capability
 
-    if name is not None:
-        from bitwright.hw_constraints import target_files
-        from bitwright.hw_constraints.target_page import describe
-
-        target = load_target(name)
-        if json:
-            print_json(target_files.read(target_files.find(name))[0])
-        else:
-            print(describe(target), end="")
-        return 0
     loaded = [load_target(each) for each in list_targets()]
     if json:
         print_json([{"id": each.id, "version": each.version, "description": each.description,
                      "capabilities": sorted(each.capabilities)} for each in loaded])  # fmt: skip
     else:
         heads = ("target", "serves", "what it is")
-        print_table(heads, [(each.id, ", ".join(sorted(each.capabilities)), each.description) for each in loaded])
-    return 0
+        serves = [", ".join(each for each in Capability if each in target.capabilities) for target in loaded]
+        print_table(heads, [(each.id, says, each.description) for each, says in zip(loaded, serves, strict=True)])
+
+
+def _print_target(name: str, operators: bool, json: bool) -> None:
+    from bitwright.experiments.tables import print_json
+    from bitwright.hw_constraints import target_files
+    from bitwright.hw_constraints.target import load_target
+    from bitwright.hw_constraints.target_operators_page import describe_operators
+    from bitwright.hw_constraints.target_page import describe
+
+    target = load_target(name)
+    if json:
+        print_json(target_files.read(target_files.find(name))[0])
+    else:
+        print(describe_operators(target) if operators else describe(target), end="")
+
+
+def _print_differences(left: Target, right: Target, json: bool) -> None:
+    from dataclasses import asdict
+
+    from bitwright.experiments.tables import print_json
+    from bitwright.hw_constraints.target_diff import describe_differences, differences
+
+    if json:
+        print_json([asdict(each) for each in differences(left, right)])
+    else:
+        print(describe_differences(left, right), end="")
 
 
 def doctor(json: Json = False) -> int:
