@@ -21,9 +21,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.hw_constraints.lower.array_steps import TILED, Floats, Ints, array_cycles, depends, loop_lengths
-from bitwright.hw_constraints.lower.work import Axis, Work
-from bitwright.hw_constraints.target_hardware import Loop, Operand
+from bitwright.hw_constraints.lower.array_steps import (
+    STATIONARY,
+    TILED,
+    Floats,
+    Ints,
+    array_cycles,
+    depends,
+    loop_lengths,
+)
+from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
+from bitwright.hw_constraints.target_hardware import Engine, Loop, Memory, Operand
 
 Flags = npt.NDArray[np.bool_]
 Order = tuple[Loop, ...]
@@ -65,6 +73,44 @@ class TileMachine:
             raise ValueError(f"tile machine: capacity_bytes = {self.capacity_bytes}; must be 1 or more")
         if not self.bytes_per_cycle > 0:
             raise ValueError(f"tile machine: bytes_per_cycle = {self.bytes_per_cycle}; must be above 0")
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        beside: Memory,
+        behind: Memory,
+        kind: WorkKind,
+        *,
+        room: int,
+        streamed: frozenset[Operand] = STREAMED,
+        channel_multiple: int = 1,
+    ) -> TileMachine:
+        """What one kind of work meets on a target.
+
+        Args:
+            engine: that runs it.
+            beside: the memory that the tiles pass through, which feeds the engine.
+            behind: the memory that they come from; without a bandwidth one byte a cycle, so that less traffic is
+                still better than more.
+            kind: of the work.
+            room: bytes that are free beside the engine.
+            streamed: the operands that come from behind or go there.
+            channel_multiple: what stored channels are rounded up to.
+        """
+        clock = engine.clock_hz or 1.0
+        array = engine.array
+        ports = ((operand, beside.bytes_per_second(clock, operand)) for operand in sorted(STREAMED))
+        return cls(
+            capacity_bytes=room,
+            bytes_per_cycle=(behind.bytes_per_second(clock) or clock) / clock,
+            unroll=tuple(sorted(array.unrolled(kind).items())) if array else (),
+            ports=tuple((operand, each / clock) for operand, each in ports if each),
+            stationary=STATIONARY.get(array.dataflow) if array else None,
+            channel_multiple=channel_multiple,
+            double_buffered=beside.use is None or beside.use.double_buffered is not False,
+            streamed=streamed,
+        )
 
     def unrolled(self, loop: Loop) -> int:
         """Iterations of one loop in a cycle."""
