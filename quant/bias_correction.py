@@ -16,6 +16,7 @@ import torch.fx
 
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.inference import ready_to_run
 from bitwright.quant.quantized_model import QuantizedModel
 
 _LAYERS = frozenset(
@@ -68,7 +69,8 @@ def _mean_tensors(
 ) -> dict[TensorRef, torch.Tensor]:
     sums: dict[TensorRef, torch.Tensor] = {}
     count = 0
-    state = quantized.captured.initial_state()
+    captured = ready_to_run(quantized.captured)
+    state = captured.initial_state()
 
     def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         if ref in sums:
@@ -78,5 +80,5 @@ def _mean_tensors(
         return tensor
 
     for count, args in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
-        quantized.captured.run(*args, state=state, transform=add)
+        captured.run(*args, state=state, transform=add)
     return {ref: total / count for ref, total in sums.items()}

@@ -11,7 +11,9 @@ import torch.utils._pytree as pytree
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
+from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.base import Observer, create_observer
+from bitwright.quant.observers.extremes import NotFiniteError
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams, choose_qparams
 
@@ -44,11 +46,12 @@ def calibrate(
             observer.update(captured.values[captured.value_refs[ref]])
             unseen.discard(observer)
     state = captured.initial_state()
+    running = ready_to_run(captured)
     count = 0
     for count, batch in enumerate(batches, start=1):
         observe = _observing(captured, observers, unseen, count - 1)
         for args in split_batch(captured, captured.arguments(batch)):
-            captured.run(*args, state=state, transform=observe)
+            running.run(*args, state=state, transform=observe)
         if progress:
             progress(count)
     if not count:
@@ -81,18 +84,17 @@ def _observing(
     def observe(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
         observer = observers.get(ref)
         if observer is not None and values.numel():
-            # A sum is one cheap pass; only when it is not finite is every value looked at.
-            if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
-                raise InputError(_not_finite(captured, ref, values, batch))
-            observer.update(values)
+            try:
+                observer.update(values)
+            except NotFiniteError as error:
+                raise InputError(_not_finite(captured, ref, str(error), batch)) from None
             unseen.discard(observer)
         return values
 
     return observe
 
 
-def _not_finite(captured: CapturedModel, ref: TensorRef, values: torch.Tensor, batch: int) -> str:
-    what = "NaN" if values.isnan().any() else "infinity"
+def _not_finite(captured: CapturedModel, ref: TensorRef, what: str, batch: int) -> str:
     node = captured.graph.producers.get(ref)
     where = f"the result of {node.op!r} in {node.module_path or 'the model'!r}" if node else f"input {ref}"
     source = f" ({node.source})" if node and node.source else ""

@@ -20,7 +20,11 @@ class Observer(Protocol):
     def __init__(self, spec: QParamsSpec, **arguments: Any) -> None: ...
 
     def update(self, values: torch.Tensor) -> None:
-        """Takes one batch of values, any shape, floating point, finite."""
+        """Takes one batch of values, any shape, floating point, not empty.
+
+        Raises:
+            NotFiniteError: NaN or infinity is among them (`extremes` sees that in the pass that it makes anyway).
+        """
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The range to represent, as two float32 scalars; asked for after at least one update."""

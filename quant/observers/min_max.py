@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
 
+from bitwright.quant.observers.extremes import extremes
 from bitwright.quant.scheme import QParamsSpec
 
 
@@ -15,17 +17,16 @@ class MinMaxObserver:
     name: ClassVar[str] = "min_max"
 
     def __init__(self, spec: QParamsSpec) -> None:
-        self.low = torch.tensor(torch.inf)
-        self.high = torch.tensor(-torch.inf)
+        self.low, self.high = math.inf, -math.inf
 
     def update(self, values: torch.Tensor) -> None:
         """Widens the range to contain `values`."""
-        low, high = torch.aminmax(values)
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        low, high = extremes(values)
+        self.low, self.high = min(self.low, low), max(self.high, high)
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What was seen."""
-        return self.low, self.high
+        return torch.tensor(self.low), torch.tensor(self.high)
 
 
 OBSERVER = MinMaxObserver

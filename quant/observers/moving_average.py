@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from bitwright.quant.observers.extremes import extremes
 from bitwright.quant.scheme import QParamsSpec
 
 
@@ -22,7 +23,7 @@ class MovingAverageObserver:
 
     def update(self, values: torch.Tensor) -> None:
         """Moves towards this batch's extremes."""
-        seen = torch.stack(torch.aminmax(values))
+        seen = torch.tensor(extremes(values))
         self.extremes = seen if self.extremes is None else self.extremes + self.momentum * (seen - self.extremes)
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:

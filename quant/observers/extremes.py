@@ -1,0 +1,29 @@
+"""The extremes of a tensor, which every observer needs: one pass that also tells whether all values are finite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class NotFiniteError(ValueError):
+    """A tensor to observe contains NaN or infinity."""
+
+
+def extremes(values: torch.Tensor) -> tuple[float, float]:
+    """The smallest and the largest value of a tensor that is not empty.
+
+    Raises:
+        NotFiniteError: NaN or infinity is among the values.
+    """
+    low, high = (float(bound) for bound in torch.aminmax(in_memory_order(values.detach())))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NotFiniteError("NaN" if math.isnan(low) else "infinity")
+    return low, high
+
+
+def in_memory_order(values: torch.Tensor) -> torch.Tensor:
+    """The values as one row, without a copy when they lie densely in memory in whatever layout (channels last)."""
+    by_stride = sorted(range(values.dim()), key=values.stride, reverse=True)
+    return values.permute(by_stride).reshape(-1)
