@@ -32,7 +32,18 @@ COST_FIGURES: dict[CostModelKind, dict[str, CostFigure]] = {
         "launch": CostFigure(dimensions=(Dimension.TIME,), meaning="time to start one kernel"),
     },
     CostModelKind.ARRAY: {},
-    CostModelKind.ETHOS_U: {},
+    # Of the memory on and of that off the chip: what limits the channels of Ethos-U85.
+    CostModelKind.ETHOS_U: {
+        f"{memory}_{what}": CostFigure(
+            dimensions=(Dimension.COUNT,), meaning=f"{meaning} of the memory {where} the chip"
+        )
+        for memory, where in (("sram", "on"), ("off_chip", "off"))
+        for what, meaning in (
+            ("ports", "number of ports"),
+            ("reads", "reads under way per port"),
+            ("writes", "writes under way per port"),
+        )
+    },
 }
 
 

@@ -5,9 +5,7 @@ Only the border: `target.py` turns what passes here into the frozen `Target` tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictInt
 
 from bitwright.hw_constraints.target_fields import SourceFile, Strict
 from bitwright.hw_constraints.target_schema_hardware import (
@@ -22,7 +20,6 @@ from bitwright.hw_constraints.target_schema_hardware import (
 )
 from bitwright.hw_constraints.target_schema_numerics import ConstraintFile, NumericsFile, OperatorsFile, ShapesFile
 from bitwright.hw_constraints.target_types import Capability
-from bitwright.quant.errors import suggestion
 
 
 class ArtifactFile(Strict):
@@ -55,47 +52,3 @@ class TargetFile(Strict):
     operators: OperatorsFile
     shapes: ShapesFile
     constraints: dict[str, ConstraintFile] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> TargetFile:
-        for name, engine in self.engines.items():
-            _known(f"engines.{name}", (*engine.reads, *engine.writes), "memory", self.memories)
-        for name, link in self.links.items():
-            _known(f"links.{name}", (link.start, link.end), "memory", self.memories)
-        for name, reformat in self.reformats.items():
-            _known(f"reformats.{name}", (reformat.start, reformat.end), "layout", self.layouts)
-            _known(f"reformats.{name}", [reformat.engine] if reformat.engine else [], "engine", self.engines)
-        if sum(layout.default for layout in self.layouts.values()) > 1:
-            raise ValueError("layouts has more than one default")
-        return self
-
-    @model_validator(mode="after")
-    def _each_memory_is_reached(self) -> TargetFile:
-        reached = {name for engine in self.engines.values() for name in (*engine.reads, *engine.writes)}
-        grew = True
-        while grew:
-            ends = {link.start for link in self.links.values() if link.end in reached}
-            ends |= {link.end for link in self.links.values() if link.start in reached}
-            grew = not ends <= reached
-            reached |= ends
-        for name in self.memories:
-            if name not in reached:
-                raise ValueError(
-                    f"no engine reaches memory {name!r}; name it in an engine's reads or writes, or in a link"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _served_or_missing(self) -> TargetFile:
-        both = [each for each in self.missing if each in self.capabilities]
-        if both:
-            raise ValueError(f"{both[0]} stands in capabilities and in missing")
-        return self
-
-
-def _known(where: str, names: Iterable[str], what: str, choices: Iterable[str]) -> None:
-    known = list(choices)
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{where} names the {what} {name!r}; there are: {', '.join(known) or 'none'}"
-                             f"{suggestion(name, known)}")  # fmt: skip
