@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.experiments.benchmarks.context import Bench
-from bitwright.experiments.benchmarks.float_networks import example_inputs, float_network
+from bitwright.experiments.benchmarks.layer_nests import layers_of
 from bitwright.experiments.benchmarks.peers import asking
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.hw_constraints.cost.array import nest_cycles
-from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.lower.tile import Tiling, choose_tiling
 from bitwright.hw_constraints.lower.tile_cost import TileMachine
 from bitwright.hw_constraints.lower.work import Work
 from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.target_types import Target
-from bitwright.quant.capture import capture
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
 ROW = "zigzag_array"
 NETWORKS = ("resnet18", "squeezenet1_1", "resnet50", "vgg16", "googlenet", "densenet121", "mobilenet_v2")
@@ -74,13 +71,6 @@ def ask_zigzag(bench: Bench, network: str) -> dict[str, Any]:
     request = {"file": str(file), "hardware": str(HARDWARE), "mapping": str(MAPPING)}
     files = (file, HARDWARE, MAPPING)
     return asking.ask("zigzag", network, request, home=bench.home, cache=bench.peers, files=files)
-
-
-def layers_of(bench: Bench, network: str, target: Target) -> list[Work]:
-    """The nests of the network's layers, as the lowering sees them."""
-    captured = fold_batch_norm(capture(float_network(network, bench.home), example_inputs()))
-    works = [op.work for op in lower(captured.graph, target).ops]
-    return [work for work in works if work is not None and work.macs]
 
 
 def network_cycles(works: list[Work], target: Target) -> float:
