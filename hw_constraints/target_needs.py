@@ -26,15 +26,6 @@ class CostFigure:
     required: bool = False
 
 
-_TRAFFIC = {
-    f"{memory}_{what}": CostFigure(dimensions=(Dimension.COUNT,), meaning=meaning)
-    for memory, place in (("sram", "SRAM"), ("off_chip", "the memory off the chip"))
-    for what, meaning in (
-        ("ports", f"ports to {place}"),
-        ("reads", f"reads of {place} under way at once"),
-        ("writes", f"writes of {place} under way at once"),
-    )
-}
 # Which keys `cost.figures` has, by model. A model that reads another figure lists it here.
 COST_FIGURES: dict[CostModelKind, dict[str, CostFigure]] = {
     CostModelKind.ROOFLINE: {
