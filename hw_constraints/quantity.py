@@ -51,7 +51,7 @@ _UNITS: dict[Dimension, dict[str, float]] = {
     Dimension.TIME: {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0},
     Dimension.ENERGY_PER_BYTE: {"pJ/B": 1e-12, "pJ/bit": 8e-12},
     Dimension.ENERGY_PER_MAC: {"fJ/MAC": 1e-15, "pJ/MAC": 1e-12},
-    Dimension.COUNT: dict.fromkeys(("elements", "channels", "banks", "cores", "ports", "bits", "transactions"), 1.0),
+    Dimension.COUNT: dict.fromkeys(("elements", "channels", "banks", "port", "ports", "transactions"), 1.0),
     Dimension.RATIO: {"%": 0.01},
 }
 _QUANTITY = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?) (%|[A-Za-z]+(?:/[A-Za-z]+)?)", re.ASCII)
