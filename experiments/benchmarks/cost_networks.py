@@ -6,6 +6,7 @@ Held out: a U-shaped segmenter, 5 x 5 depthwise at 224, inception branches, a ti
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,9 @@ class CostNetwork:
         return fold_batch_norm(capture(network, (torch.zeros(1, 3, self.side, self.side),))).graph
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU6) -> nn.Sequential:
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU6
+) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)]
     layers.append(nn.BatchNorm2d(outputs))
     if act is not None:
@@ -61,7 +64,7 @@ class TinyDetector(nn.Module):
         super().__init__()
         widths = (16, 32, 64, 128, 256)
         self.stem = _conv(3, widths[0], 3, act=nn.ReLU)
-        self.stages = nn.ModuleList(_conv(a, b, 3, act=nn.ReLU) for a, b in zip(widths, widths[1:], strict=False))
+        self.stages = nn.ModuleList(_conv(a, b, 3, act=nn.ReLU) for a, b in itertools.pairwise(widths))
         self.pool = nn.MaxPool2d(2)
         self.deep = nn.Sequential(_conv(256, 512, 3, act=nn.ReLU), _conv(512, 128, 1, act=nn.ReLU))
         self.coarse = nn.Sequential(_conv(128, 256, 3, act=nn.ReLU), nn.Conv2d(256, 255, 1))
@@ -79,7 +82,7 @@ class TinyDetector(nn.Module):
 
 
 class SmallUNet(nn.Module):
-    """A U-Net with four scales: pairs of 3 x 3 convolutions, pooling down, nearest upsampling and skips up. 128 x 128."""
+    """A U-Net with four scales: pairs of 3 x 3 convolutions, pooling, nearest upsampling, skips. 128 x 128."""
 
     def __init__(self, width: int = 24, classes: int = 19) -> None:
         super().__init__()

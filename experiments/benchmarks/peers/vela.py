@@ -20,12 +20,14 @@ class VelaRun:
     """What Vela says of one network on one configuration.
 
     Attributes:
+        version: of Vela.
         wall_s: of the compiler's process.
         summary: its summary line by column.
         layers: its lines for single operations, in the order of the schedule.
         folder: where its files lie.
     """
 
+    version: str
     wall_s: float
     summary: dict[str, str]
     layers: tuple[dict[str, str], ...]
@@ -59,6 +61,7 @@ def run_vela(name: str, network: TfliteNetwork, *, home: Path, cache: Path) -> d
     answer = ask(PEER, name, request, home=home, cache=cache, files=(arrays, writer))
     return {
         target: VelaRun(
+            version=answer["version"],
             wall_s=run["wall_s"],
             summary=run["summary"],
             layers=tuple(run["layers"]),

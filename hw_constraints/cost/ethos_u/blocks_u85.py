@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import (
+from bitwright.hw_constraints.cost.ethos_u.block_search import (
     SPLIT_DEPTH,
+    Best,
     Block,
     BlockQuestion,
     Traversal,
-    _Best,
-    _depths,
-    _fetch_cost,
-    _ifm_area,
+    depths,
+    fetch_cost,
+    ifm_area,
     input_area,
 )
 from bitwright.hw_constraints.cost.ethos_u.figures import Configuration, Hwc, round_up
@@ -257,18 +257,18 @@ def _searched_block(
     rows, columns = np.meshgrid(
         np.arange(step[0], end[0] + 1, step[0]), np.arange(step[1], end[1] + 1, step[1]), indexing="ij"
     )
-    best = _Best(ifm)
+    best = Best(ifm)
     for copies in (2, 1):
-        for depth in _depths(max(micro[2], min(end[2], SPLIT_DEPTH)), end[2], question.ofm[2], micro[2]):
+        for depth in depths(max(micro[2], min(end[2], SPLIT_DEPTH)), end[2], question.ofm[2], micro[2]):
             block_depth = depth if same_depth else ifm_depth
             unit = _allocation(block_depth, micro)
-            area = _ifm_area(question, rows, columns, unit, question.upscale)
+            area = ifm_area(question, rows, columns, unit, question.upscale)
             held = round_up(depth if same_depth else min(round_up(block_depth, unit[2]), ifm[2]), unit[2])
             fits = area[0] * area[1] * held * copies <= configuration.ifm_ram
             accumulators = rows * columns * round_up(depth, GRANULE) * ACCUMULATOR_BYTES * copies
             fits &= (accumulators <= configuration.accumulator_ram) | (question.kind is OpKind.RESIZE)
             fits |= question.kind is OpKind.RESIZE
-            cost = _fetch_cost(question, ifm, rows, columns, depth, area, same_depth)
+            cost = fetch_cost(question, ifm, rows, columns, depth, area, same_depth)
             if whole:
                 cost = np.float32(math.prod(question.ofm)) / (rows * columns * depth).astype(np.float32)
             kept = area[0] * area[1] * round_up(block_depth, unit[2])

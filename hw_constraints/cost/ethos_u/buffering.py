@@ -5,11 +5,12 @@ Weights that are read more than once are cheaper to read from on-chip memory, if
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import SPLIT_DEPTH
+from bitwright.hw_constraints.cost.ethos_u.block_search import SPLIT_DEPTH
 from bitwright.hw_constraints.cost.ethos_u.cycles import Place, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, ceil_div, round_up
 from bitwright.hw_constraints.cost.ethos_u.step import Buffer, Costs, Performance, Step, channel, depth_granule
@@ -177,7 +178,7 @@ def _slices(
     while each:
         each = max(each // (block if each > block else granule) * (block if each > block else granule), granule)
         slices = [0, *range(first, depth, each), depth]
-        largest = max(step.weights.slice_bytes(a, b) for a, b in zip(slices, slices[1:], strict=False))
+        largest = max(step.weights.slice_bytes(a, b) for a, b in itertools.pairwise(slices))
         if largest <= half or (first == SPLIT_DEPTH and each == granule):
             break
         if each > first:
@@ -192,7 +193,7 @@ def _slices(
 def _parts(step: Step, slices: Sequence[int], limit: int) -> tuple[int, ...] | None:
     """Two alternating buffers where there are several slices and both fit, else one."""
     assert step.weights is not None
-    sizes = [step.weights.slice_bytes(a, b) for a, b in zip(slices, slices[1:], strict=False)]
+    sizes = [step.weights.slice_bytes(a, b) for a, b in itertools.pairwise(slices)]
     even, odd = max(sizes[::2]), max(sizes[1::2], default=0)
     if even + odd <= limit and max(sizes) < sum(sizes):
         return even, odd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -61,7 +62,7 @@ def build_cascades(operations: Sequence[NpuOp], narrow: Steps, whole: Steps, lim
             continue
         last = members[-1].index
         rolling = {}
-        for producer, consumer in zip(members, members[1:], strict=False):
+        for producer, consumer in itertools.pairwise(members):
             rolling[id(producer.output)] = rolling_bytes(narrow[producer.index], narrow[consumer.index])
         for position, member in enumerate(members):
             chosen[member.index] = narrow[member.index].changed(cascade=last, leads=position == 0)

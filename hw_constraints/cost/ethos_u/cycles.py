@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Flag
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import Block, Traversal
+from bitwright.hw_constraints.cost.ethos_u.block_search import Block, Traversal
 from bitwright.hw_constraints.cost.ethos_u.figures import (
     BRICK,
     SCALE_BYTES,
@@ -58,7 +58,7 @@ def op_cycles(
     op: NpuOp, block: Block, operands: Operands, configuration: Configuration, place: Place = Place.SINGLE
 ) -> int:
     """Cycles of an operation or of one slice of its channels."""
-    if op.kind in (OpKind.ELEMENTWISE, OpKind.RESIZE) and not (op.kind is OpKind.RESIZE and not configuration.is_u85):
+    if op.kind in (OpKind.ELEMENTWISE, OpKind.RESIZE):
         return _output_bound_cycles(op, block, operands, configuration)
     return _mac_cycles(op, block, operands, configuration, place)
 
@@ -79,10 +79,7 @@ def _mac_cycles(op: NpuOp, block: Block, operands: Operands, configuration: Conf
     fetch, store = _fetch_cycles(op, block, operands, configuration), _store_cycles(op, block, operands, configuration)
     issue = ((abs(store - fetch) if blocks > 1 else 0) + mac + out) / UNITS
     mac, out = max(mac, issue), max(out, issue)
-    if mac > out:
-        total = int(mac * blocks) + (int(out) if Place.LAST in place else 0)
-    else:
-        total = int(out * blocks + mac)
+    total = int(mac * blocks) + (int(out) if Place.LAST in place else 0) if mac > out else int(out * blocks + mac)
     total += store if Place.LAST in place else 0
     return total + (fetch if Place.FIRST in place else 0)
 
@@ -110,7 +107,7 @@ def _mac_cycles_per_block(op: NpuOp, block: Block, operands: Operands, configura
     kernel_first = op.kind is OpKind.CONVOLUTION and block.traversal is Traversal.KERNEL_FIRST
     total = 0
     for taps in _subkernels(op.window.kernel):
-        if op.kind in (OpKind.POOLING, OpKind.RESIZE):
+        if op.kind is OpKind.POOLING:
             steps, cycles = 1, max(STEP, taps) * area * depth * 4  # int8: bits / 2
         elif op.kind is OpKind.DEPTHWISE:
             steps = ceil_div(taps, 4)

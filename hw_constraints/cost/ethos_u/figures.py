@@ -2,15 +2,13 @@
 
 Sources. [A] Arm Ethos-U55/U65/U85 NPU Technical Reference Manuals and product pages (MACs a cycle, internal memories).
 [V] ethos-u-vela 5.2.0, the source distribution on PyPI: tables of accelerator configurations and of cycles per element
-in ethosu/regor/architecture/ethosu{55,65,85}. [I] its config_files/Arm/vela.ini: memories of the reference systems.
+in ethosu/regor/architecture/ethosu{55,65,85}. Clocks and memories come from the target's file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-
-from bitwright.quant.errors import InputError
 
 Hwc = tuple[int, int, int]  # rows, columns, channels
 
@@ -112,6 +110,11 @@ class Configuration:
     reorder_words: tuple[tuple[Channel, int], ...] = ()
 
     @property
+    def total_macs(self) -> int:
+        """Multiply-accumulates a cycle of the whole accelerator."""
+        return self.macs if self.is_u85 else self.macs * self.cores
+
+    @property
     def is_u85(self) -> bool:
         """Whether it is of the U85 family."""
         return self.family == "u85"
@@ -210,54 +213,6 @@ CONFIGURATIONS = {
     ),
 }
 
-# [I] Ethos_U55_High_End_Embedded with Shared_Sram; Ethos_U65_Client_Server and Ethos_U85_SYS_DRAM_Mid, each with
-# Dedicated_Sram_384KB. Ports: U55 and U65 move 8 and 16 bytes a cycle and port, U85 16 [A].
-_U55_SRAM = Memory(
-    name="sram", bandwidth=8.0, read_latency=32, write_latency=32, burst=32, ports=1, max_reads=4, max_writes=4
-)
-_U55_FLASH = Memory(
-    name="flash", bandwidth=1.0, read_latency=64, write_latency=0, burst=128, ports=1, max_reads=2, max_writes=0
-)
-_U65_SRAM = Memory(
-    name="sram", bandwidth=16.0, read_latency=32, write_latency=32, burst=32, ports=1, max_reads=16, max_writes=16
-)
-_U65_DRAM = Memory(
-    name="dram", bandwidth=12.0, read_latency=500, write_latency=250, burst=128, ports=1, max_reads=24, max_writes=12
-)
-_U85_SRAM = Memory(
-    name="sram", bandwidth=32.0, read_latency=32, write_latency=32, burst=64, ports=2, max_reads=8, max_writes=8
-)
-_U85_DRAM = Memory(
-    name="dram", bandwidth=12.0, read_latency=500, write_latency=250, burst=128, ports=1, max_reads=64, max_writes=32
-)
-
-SYSTEMS = {
-    "ethos-u55-128": System(
-        configuration=CONFIGURATIONS["ethos-u55-128"],
-        clock_hz=500e6,
-        on_chip=_U55_SRAM,
-        off_chip=_U55_FLASH,
-        feature_maps=_U55_SRAM,
-        staging_limit=1 << 32,
-    ),
-    "ethos-u65-512": System(
-        configuration=CONFIGURATIONS["ethos-u65-512"],
-        clock_hz=1e9,
-        on_chip=_U65_SRAM,
-        off_chip=_U65_DRAM,
-        feature_maps=_U65_DRAM,
-        staging_limit=384 * 1024,
-    ),
-    "ethos-u85-1024": System(
-        configuration=CONFIGURATIONS["ethos-u85-1024"],
-        clock_hz=1e9,
-        on_chip=_U85_SRAM,
-        off_chip=_U85_DRAM,
-        feature_maps=_U85_DRAM,
-        staging_limit=384 * 1024,
-    ),
-}
-
 
 def ceil_div(value: int, divisor: int) -> int:
     """⌈value / divisor⌉."""
@@ -267,14 +222,3 @@ def ceil_div(value: int, divisor: int) -> int:
 def round_up(value: int, multiple: int) -> int:
     """The next multiple."""
     return -(-value // multiple) * multiple
-
-
-def system(target: str) -> System:
-    """An Ethos-U system by its target's id.
-
-    Raises:
-        InputError: no figures are known for that target.
-    """
-    if target not in SYSTEMS:
-        raise InputError(f"target {target!r}: no Ethos-U figures; there are: {', '.join(SYSTEMS)}")
-    return SYSTEMS[target]

@@ -1,4 +1,4 @@
-"""What lies in on-chip memory when: feature maps, rolling buffers of cascades and staged weights, with their lifetimes."""
+"""What lies in on-chip memory when: feature maps, rolling buffers of cascades and staged weights."""
 
 from __future__ import annotations
 

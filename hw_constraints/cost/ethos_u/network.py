@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Configuration, Hwc
-from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp, OpKind, Window, connect
+from bitwright.hw_constraints.cost.ethos_u.operations import UNIT, FeatureMap, NpuOp, OpKind, Window, connect
 from bitwright.hw_constraints.cost.ethos_u.weight_codes import weight_codes
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph, Node, TensorRef
@@ -16,6 +16,7 @@ CLIPS = ("relu", "hardtanh", "clamp", "relu6")
 TABLES = ("sigmoid", "tanh", "hardswish", "leaky_relu", "hardsigmoid", "elu", "gelu")
 VIEWS = ("flatten", "view", "reshape", "dropout", "squeeze", "unsqueeze", "contiguous", "alias")
 BINARY = ("add", "sub", "mul", "minimum", "maximum")
+MAX_STRIDE = 3  # of the hardware [V]
 MAX_CHAIN = 4  # operations in one chain of U85 [V]
 MAX_CHAIN_INPUTS = 3  # feature maps that a chain reads from memory [V]
 
@@ -26,7 +27,7 @@ def operations_of(graph: Graph, configuration: Configuration) -> list[NpuOp]:
     Raises:
         InputError: an operator that this cost model does not know, named with its line in the user's code.
     """
-    reader = _Reader(graph)
+    reader = _Reader(graph, configuration)
     for node in graph.nodes:
         reader.read(node)
     ordered = _ordered(reader)
@@ -41,8 +42,8 @@ def operations_of(graph: Graph, configuration: Configuration) -> list[NpuOp]:
 class _Reader:
     """Walks the graph once, in its own order, and keeps which feature map stands for which tensor."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, configuration: Configuration) -> None:
+        self.graph, self.configuration = graph, configuration
         self.maps: dict[TensorRef, FeatureMap] = {}
         self.operations: list[NpuOp] = []
         self.skip: set[str] = set()
@@ -60,7 +61,9 @@ class _Reader:
             raise InputError(f"node {node.name!r}{where}: the Ethos-U cost model does not know {node.op!r}")
         read(self, node)
 
-    def emit(self, node: Node, kind: OpKind, inputs: list[FeatureMap], **details: object) -> NpuOp:
+    def emit(
+        self, node: Node, kind: OpKind, inputs: list[FeatureMap], window: Window = UNIT, **details: object
+    ) -> NpuOp:
         """An operation with the activation that follows it."""
         last, activation = self._follow(node)
         shape = _hwc(self.graph.tensors[last.outputs[0]].shape)
@@ -74,6 +77,7 @@ class _Reader:
             output=output,
             shape=shape,
             input_shapes=[tensor.shape for tensor in inputs],
+            window=_hardware_window(node, window, shape),
             activation=activation,
             **details,  # type: ignore[arg-type]
         )
@@ -106,6 +110,18 @@ def _hwc(shape: tuple[int | None, ...]) -> Hwc:
     if len(known) == 4:
         return known[2], known[3], known[1]
     return 1, math.prod(known[:-1]), known[-1]
+
+
+def _hardware_window(node: Node, window: Window, shape: Hwc) -> Window:
+    """Where an axis has one result, its stride is 1; elsewhere the hardware strides by 3 at most.
+
+    Raises:
+        InputError: a longer stride, which the compiler takes apart in a way that is not modelled.
+    """
+    stride = tuple(1 if shape[axis] == 1 else window.stride[axis] for axis in (0, 1))
+    if max(stride) > MAX_STRIDE:
+        raise InputError(f"node {node.name!r}: the Ethos-U cost model knows strides up to {MAX_STRIDE}, not {stride}")
+    return dataclasses.replace(window, stride=(stride[0], stride[1]))
 
 
 def _conv(reader: _Reader, node: Node) -> None:
@@ -145,7 +161,7 @@ def _pool(reader: _Reader, node: Node) -> None:
     else:
         kernel = tuple(node.attributes["kernel_size"])
         stride = tuple(node.attributes["stride"] or kernel)
-    reader.emit(node, OpKind.POOLING, [source], window=Window(kernel=kernel, stride=stride))
+    reader.emit(node, OpKind.POOLING, [source], Window(kernel=kernel, stride=stride))
 
 
 def _binary(reader: _Reader, node: Node) -> None:
@@ -164,7 +180,11 @@ def _view(reader: _Reader, node: Node) -> None:
     if shape[1:] != source.shape[1:]:
         source.linear = True
     seen = dataclasses.replace(source, shape=shape) if shape != source.shape else source
-    seen.is_output = source.is_output = node.outputs[0] in reader.graph.outputs or source.is_output
+    if node.outputs[0] in reader.graph.outputs:
+        source.name = seen.name = str(node.outputs[0])
+        seen.is_output = source.is_output = True
+        for op in reader.parts.get(id(source), []):
+            op.name = source.name
     reader.maps[node.outputs[0]] = seen
     if seen is not source:
         reader.parts[id(seen)] = reader.parts.get(id(source), [])
@@ -174,12 +194,17 @@ def _view(reader: _Reader, node: Node) -> None:
 
 
 def _upsample(reader: _Reader, node: Node) -> None:
+    """U85 has a unit for it; U55 and U65 read each input twice in an average pool of one tap."""
     source = reader.maps[node.tensors[0]]
     result = _hwc(reader.graph.tensors[node.outputs[0]].shape)
     factor = result[0] // source.shape[0]
     if (source.shape[0] * factor, source.shape[1] * factor) != result[:2]:
         raise InputError(f"node {node.name!r}: the Ethos-U cost model knows whole upsampling factors only")
-    reader.emit(node, OpKind.RESIZE, [source], upscale=factor)
+    if not reader.configuration.is_u85 and factor != 2:
+        raise InputError(f"node {node.name!r}: the Ethos-U cost model knows an upsampling by 2, not by {factor}")
+    kind = OpKind.RESIZE if reader.configuration.is_u85 else OpKind.POOLING
+    op = reader.emit(node, kind, [source], upscale=1 if reader.configuration.is_u85 else factor)
+    op.type = "resize"
 
 
 def _cat(reader: _Reader, node: Node) -> None:
@@ -255,7 +280,6 @@ def _chained(operations: list[NpuOp]) -> list[NpuOp]:
         head = kept[-1] if kept else None
         if head is not None and op.kind is OpKind.ELEMENTWISE and _can_chain(head, op):
             head.chained.append(op)
-            head.name = op.name
         else:
             kept.append(op)
     return kept

@@ -189,17 +189,16 @@ def _weight_traffic(step: Step, system: System, busy: Traffic) -> None:
     """What the memories do while the operation runs."""
     weights, buffer = step.weights, step.buffer
     assert weights is not None
-    scales = weights.bytes - weights.weight_bytes
-    read = weights.weight_bytes * step.access.refetches
+    read = weights.stored_weights * step.access.refetches
     if buffer is None:
         busy.add(system.off_chip, Channel.WEIGHT, "weights", read)
     else:
         ahead = weights.slice_bytes(*buffer.slices[:2]) if buffer.ahead else 0
-        moved = max(weights.weight_bytes - ahead, 0)
+        moved = max(weights.stored_weights - ahead, 0)
         busy.add(system.off_chip, Channel.COPY, "weights", moved)
         busy.add(system.on_chip, Channel.WRITE, "weights", moved)
         busy.add(system.on_chip, channel(weights), "weights", read)
-    busy.add(system.off_chip, Channel.SCALE, "scales", scales * step.access.refetches)
+    busy.add(system.off_chip, Channel.SCALE, "scales", weights.stored_scales * step.access.refetches)
 
 
 def _weight_bytes(step: Step, system: System, traffic: Traffic) -> None:
@@ -211,6 +210,5 @@ def _weight_bytes(step: Step, system: System, traffic: Traffic) -> None:
         source = system.on_chip
         traffic.add(system.off_chip, Channel.COPY, "weights", weights.bytes)
         traffic.add(system.on_chip, Channel.WRITE, "weights", weights.bytes)
-    scales = weights.bytes - weights.weight_bytes
-    traffic.add(source, channel(weights), "weights", weights.weight_bytes * step.access.refetches)
-    traffic.add(source, Channel.SCALE, "scales", scales * step.access.refetches)
+    traffic.add(source, channel(weights), "weights", weights.stored_weights * step.access.refetches)
+    traffic.add(source, Channel.SCALE, "scales", weights.stored_scales * step.access.refetches)

@@ -30,13 +30,14 @@ def stage_feature_maps(steps: Sequence[Step], system: System, rolling: dict[int,
     alive = lifetimes(steps, kept, system, rolling)
     competing = [piece for piece in alive.ranges if any(id(tensor) in candidates for tensor in piece.tensors)]
     if max(alive.usage()) > system.staging_limit:
-        for piece in _evicted(alive, competing, steps, system.staging_limit):
+        for piece in _evicted(alive, competing, steps, system):
             kept -= {id(tensor) for tensor in piece.tensors}
     return _with_partners(steps, kept, rolling)
 
 
-def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], limit: int) -> list[Range]:
+def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], system: System) -> list[Range]:
     """What cannot or should not stay."""
+    limit = system.staging_limit
     base = alive.usage(without=frozenset(id(piece) for piece in pieces))
     most = alive.usage()
     evicted, rest = [], []
@@ -53,7 +54,7 @@ def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], l
         else:
             rivals.append(piece)
     for group in _groups(rivals):
-        chosen = _best_subset(group, base, most, limit, [_worth(piece, steps) for piece in group])
+        chosen = _best_subset(group, base, most, limit, [_worth(piece, steps, system) for piece in group])
         for piece, stays in zip(group, chosen, strict=True):
             if stays:
                 _add(base, piece, piece.size)
@@ -110,8 +111,12 @@ def _best_subset(
     return best
 
 
-def _worth(piece: Range, steps: Sequence[Step]) -> int:
-    """Elements read and written through the feature maps of a range."""
+def _worth(piece: Range, steps: Sequence[Step], system: System) -> int:
+    """Elements read and written through the feature maps of a range.
+
+    On U85 the compiler leaves out what is written behind an activation.
+    """
+    u85 = system.configuration.is_u85
     by_op = {id(step.op): step for step in steps}
     total = 0
     for tensor in piece.tensors:
@@ -120,7 +125,7 @@ def _worth(piece: Range, steps: Sequence[Step]) -> int:
             if step.reads_rolling:
                 return PRICELESS
             total += step.access.reads[op.read.index(tensor)]
-        total += sum(by_op[id(op)].access.write for op in tensor.producers)
+        total += sum(by_op[id(op)].access.write for op in tensor.producers if not (u85 and op.last.activation))
     return total
 
 

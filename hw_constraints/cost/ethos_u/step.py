@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import Block, BlockQuestion, choose_block, required_input
+from bitwright.hw_constraints.cost.ethos_u.block_search import Block, BlockQuestion, required_input
+from bitwright.hw_constraints.cost.ethos_u.blocks import choose_block
 from bitwright.hw_constraints.cost.ethos_u.cycles import Operands, Place, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, Hwc, Memory, System, ceil_div, round_up
 from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp
@@ -277,7 +279,7 @@ class Costs:
         memory = self.system.on_chip if input_on_chip else self.system.feature_maps
         ifm_bytes_read, weight_bytes, fetches = self._reads(step, slices, area, weights)
         visible = run = last = 0
-        for position, (first, end) in enumerate(zip(slices, slices[1:], strict=False)):
+        for position, (first, end) in enumerate(itertools.pairwise(slices)):
             place = (Place.FIRST if position == 0 else Place.MIDDLE) | (
                 Place.LAST if position == len(slices) - 2 else Place.MIDDLE
             )
@@ -313,7 +315,7 @@ class Costs:
     ) -> tuple[int, int, int]:
         """Input bytes, weight bytes and how many times weights are fetched, over all slices of a stripe."""
         ifm_bytes = weight_bytes = fetches = 0
-        for first, end in zip(slices, slices[1:], strict=False):
+        for first, end in itertools.pairwise(slices):
             shape = (step.stripe, step.op.shape[1], end - first)
             access = measure_access(step.op, step.block, shape, area)
             ifm_bytes += access.reads[0]

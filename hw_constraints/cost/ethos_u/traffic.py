@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import Block
+from bitwright.hw_constraints.cost.ethos_u.block_search import Block
 from bitwright.hw_constraints.cost.ethos_u.figures import (
     BRICK,
     SUBKERNEL,
@@ -183,8 +183,12 @@ def feature_traffic(
         size = burst_bytes(elements, read=True, tensor=tensor, shape=shape, block=block.ifm, memory=memory, cores=cores)
         traffic.add(memory, channel, "features", size)
     memory = memories[id(op.written)]
+    shape, elements = op.shape, access.write
+    if configuration.is_u85 and op.last.activation:
+        # The compiler reckons what an activation writes by the whole tensor, also where it writes a part of one.
+        shape, elements = op.written.shape, _stored(op.written.shape, op.written)
     size = burst_bytes(
-        access.write, read=False, tensor=op.written, shape=op.shape, block=block.ofm, memory=memory, cores=cores
+        elements, read=False, tensor=op.written, shape=shape, block=block.ofm, memory=memory, cores=cores
     )
     traffic.add(memory, Channel.WRITE, "features", size)
     return traffic

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.hw_constraints.cost.ethos_u.blocks import Block, Traversal
+from bitwright.hw_constraints.cost.ethos_u.block_search import Block, Traversal
 from bitwright.hw_constraints.cost.ethos_u.figures import SCALE_BYTES, Configuration, ceil_div, round_up
 
 PALETTE = 32  # the most frequent values have an index of their own
@@ -57,6 +57,16 @@ class EncodedWeights:
         streams = 1 if self.fast else min(self.cores, last - first)
         scales = round_up(round(self.scale_bytes * share), 16)
         return scales + streams * round_up(ceil_div(round(self.weight_bytes * share), streams), 16)
+
+    @property
+    def stored_scales(self) -> int:
+        """Bias, scale and shift of all channels, filled up to 16 bytes."""
+        return round_up(self.scale_bytes, 16)
+
+    @property
+    def stored_weights(self) -> int:
+        """Encoded weights of all channels, each stream filled up to 16 bytes."""
+        return self.bytes - self.stored_scales
 
     @cached_property
     def zero_share(self) -> float:

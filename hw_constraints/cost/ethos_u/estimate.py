@@ -1,0 +1,23 @@
+"""The estimate for a network on an Ethos-U target, in one call."""
+
+from __future__ import annotations
+
+from bitwright.hw_constraints.cost.ethos_u.network import operations_of
+from bitwright.hw_constraints.cost.ethos_u.schedule import NetworkCost, cost_of
+from bitwright.hw_constraints.cost.ethos_u.systems import system_of
+from bitwright.hw_constraints.target_types import Target
+from bitwright.quant.graph import Graph
+
+
+def network_cost(graph: Graph, target: Target) -> NetworkCost:
+    """Cycles, bytes and on-chip memory of an int8 network.
+
+    Args:
+        graph: the network, batch of 1, with the values of its weights: their encoded size hangs on them.
+        target: with `cost: {model: ethos_u}`.
+
+    Raises:
+        InputError: the target does not say enough, or the network has an operator that this model does not know.
+    """
+    system = system_of(target)
+    return cost_of(operations_of(graph, system.configuration), system)
