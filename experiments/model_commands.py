@@ -1,4 +1,4 @@
-"""What the commands for one step do: a network from an entry or a recipe, a step of the chain, its result."""
+"""What the commands for one step do: a step of the chain, and its result."""
 
 from __future__ import annotations
 
@@ -8,49 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.experiments.console import Console
-from bitwright.experiments.entry_network import entry_network
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.recipe import ENTRY, Recipe
 from bitwright.experiments.record import Record
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
-    from bitwright.hw_constraints.finding import Finding
     from bitwright.hw_constraints.measure import Measurement
-
-
-def lint_model(model: str, target_name: str | None, inputs: Sequence[str]) -> tuple[Finding, ...]:
-    """Captures a network and lints it.
-
-    Args:
-        model: an entry, or a recipe.
-        target_name: a target; a recipe's own when not given.
-        inputs: example inputs of an entry, as `1x3x224x224` or `1x20:int64`.
-
-    Raises:
-        InputError: no such network, target or shape.
-    """
-    from bitwright.experiments.workbench import Workbench
-    from bitwright.hw_constraints.lint import lint
-    from bitwright.hw_constraints.target import load_target
-    from bitwright.quant.capture import CaptureError, capture
-    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-    from bitwright.quant.plan import plan
-
-    if re.match(ENTRY, model):
-        network, example = entry_network(model, inputs)
-        if target_name is None:
-            raise InputError("--target is missing; see `bitwright targets`")
-    else:
-        bench = Workbench(load_recipe(model, [f"target={target_name}"] if target_name else ()))
-        network, target_name = bench.new_model(), bench.recipe.target
-        example = bench.example(network)
-    target = load_target(target_name)
-    try:
-        graph = fold_batch_norm(capture(network, example)).graph
-    except CaptureError as error:
-        return lint(None, target, capture_failures=[error.failure])
-    return lint(graph, target, plan=plan(graph, target.scheme()))
 
 
 def quantize_model(

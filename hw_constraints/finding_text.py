@@ -22,21 +22,29 @@ def summary(findings: Sequence[Finding]) -> str:
     return ", ".join(parts) or "no findings"
 
 
-def format_finding(finding: Finding) -> str:
+def format_finding(finding: Finding, *, calls: int = 1, show_target: bool = False) -> str:
     """One finding.
 
     For example::
 
-        error[operator_support] net.py:12 (neck.up)
+        error[operator_support] net.py:12 (neck.up) on h200
            12 | y = self.up(x)
               |     ^^^^^^^
         found:   conv_transpose3d
         allowed: …
         instead: …
+        cost:    12.3 us (modelled)
+
+    Args:
+        finding: what was found.
+        calls: how many calls of the line it stands for.
+        show_target: whether to name the accelerator.
     """
     place = str(finding.source) if finding.source else finding.node
     module = f" ({finding.module_path})" if finding.module_path else ""
-    lines = [f"{finding.severity}[{finding.rule}]{f' {place}' if place else ''}{module}"]
+    target = f" on {finding.target}" if show_target and finding.target else ""
+    times = f", {calls} calls" if calls > 1 else ""
+    lines = [f"{finding.severity}[{finding.rule}]{f' {place}' if place else ''}{module}{target}{times}"]
     if finding.source and finding.source.text:
         gutter = f"{finding.source.line:>5} | "
         start, length = _span(finding.source.text, finding.focus)
@@ -45,6 +53,8 @@ def format_finding(finding: Finding) -> str:
     lines.append(f"found:   {finding.found}")
     lines.append(f"allowed: {finding.allowed}")
     lines.append(f"instead: {finding.suggestion}")
+    if finding.cost_us is not None:
+        lines.append(f"cost:    {finding.cost_us:.3g} us (modelled)")
     return "\n".join(lines)
 
 

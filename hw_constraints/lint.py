@@ -19,7 +19,6 @@ from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.plan import QuantPlan
 
 if TYPE_CHECKING:  # importing capture would load torch
-    from bitwright.hw_constraints.source_code import SourceFunction
     from bitwright.quant.capture import CaptureFailure
 
 RULES = ExtensionPoint(kind="rule", package="bitwright.hw_constraints.rules", marker="RULE", group="bitwright.rules")
@@ -90,7 +89,6 @@ def lint(
     *,
     plan: QuantPlan | None = None,
     capture_failures: Iterable[CaptureFailure] = (),
-    functions: Iterable[SourceFunction] = (),
     unused_modules: Iterable[str] = (),
     ranges: Mapping[TensorRef, tuple[float, float]] | None = None,
     cost_us: Mapping[str, float] | None = None,
@@ -103,7 +101,6 @@ def lint(
         target: the accelerator.
         plan: how it is to be quantized; rules about formats then speak about it, too.
         capture_failures: why the network, or a part of it, could not be captured.
-        functions: the user's `forward` functions (`source_code.functions_of`), for what their text alone says.
         unused_modules: modules with parameters that take no part in any result.
         ranges: (smallest, largest) value of tensors, where calibration has seen them.
         cost_us: modelled microseconds by the node's name; findings then say how much time is at stake.
@@ -121,7 +118,6 @@ def lint(
         target=target,
         plan=plan,
         capture_failures=tuple(capture_failures),
-        functions=tuple(functions),
         unused_modules=tuple(unused_modules),
         ranges=ranges or {},
     )

@@ -19,7 +19,6 @@ from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.plan import QuantPlan
 
 if TYPE_CHECKING:  # importing capture would load torch
-    from bitwright.hw_constraints.source_code import SourceFunction
     from bitwright.quant.capture import CaptureFailure
 
 # They pass one tensor's values on, in another order or shape.
@@ -35,7 +34,6 @@ class LintContext:
         target: the accelerator.
         plan: how the network is to be quantized, once that is decided.
         capture_failures: what stood in the way of capturing it.
-        functions: the user's own `forward` functions as they are written; known even where capture failed.
         unused_modules: modules with parameters that take no part in any result.
         ranges: (smallest, largest) value of tensors, where calibration has seen them.
     """
@@ -44,7 +42,6 @@ class LintContext:
     target: Target
     plan: QuantPlan | None = None
     capture_failures: tuple[CaptureFailure, ...] = ()
-    functions: tuple[SourceFunction, ...] = ()
     unused_modules: tuple[str, ...] = ()
     ranges: Mapping[TensorRef, tuple[float, float]] = field(default_factory=dict)
 

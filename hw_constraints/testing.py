@@ -14,7 +14,6 @@ from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKin
 from bitwright.quant.plan import QuantPlan
 
 if TYPE_CHECKING:
-    from bitwright.hw_constraints.source_code import SourceFunction
     from bitwright.quant.capture import CaptureFailure
 
 Shape = tuple[int | None, ...]
@@ -109,7 +108,6 @@ class RuleCase:
         graph: the network; None when capture failed.
         plan: how it is quantized.
         capture_failures: why capture failed.
-        functions: the user's functions as they are written.
         unused_modules: modules that take no part in any result.
         ranges: what calibration saw.
         lines: the lines that the findings must point to, in order; empty for a network that is fine.
@@ -122,7 +120,6 @@ class RuleCase:
     graph: Graph | None = None
     plan: QuantPlan | None = None
     capture_failures: tuple[CaptureFailure, ...] = ()
-    functions: tuple[SourceFunction, ...] = ()
     unused_modules: tuple[str, ...] = ()
     ranges: Mapping[TensorRef, tuple[float, float]] = field(default_factory=dict)
     lines: tuple[int | None, ...] = ()
@@ -157,7 +154,6 @@ def run_rule(rule: str, case: RuleCase) -> tuple[Finding, ...]:
         target,
         plan=case.plan,
         capture_failures=case.capture_failures,
-        functions=case.functions,
         unused_modules=case.unused_modules,
         ranges=case.ranges,
         rules=[rule],

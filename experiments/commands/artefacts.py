@@ -1,4 +1,4 @@
-"""`lint`, `quantize`, `prove` and `measure`: one step of the chain on its own."""
+"""`quantize`, `prove` and `measure`: one step of the chain on its own."""
 
 from __future__ import annotations
 
@@ -16,22 +16,6 @@ Inputs = Annotated[
 ]
 Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="A runtime; all that are here by default.")]
 Threads = Annotated[int, typer.Option(help="Threads of each runtime.")]
-
-
-def lint(model: Model, target: TargetName = None, inputs: Inputs = None, json: Json = False) -> int:
-    """Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors."""
-    from dataclasses import asdict
-
-    from bitwright.experiments.model_commands import lint_model
-    from bitwright.experiments.tables import print_json
-    from bitwright.hw_constraints.finding_text import format_findings
-
-    findings = lint_model(model, target, inputs or ())
-    if json:
-        print_json([asdict(each) for each in findings])
-    else:
-        print(format_findings(findings))
-    return 1 if any(each.severity == "error" for each in findings) else 0
 
 
 def quantize(
@@ -99,4 +83,4 @@ def measure(
     return 0
 
 
-COMMANDS = (lint, quantize, prove, measure)
+COMMANDS = (quantize, prove, measure)

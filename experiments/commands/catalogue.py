@@ -28,6 +28,10 @@ def ls(
     names = {each: list(point.names()) for each, point in points.items() if kind in (None, each)}
     if json:
         print_json(names)
+    elif kind == "rules":
+        from bitwright.hw_constraints.lint import summaries
+
+        print_table(("rule", "what it looks for"), list(summaries().items()))
     else:
         print_table(("kind", "names"), [(each, ", ".join(found)) for each, found in names.items()])
     return 0

@@ -1,0 +1,92 @@
+"""`lint`: what an accelerator will not run of a network, and on which of the user's lines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitwright.experiments.commands.artefacts import Inputs
+from bitwright.experiments.commands.recipes import Json
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.lint_report.report import LintReport
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+def lint(
+    model: Annotated[
+        str | None, typer.Argument(help="package.module:function that returns the network, or a recipe.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="A target; can be repeated. A recipe brings its own.")
+    ] = None,
+    inputs: Inputs = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Only this rule; can be repeated.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TEXT,
+    json: Json = False,
+    baseline: Annotated[Path | None, typer.Option(help="A file of old findings, which do not count.")] = None,
+    write_baseline: Annotated[bool, typer.Option("--write-baseline", help="Write that file instead.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="RULE", help="Print what a rule knows.")] = None,
+) -> int:
+    """Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors.
+
+    `# bitwright: ignore[rule]` on a line takes a finding back.
+    """
+    from bitwright.experiments.lint_command import lint_model
+    from bitwright.hw_constraints.lint import explain as explanation
+    from bitwright.hw_constraints.lint import load_rule, rule_names
+    from bitwright.hw_constraints.lint_report.baseline import read_baseline
+    from bitwright.hw_constraints.lint_report.baseline import write_baseline as write
+    from bitwright.hw_constraints.lint_report.report import judge
+    from bitwright.quant.errors import InputError
+
+    if explain is not None:
+        print(explanation(explain), end="")
+        return 0
+    if model is None:
+        raise InputError("MODEL is missing: package.module:function that returns the network, or a recipe")
+    if write_baseline and baseline is None:
+        raise InputError("--write-baseline needs --baseline FILE: where to write it")
+    for name in rule or ():
+        load_rule(name)
+    known = None if baseline is None or write_baseline else read_baseline(baseline)
+    findings, files = lint_model(model, target or (), inputs or (), rules=rule)
+    report = judge(findings, files=files, baseline=known, known_rules=rule_names())
+    if write_baseline and baseline is not None:
+        print(f"{baseline}: {write(baseline, report.new)} findings")
+        return 0
+    _print(report, Format.JSON if json else format, with_baseline=known is not None)
+    return 1 if report.failed else 0
+
+
+def _print(report: LintReport, format: Format, *, with_baseline: bool) -> None:
+    from bitwright.experiments.tables import print_json
+    from bitwright.hw_constraints.lint import summaries
+    from bitwright.hw_constraints.lint_report.github import github_annotations
+    from bitwright.hw_constraints.lint_report.sarif import sarif_log
+    from bitwright.hw_constraints.lint_report.text import report_text
+
+    match format:
+        case Format.JSON:
+            print_json(report.to_json())
+        case Format.SARIF:
+            print_json(sarif_log(report, summaries(), with_baseline=with_baseline))
+        case Format.GITHUB:
+            if text := github_annotations(report):
+                print(text)
+        case Format.TEXT:
+            print(report_text(report))
+
+
+COMMANDS = (lint,)
