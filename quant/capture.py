@@ -22,11 +22,13 @@ from torch.export.graph_signature import InputKind, OutputKind
 from bitwright.quant.canonicalize import canonicalize
 from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.control_flow import Hazard, located
 from bitwright.quant.errors import InputError
 from bitwright.quant.functionalize import functionalize
 from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
 from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 from bitwright.quant.passes.fold_constants import fold_constants
+from bitwright.quant.preserve import preserved
 
 __all__ = ["CaptureError", "CaptureFailure", "capture"]
 
@@ -51,26 +53,21 @@ def capture(
         InputError: a weight contains NaN or infinity.
     """
     _check_finite(model)
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.eval()
     try:
-        with warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
+        with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
             warnings.simplefilter("always")
+            model.eval()
             program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
             program = functionalize(program)
     except Exception as error:  # torch.export raises whatever forward and its own passes raise
         raise CaptureError(failure_of(error)) from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
     lost = lost_state(str(warning.message) for warning in said)
     if lost:
-        raise CaptureError(lost)
-    return _lift(program, region)
+        raise CaptureError(located(lost, model, Hazard.STATE))
+    try:
+        return _lift(program, region)
+    except CaptureError as error:
+        raise CaptureError(located(error.failure, model, Hazard.ARGUMENT)) from None
 
 
 # torch logs whole graphs when a guard fails; the failure below says the same in three lines.
