@@ -6,6 +6,9 @@ kind through the entry-point group `bitwright.backends`. Each is tested by the c
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, MissingExtraError
 from bitwright.quant.extension_point import ExtensionPoint
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -129,6 +132,34 @@ class Backend(Protocol):
             MissingExtraError: the runtime is not installed.
             InputError: the runtime does not accept the artefact; its own message is in it.
         """
+
+
+class PackagedBackend(ABC):
+    """A runtime that is a Python package of the backend's name; a subclass says how a session of it is opened."""
+
+    name: str
+
+    def available(self) -> str | None:
+        """None when the package is installed."""
+        return None if importlib.util.find_spec(self.name) else f"package {self.name} is not installed"
+
+    def version(self) -> str:
+        """The package's version."""
+        self._require()
+        return importlib.metadata.version(self.name)
+
+    def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
+        """Loads an artefact; see `Backend.load`."""
+        self._require()
+        check_threads(threads)
+        return self._open(artifact, threads=threads)
+
+    @abstractmethod
+    def _open(self, artifact: Path | bytes, *, threads: int) -> Session: ...
+
+    def _require(self) -> None:
+        if self.available():
+            raise MissingExtraError(f"backend {self.name!r}", self.name)
 
 
 BACKENDS = ExtensionPoint(

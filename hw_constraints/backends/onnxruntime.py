@@ -6,8 +6,6 @@ from its profiler's trace, which names the operator and the element types of eac
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import tempfile
 from collections import Counter, defaultdict
@@ -22,15 +20,15 @@ from bitwright.hw_constraints.backends.base import (
     Arrays,
     ExecutedNode,
     KernelTime,
+    PackagedBackend,
     Session,
     TensorSpec,
     artifact_label,
     check_inputs,
-    check_threads,
     one_line,
 )
 from bitwright.hw_constraints.machine import Machine, this_machine
-from bitwright.quant.errors import InputError, MissingExtraError
+from bitwright.quant.errors import InputError
 
 _PRECISION_OF = {
     "int8": "int8",
@@ -228,29 +226,13 @@ def _tensor_spec(argument: Any) -> TensorSpec:
     return TensorSpec(name=argument.name, dtype=dtype, shape=shape)
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(PackagedBackend):
     """ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
 
-    def available(self) -> str | None:
-        """None when the package is installed."""
-        return None if importlib.util.find_spec("onnxruntime") else "package onnxruntime is not installed"
-
-    def version(self) -> str:
-        """The package's version."""
-        self._require()
-        return importlib.metadata.version("onnxruntime")
-
-    def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
-        """Loads an ONNX file; see `Backend.load`."""
-        self._require()
-        check_threads(threads)
+    def _open(self, artifact: Path | bytes, *, threads: int) -> Session:
         return OnnxRuntimeSession(artifact, threads=threads, machine=this_machine())
-
-    def _require(self) -> None:
-        if self.available():
-            raise MissingExtraError("backend 'onnxruntime'", "onnxruntime")
 
 
 BACKEND = OnnxRuntimeBackend()

@@ -6,8 +6,6 @@ What it really runs is read from the compiled model's runtime graph (`get_runtim
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -19,14 +17,14 @@ from bitwright.hw_constraints.backends.base import (
     Arrays,
     ExecutedNode,
     KernelTime,
+    PackagedBackend,
     Session,
     TensorSpec,
     artifact_label,
     check_inputs,
-    check_threads,
     one_line,
 )
-from bitwright.quant.errors import InputError, MissingExtraError
+from bitwright.quant.errors import InputError
 
 _PRECISION_OF = {
     "u8": "int8",
@@ -154,29 +152,13 @@ def _tensor_spec(port: Any) -> TensorSpec:
     return TensorSpec(name=port.get_any_name(), dtype=dtype.to_dtype().name, shape=shape)
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(PackagedBackend):
     """OpenVINO's CPU plugin."""
 
     name = "openvino"
 
-    def available(self) -> str | None:
-        """None when the package is installed."""
-        return None if importlib.util.find_spec("openvino") else "package openvino is not installed"
-
-    def version(self) -> str:
-        """The package's version."""
-        self._require()
-        return importlib.metadata.version("openvino")
-
-    def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
-        """Loads an ONNX file; see `Backend.load`."""
-        self._require()
-        check_threads(threads)
+    def _open(self, artifact: Path | bytes, *, threads: int) -> Session:
         return OpenVINOSession(artifact, threads=threads)
-
-    def _require(self) -> None:
-        if self.available():
-            raise MissingExtraError("backend 'openvino'", "openvino")
 
 
 BACKEND = OpenVINOBackend()
