@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from bitwright.quant.graph import Graph, Node, TensorInfo, TensorKind, TensorRef
 from bitwright.quant.onnx_import.calls import Call
 from bitwright.quant.onnx_import.network import Network
 from bitwright.quant.onnx_import.origins import Origins, base_name
+
+Load = Callable[[], npt.NDArray[Any]]
 
 
 class References:
@@ -58,7 +60,10 @@ class References:
     def of(self, name: str) -> TensorRef:
         """The reference of a value; inputs and constants get theirs when they are first met."""
         if name not in self.by_value:
-            self._take(name, self._free(self._wanted(name)))
+            wanted = self._wanted(name)
+            # A parameter that layers share is in our files once for each scale that its codes have.
+            shared = self._network.draft.is_own and self._network.is_constant(name)
+            self._take(name, wanted if shared else self._free(wanted))
         return self.by_value[name]
 
     def _wanted(self, name: str) -> TensorRef:
@@ -85,7 +90,12 @@ def _legal(name: str) -> str:
 
 
 def assemble(
-    network: Network, origins: Origins, *, inputs: Sequence[str], outputs: Sequence[str], state: Mapping[str, str]
+    network: Network,
+    origins: Origins,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    state: Mapping[str, tuple[str, Load]],
 ) -> tuple[Graph, dict[str, TensorRef]]:
     """Makes the graph.
 
@@ -94,7 +104,7 @@ def assemble(
         origins: where they come from.
         inputs: values that come in, without the state.
         outputs: values that go out, without the state.
-        state: incoming values of buffers that forward mutates, and the outgoing ones.
+        state: incoming values of buffers that forward mutates, the outgoing ones, and how to read the initial ones.
 
     Returns:
         The graph, and the reference of each value in it.
@@ -113,7 +123,8 @@ def assemble(
         return ref
 
     incoming = [note(name, TensorKind.INPUT) for name in inputs]
-    states = [(note(before, TensorKind.STATE), after) for before, after in state.items()]
+    states = [(note(before, TensorKind.STATE), after) for before, (after, _) in state.items()]
+    loaders.update({references.of(before): initial for before, (_, initial) in state.items()})
     nodes, names = [], _Names()
     for call in network.calls:
         operands = [

@@ -21,16 +21,17 @@ from bitwright.quant.onnx_import.patterns.registry import fuse_patterns
 from bitwright.quant.onnx_import.patterns.whole_operators import compose_whole_operators
 from bitwright.quant.onnx_import.plan_of_file import plan_of_file
 from bitwright.quant.onnx_import.qparams import ImportedQParams
-from bitwright.quant.onnx_import.reading import STANDARD, read_model
 from bitwright.quant.onnx_import.readers.registry import READERS
+from bitwright.quant.onnx_import.reading import STANDARD, read_model
 from bitwright.quant.onnx_import.spelling import spell
 from bitwright.quant.onnx_import.structure import bodies, ordered_nodes, outer_values
 from bitwright.quant.onnx_import.values import Values
-from bitwright.quant.plan import QuantPlan
+from bitwright.quant.plan import QuantPlan, plan
+from bitwright.quant.scheme import QuantScheme
 
 for _module in ("arithmetic", "codes", "images", "layers", "pooling", "shapes"):
     importlib.import_module(f"bitwright.quant.onnx_import.readers.{_module}")
-for _module in ("activations", "attention", "dense", "normalization"):
+for _module in ("activations", "attention", "dense", "normalization", "promotion"):
     importlib.import_module(f"bitwright.quant.onnx_import.patterns.{_module}")
 
 
@@ -40,7 +41,8 @@ class ImportedModel:
 
     Attributes:
         graph: the float network, with ATen's operators; those that have no such name keep ONNX's.
-        plan: which tensors are in low precision, as the file has it; None for a file in float.
+        plan: which tensors and nodes are in low precision, as the file has it; None for a file in float. An operator
+            between codes counts, though a runtime may have no such kernel: `plan_by` asks a scheme about that.
         qparams: how each of them is coded.
         kept: why nodes were kept as ONNX has them, by the node's name.
     """
@@ -49,6 +51,13 @@ class ImportedModel:
     plan: QuantPlan | None
     qparams: Mapping[TensorRef, ImportedQParams]
     kept: Mapping[str, str]
+    name: str = ""
+
+    def plan_by(self, scheme: QuantScheme) -> QuantPlan:
+        """The plan on a target: what the file has in low precision and the target runs so, else the scheme's own."""
+        if not self.qparams:
+            return plan(self.graph, scheme)
+        return plan_of_file(self.graph, self.qparams, self.name, scheme)
 
 
 def graph_from_onnx(path: str | Path) -> ImportedModel:
@@ -68,10 +77,11 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     nodes = ordered_nodes(model.graph, str(path))
     values = Values(model, path)
     draft = Draft(values, is_own=model.producer_name == "bitwright")
+    state = _state(model, path) if draft.is_own else {}
+    initial = {name: values.loaders.pop(name) for name in state}
     for node in nodes:
         _read(draft, node)
     origins = origins_of(model, path)
-    state = _state(model, path) if draft.is_own else {}
     results = {item.name: draft.resolve(item.name) for item in model.graph.output}
     network = Network(draft, origins, results.values())
     network.drop_unused()
@@ -80,20 +90,22 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     spell(network)
     network.drop_unused()
     initializers = {tensor.name for tensor in model.graph.initializer} - state.keys()
-    for name in state:
-        values.types.setdefault(name, values.types[draft.resolve(name)])
     graph, references = assemble(
         network,
         origins,
         inputs=[i.name for i in model.graph.input if i.name not in initializers and i.name not in state],
         outputs=[results[item.name] for item in model.graph.output if item.name not in state.values()],
-        state={before: results[after] for before, after in state.items()},
+        state={before: (results[after], initial[before]) for before, after in state.items()},
     )
     qparams = {references[name]: known for name, known in draft.qparams.items() if name in references}
     kept = {node.name: draft.kept[name] for name, ref in references.items() if name in draft.kept
             for node in [graph.producers[ref]]}  # fmt: skip
     return ImportedModel(
-        graph=graph, plan=plan_of_file(graph, qparams, path.name) if qparams else None, qparams=qparams, kept=kept
+        graph=graph,
+        plan=plan_of_file(graph, qparams, path.name) if qparams else None,
+        qparams=qparams,
+        kept=kept,
+        name=path.name,
     )
 
 

@@ -13,12 +13,16 @@ from bitwright.quant.onnx_import.values import Shape
 
 @dataclass(kw_only=True, eq=False)
 class Match:
-    """What a pattern found: the call that stands for its last one, and the calls before it that fall away."""
+    """What a pattern found: the call that stands for its last one, and the calls before it that fall away.
+
+    `outputs` are the results where they are more than the last call's own.
+    """
 
     op: str
     inputs: list[str | None]
     attributes: dict[str, Any] = field(default_factory=dict)
     consumed: list[Call] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
 
 
 class Network:
@@ -69,7 +73,7 @@ class Network:
         for call in match.consumed:
             if self.origin(call).group != self.origin(last).group:
                 return False
-            for name in call.outputs:
+            for name in [name for name in call.outputs if name not in match.outputs]:
                 if name in self.outputs or name in self.draft.qparams or not self.readers.get(name, set()) <= gone:
                     return False
         return True
@@ -81,8 +85,11 @@ class Network:
         for name in last.operands:
             self.readers[name].discard(last)
         last.op, last.inputs, last.attributes = match.op, list(match.inputs), match.attributes
+        last.outputs = match.outputs or last.outputs
         for name in last.operands:
             self.readers.setdefault(name, set()).add(last)
+        for name in last.outputs:
+            self.producers[name] = last
 
     def is_present(self, call: Call) -> bool:
         """Whether a call was not taken out."""

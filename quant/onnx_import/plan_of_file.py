@@ -18,7 +18,9 @@ _FOLLOWERS = frozenset(
 )
 
 
-def plan_of_file(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams], name: str) -> QuantPlan:
+def plan_of_file(
+    graph: Graph, qparams: Mapping[TensorRef, ImportedQParams], name: str, scheme: QuantScheme | None = None
+) -> QuantPlan:
     """Says which tensors and nodes a file has in low precision, in the vocabulary of `plan.plan`.
 
     A node runs in low precision when every float tensor that it reads is coded, and it, or the chain that is fused
@@ -28,22 +30,26 @@ def plan_of_file(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams], nam
         graph: the float network.
         qparams: how tensors are coded; int32 ones are biases.
         name: of the file, for messages.
+        scheme: of a target; nodes that it does not run in low precision then stay in float. None believes the file.
     """
     specs = {ref: known.spec for ref, known in qparams.items() if known.spec.format.name != "int32"}
     biases = _biases(graph, qparams)
     chains = [chain for node in graph.nodes if (chain := _chain(graph, node, specs, biases))]
+    coded = list(chains)
     inner = {node.name for chain in chains for node in chain[1:]}
-    chains = [chain for chain in chains if chain[0].name not in inner]
+    chains = [chain for chain in chains if chain[0].name not in inner and _runs(chain[0], scheme)]
+    floating = {node.name for node in graph.nodes} - {node.name for chain in coded for node in chain}
     quantized = frozenset(node.name for chain in chains for node in chain)
     activations = {ref: spec for ref, spec in specs.items() if not graph.is_constant(ref)}
     weights = {ref: spec for ref, spec in specs.items() if graph.is_constant(ref)}
+    origin = f"scheme {scheme.name!r}" if scheme else name
     floats = {
-        node.name: f"{name} has it in float"
+        node.name: f"{name} has it in float" if node.name in floating else f"{origin} runs no {node.op} on codes"
         for node in graph.nodes
         if node.name not in quantized and any(graph.tensors[ref].is_floating for ref in node.outputs)
     }
     return QuantPlan(
-        scheme=_scheme(name, chains, activations, weights, has_biases=bool(biases)),
+        scheme=scheme or _scheme(name, chains, activations, weights, has_biases=bool(biases)),
         activations=activations,
         weights=weights,
         groups=_groups(graph, qparams, quantized),
@@ -52,6 +58,10 @@ def plan_of_file(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams], nam
         quantized=quantized,
         kept_float=floats,
     )
+
+
+def _runs(node: Node, scheme: QuantScheme | None) -> bool:
+    return scheme is None or node.op in scheme.quantized_operators | scheme.shared_qparams_operators
 
 
 def _biases(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams]) -> dict[str, BiasPlan]:

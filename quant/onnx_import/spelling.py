@@ -45,23 +45,28 @@ def _reshape_attributes(before: Shape, after: Shape, wanted: str) -> dict[str, A
     """The arguments with which `wanted` makes one shape of the other; None when it does not."""
     if wanted in ("reshape", "view", "_unsafe_view", "view_as"):
         return {"shape": tuple(-1 if size is None else size for size in after)}
-    head = next(
-        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
-    )
+    more = len(after) - len(before)
     if wanted == "unsqueeze":
-        return {"dim": head} if (*before[:head], 1, *before[head:]) == after else None
+        return next(({"dim": d} for d in range(len(after)) if (*before[:d], 1, *before[d:]) == after), None)
     if wanted == "squeeze":
-        gone = tuple(i for i, size in enumerate(before) if size == 1)
-        return {"dim": head} if (*before[:head], *before[head + 1 :]) == after else {"dim": gone}
+        places = [d for d, size in enumerate(before) if size == 1 and (*before[:d], *before[d + 1 :]) == after]
+        gone = tuple(d for d, size in enumerate(before) if size == 1)
+        return {"dim": places[0]} if places else {"dim": gone} if len(gone) == -more else None
     if wanted == "flatten":
-        end = head + len(before) - len(after)
-        merged = before[head : end + 1]
-        fits = len(after) <= len(before) and None not in merged and head < len(after)
-        if not fits or after[head] != math.prod(size for size in merged if size is not None):
-            return {"start_dim": head, "end_dim": head} if before == after else None
-        return {"start_dim": head, "end_dim": end if end < len(before) - 1 else -1}
-    sizes = after[head : head + 1 + len(after) - len(before)]
-    return {"dim": head, "sizes": sizes} if wanted == "unflatten" and sizes else None
+        # Several first dimensions may do where some have size 1; behind the batch is what people write.
+        starts = [d for d in range(len(after)) if _merged(before, d, d - more) == after]
+        start = 1 if 1 in starts else next(iter(starts), None)
+        return None if start is None else {"start_dim": start, "end_dim": start - more}
+    starts = [d for d in range(len(before)) if _merged(after, d, d + more) == before]
+    return {"dim": starts[0], "sizes": after[starts[0] : starts[0] + more + 1]} if starts else None
+
+
+def _merged(shape: Shape, start: int, end: int) -> Shape | None:
+    """A shape with the dimensions from `start` to `end` as one; None when they are open or not there."""
+    sizes = shape[start : end + 1]
+    if None in sizes or not start <= end < len(shape):
+        return None
+    return (*shape[:start], math.prod(size for size in sizes if size is not None), *shape[end + 1 :])
 
 
 def _permutation(network: Network, call: Call, wanted: str) -> None:

@@ -103,6 +103,17 @@ def _stack(network: Network, group: list[Call], last: Call) -> Match | None:
     return _match(network, group, "stack", dim=last.attributes["dim"]) if last.op == "cat" else None
 
 
+@composes("unbind")
+def _unbind(network: Network, group: list[Call], last: Call) -> Match | None:
+    """One selection for each index, in order."""
+    same = {(tuple(call.operands), call.attributes.get("dim")) for call in group if call.op == "select"}
+    if len(same) != 1 or [call.attributes.get("index") for call in group] != list(range(len(group))):
+        return None
+    outputs = [call.outputs[0] for call in group]
+    attributes = {"dim": last.attributes["dim"]}
+    return Match(op="unbind", inputs=last.inputs, attributes=attributes, consumed=group[:-1], outputs=outputs)
+
+
 @composes("roll")
 def _roll(network: Network, group: list[Call], last: Call) -> Match | None:
     """What lies behind the cut comes in at the front; both parts are halves of a split, or slices."""

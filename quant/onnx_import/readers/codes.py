@@ -34,7 +34,9 @@ def _dequantize(r: Reader) -> None:
     if x in r.draft.qparams and not r.values.is_constant(x):
         r.alias(x)
         return
-    r.alias(real(r, x, 1, 2, axis=r.integer("axis", 1), name=r.node.output[0]))
+    value = real(r, x, 1, 2, axis=r.integer("axis", 1), name=r.node.output[0])
+    if value != r.node.output[0]:
+        r.alias(value)
 
 
 def real(r: Reader, codes: str, scale: int, zero_point: int, *, axis: int = 1, name: str = "") -> str:
