@@ -36,10 +36,14 @@ UNKNOWN_RANK: Shape = (None,)
 
 @dataclass(frozen=True)
 class ValueType:
-    """The shape (None for an open dimension) and element type of a value; an unknown rank counts as one open one."""
+    """The shape (None for an open dimension) and element type of a value; an unknown rank counts as one open one.
+
+    `symbols` are the names of open dimensions, "" for those without; () when there are none.
+    """
 
     shape: Shape
     dtype: str
+    symbols: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int | None:
@@ -207,11 +211,14 @@ def _type_of(proto: TypeProto) -> ValueType:
     if not tensor.HasField("shape") or len(dims) > LARGEST_RANK:
         return ValueType(UNKNOWN_RANK, dtype_name(tensor.elem_type))
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in dims]
-    return ValueType(tuple(sizes), dtype_name(tensor.elem_type))
+    symbols = tuple(dim.dim_param for dim in dims)
+    return ValueType(tuple(sizes), dtype_name(tensor.elem_type), symbols if any(symbols) else ())
 
 
 def _proto_of(kind: ValueType) -> TypeProto:
-    shape = None if kind.shape == UNKNOWN_RANK else kind.shape
+    names = kind.symbols or ("",) * len(kind.shape)
+    open_or_size = [name or None if size is None else size for size, name in zip(kind.shape, names, strict=True)]
+    shape = None if kind.shape == UNKNOWN_RANK else open_or_size
     return helper.make_tensor_type_proto(ELEMENT_TYPES[kind.dtype], shape)
 
 

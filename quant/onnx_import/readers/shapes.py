@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from bitwright.quant.onnx_import.calls import Misfit, Reader, require
 from bitwright.quant.onnx_import.readers.registry import axis_of, reads
-from bitwright.quant.onnx_import.values import Shape
+from bitwright.quant.onnx_import.values import Shape, ValueType
 
 _LAST = int(np.iinfo(np.int64).max)
 
@@ -16,7 +17,22 @@ _LAST = int(np.iinfo(np.int64).max)
 @reads("Reshape")
 def _reshape(r: Reader) -> None:
     """The target's numbers are in the result's shape; what stays open there is open."""
+    _close_last_dimension(r, r.input(0), r.node.output[0])
     r.emit("reshape", [r.input(0)], shape=_sizes(r.shape(r.node.output[0])))
+
+
+def _close_last_dimension(r: Reader, source: str, result: str) -> None:
+    """Where the open dimensions of the operand stand in the result by name, the one that is left has a size."""
+    before, after = r.values.types[source], r.values.types[result]
+    open_before = sorted(name for size, name in zip(before.shape, before.symbols, strict=False) if size is None)
+    open_after = sorted(name for size, name in zip(after.shape, after.symbols, strict=False) if size is None)
+    if not open_before or open_after != ["", *open_before] or "" in open_before:
+        return
+    total, rest = (math.prod(size for size in kind.shape if size is not None) for kind in (before, after))
+    if rest and total % rest == 0:
+        place = next(i for i, size in enumerate(after.shape) if size is None and not after.symbols[i])
+        shape = (*after.shape[:place], total // rest, *after.shape[place + 1 :])
+        r.values.types[result] = ValueType(shape, after.dtype, after.symbols)
 
 
 def _sizes(shape: Shape) -> tuple[int, ...]:
