@@ -6,10 +6,10 @@ values. The target's own value is always among them: it is what the others are c
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
 from bitwright.hw_constraints.quantity import Quantity, parse_quantity
 from bitwright.hw_constraints.target_hardware import Array, Engine, Memory
@@ -18,6 +18,7 @@ from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.errors import InputError, suggestion
 
 ARRAY = "array"
+_SAME = 0.01  # a value so near to the target's own says nothing
 _EXPLORED = Source(title="a value that is explored")
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(.*)", re.ASCII)
 _SIDES = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", re.ASCII)
@@ -74,7 +75,7 @@ def _figures(name: str, values: str, target: Target) -> list[Setting]:
     own = owner.figures[figure].quantity
     found = [Setting(text=own.text, value=own.value, target=target, is_own=True)]
     for quantity in _quantities(name, values, own):
-        if quantity.value != own.value:
+        if not math.isclose(quantity.value, own.value, rel_tol=_SAME):
             varied = _with_figure(target, owner, figure, quantity)
             found.append(Setting(text=quantity.text, value=quantity.value, target=varied, is_own=False))
     return found
@@ -139,7 +140,7 @@ def _arrays(values: str, target: Target) -> list[Setting]:
         raise InputError(f"vary 'array': target {target.id!r} describes no array; its engines have figures only")
     loops = [loop for loop, units in engine.array.unroll.items() if units > 1]
     own = [engine.array.unroll[loop] for loop in loops]
-    found = [Setting(text="x".join(map(str, own)), value=float(prod(own)), target=target, is_own=True)]
+    found = [Setting(text="x".join(map(str, own)), value=float(math.prod(own)), target=target, is_own=True)]
     for sides in _sides(values, len(loops)):
         if sides != own:
             unroll = {**engine.array.unroll, **dict(zip(loops, sides, strict=True))}
@@ -168,7 +169,7 @@ def _sides(values: str, count: int) -> list[list[int]]:
 
 
 def _with_array(target: Target, engine: Engine, sides: list[int], array: Array) -> Setting:
-    units = prod(sides)
+    units = math.prod(sides)
     figures = _without_rates(engine.figures)
     if "macs" in figures:
         macs = parse_quantity(f"{units} MAC/cycle", figures["macs"].quantity.dimension)

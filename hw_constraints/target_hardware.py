@@ -42,6 +42,7 @@ class Loop(StrEnum):
     IN_CHANNELS = "in_channels"
     OUT_Y = "out_y"
     OUT_X = "out_x"
+    OUT_PIXELS = "out_pixels"  # rows and columns as one loop, which an array that flattens them needs
     KERNEL_Y = "kernel_y"
     KERNEL_X = "kernel_x"
 

@@ -31,7 +31,14 @@ from bitwright.hw_constraints.target_hardware import CostModelKind, Dataflow, En
 from bitwright.quant.errors import suggestion
 from bitwright.quant.formats import FORMATS
 
-Unroll = dict[Loop, Count]
+
+def _flattened_once(unroll: dict[Loop, int]) -> dict[Loop, int]:
+    if Loop.OUT_PIXELS in unroll and (Loop.OUT_Y in unroll or Loop.OUT_X in unroll):
+        raise ValueError("out_pixels are out_y and out_x as one loop; name either that one or those")
+    return unroll
+
+
+Unroll = Annotated[dict[Loop, Count], AfterValidator(_flattened_once)]
 
 
 def _work_or_operator(name: str) -> str:

@@ -57,5 +57,10 @@ def nest_cycles(work: Work, tiling: Tiling, unroll: Mapping[Loop, int]) -> Array
 
 def skew_cycles(work: Work, unroll: Mapping[Loop, int]) -> int:
     """Cycles between the first and the last unit in use."""
-    lengths = {**loop_lengths(work), Loop.KERNEL_Y: work.y.kernel, Loop.KERNEL_X: work.x.kernel}
+    lengths = {
+        **loop_lengths(work),
+        Loop.OUT_PIXELS: work.y.output * work.x.output,
+        Loop.KERNEL_Y: work.y.kernel,
+        Loop.KERNEL_X: work.x.kernel,
+    }
     return sum(min(units, lengths[loop]) - 1 for loop, units in unroll.items())

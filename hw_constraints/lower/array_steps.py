@@ -1,7 +1,8 @@
 """Cycles of an array of multiply-accumulate units for tiled nests: its steps, and what its ports need to feed it.
 
 In one step the array runs `unroll` iterations of each loop side by side. A loop of length L in tiles of t takes
-Σ ⌈t/u⌉ steps, and the nest takes the product. Operands pass ports between the small memory and the array:
+Σ ⌈t/u⌉ steps, and the nest takes the product. An array may run rows and columns as one flattened loop: a tile of h × w
+pixels then takes ⌈h w/u⌉ steps. Operands pass ports between the small memory and the array:
 
     elements of an operand = Π lengths of the loops that it depends on × Π steps of the others,
 
@@ -46,7 +47,7 @@ def depends(work: Work, operand: Operand, loop: Loop) -> bool:
     if operand is Operand.ACTIVATIONS:
         return loop is not Loop.OUT_CHANNELS
     if operand is Operand.WEIGHTS:
-        shared = {Loop.OUT_Y, Loop.OUT_X} | (set() if work.weights_are_activations else {Loop.BATCH})
+        shared = {Loop.OUT_Y, Loop.OUT_X, Loop.OUT_PIXELS} | (set() if work.weights_are_activations else {Loop.BATCH})
         return loop not in shared
     return loop not in _REDUCED
 
@@ -83,15 +84,27 @@ def _steps(work: Work, sizes: Ints, unroll: Mapping[Loop, int]) -> dict[Loop, In
         found[loop] = length // size * -(-size // together) + -(-(length % size) // together)
     for loop, taps in zip(_KERNEL, (work.y.kernel, work.x.kernel), strict=True):
         found[loop] = np.full_like(sizes[0], -(-taps // unroll.get(loop, 1)))
+    if Loop.OUT_PIXELS in unroll:
+        del found[Loop.OUT_Y], found[Loop.OUT_X]
+        found[Loop.OUT_PIXELS] = _flattened_steps(work, sizes[4], sizes[5], unroll[Loop.OUT_PIXELS])
     return found
+
+
+def _flattened_steps(work: Work, rows: Ints, columns: Ints, together: int) -> Ints:
+    """Steps of all tiles of rows × columns, those at the edges smaller."""
+    total = np.zeros_like(rows)
+    for height, high in ((rows, work.y.output // rows), (work.y.output % rows, 1)):
+        for width, wide in ((columns, work.x.output // columns), (work.x.output % columns, 1)):
+            total = total + high * wide * -(-(height * width) // together)
+    return total
 
 
 def _passed_bytes(work: Work, operand: Operand, sizes: Ints, steps: Mapping[Loop, Ints], stays: bool) -> Floats:
     lengths: dict[Loop, Any] = {**loop_lengths(work), Loop.KERNEL_Y: work.y.kernel, Loop.KERNEL_X: work.x.kernel}
-    tiles: dict[Loop, Any] = {
-        **{loop: -(-lengths[loop] // size) for loop, size in zip(TILED, sizes, strict=True)},
-        **dict.fromkeys(_KERNEL, 1),
-    }
+    tiles: dict[Loop, Any] = {loop: -(-lengths[loop] // size) for loop, size in zip(TILED, sizes, strict=True)}
+    tiles.update(dict.fromkeys(_KERNEL, 1))
+    for each in (lengths, tiles):
+        each[Loop.OUT_PIXELS] = each[Loop.OUT_Y] * each[Loop.OUT_X]
     elements = np.ones(sizes.shape[1])
     for loop, each in steps.items():
         elements = elements * (lengths[loop] if depends(work, operand, loop) else tiles[loop] if stays else each)

@@ -45,14 +45,14 @@ def test_an_array_changes_its_units_and_forgets_its_rate(target):
     axis = Axis.parse("array=64..128", target)
     assert texts(axis) == ["64x64", "96x96", "128x128"]
     engine = axis.settings[-1].target.engines["npu"]
-    assert engine.array.unroll == {Loop.OUT_X: 128, Loop.OUT_CHANNELS: 128}
+    assert engine.array.unroll == {Loop.OUT_PIXELS: 128, Loop.OUT_CHANNELS: 128}
     assert engine.macs_per_cycle == 128 * 128
     assert engine.macs_per_second("int8") == engine.count * 128 * 128 * engine.clock_hz
 
 
 def test_sides_follow_the_files_order_of_loops(target):
     axis = Axis.parse("array=64x128,128x64", target)
-    assert [setting.target.engines["npu"].array.unroll[Loop.OUT_X] for setting in axis.settings] == [64, 128, 96]
+    assert [setting.target.engines["npu"].array.unroll[Loop.OUT_PIXELS] for setting in axis.settings] == [64, 128, 96]
 
 
 def test_a_clock_moves_what_is_counted_in_cycles(target):

@@ -167,7 +167,7 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
             "out_channels: 8",
             "out_channel: 8",
             "unroll",
-            "accepts batch, groups, out_channels, in_channels, out_y, out_x",
+            "accepts batch, groups, out_channels, in_channels, out_y, out_x, out_pixels",
         ),
         ("out_channels: 8", "out_channels: 4", "array:", "array.unroll multiplies to 32, macs says 64 MAC/cycle"),
         ("2 MiB", "0 MiB", "0 MiB", "memories.sram.size.value = '0 MiB'; must be greater than 0"),

@@ -84,6 +84,25 @@ def test_steps_and_ports_are_those_of_clocking_the_array(case):
     assert array_cycles(work, column(sizes), unroll, {O: slow})[0] == pytest.approx(each_tile[O] / slow)
 
 
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 5))
+def test_flattened_rows_and_columns_are_one_loop(case, together):
+    work, sizes, _ = case
+    tiles = product(blocks(work.y.output, sizes[Loop.OUT_Y]), blocks(work.x.output, sizes[Loop.OUT_X]))
+    pixels = sum(-(-len(rows) * len(columns) // together) for rows, columns in tiles)
+    alone = array_cycles(work, column(sizes), {Loop.OUT_PIXELS: 10**6})[0]
+    count = len(blocks(work.y.output, sizes[Loop.OUT_Y])) * len(blocks(work.x.output, sizes[Loop.OUT_X]))
+    assert array_cycles(work, column(sizes), {Loop.OUT_PIXELS: together})[0] == alone / count * pixels
+    # Every pixel of a step has its own inputs, and all share the weights.
+    slow = 1e-3
+    plain = array_cycles(work, column(sizes), {}, {I: slow})
+    flattened = array_cycles(work, column(sizes), {Loop.OUT_PIXELS: together}, {I: slow, W: 1e9})
+    assert flattened == plain
+    weights = array_cycles(work, column(sizes), {Loop.OUT_PIXELS: together}, {W: slow})[0]
+    taps = work.groups * work.out_channels * work.taps
+    assert weights == pytest.approx(work.batch * pixels * taps / slow)
+
+
 def test_a_port_that_is_wide_enough_is_not_felt():
     work = Work(kind=WorkKind.CONVOLUTION, out_channels=96, in_channels=96, y=axis(8, 3), x=axis(8, 3))
     whole = column(loop_lengths(work))
