@@ -73,17 +73,20 @@ def network_of(
 def capture_for_lint(network: torch.nn.Module, example: tuple[Any, ...]) -> Captured:
     """Captures a network whole, or else its largest regions and the lines that stand in the way."""
     from bitwright.quant.capture import CaptureError, capture
+    from bitwright.quant.control_flow import Hazard, read_modules
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
     from bitwright.quant.regions import find_regions
 
+    # Capture does not stumble over them: it writes down the number of now.
+    counters = tuple(each.failure() for each in read_modules(network, [Hazard.COUNTER]))
     try:
         captured = capture(network, example)
     except CaptureError:
         regions = find_regions(network, example)
         graphs = tuple(fold_batch_norm(region.captured).graph for region in regions.regions)
-        return Captured(graphs=graphs, failures=regions.failures)
+        return Captured(graphs=graphs, failures=tuple(dict.fromkeys((*regions.failures, *counters))))
     unused = tuple(unused_modules(network, captured.graph))
-    return Captured(graphs=(fold_batch_norm(captured).graph,), unused_modules=unused)
+    return Captured(graphs=(fold_batch_norm(captured).graph,), failures=counters, unused_modules=unused)
 
 
 def lint_captured(captured: Captured, target: Target, *, rules: Sequence[str] | None = None) -> tuple[Finding, ...]:
