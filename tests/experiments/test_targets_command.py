@@ -14,21 +14,6 @@ REQUIRED = [
     *("x86-vnni", "arm-xnnpack", "tensorrt-orin", "orin-dla", "tensorrt-thor", "h200", "tesla-fsd-hw3"),
     *("ethos-u55-128", "ethos-u65-512", "ethos-u85-1024", "edge-tpu", "ti-tda4", "amd-dpu", "hexagon-htp"),
 ]
-    "x86-vnni",
-    "arm-xnnpack",
-    "tensorrt-orin",
-    "orin-dla",
-    "tensorrt-thor",
-    "h200",
-    "tesla-fsd-hw3",
-    "ethos-u55-128",
-    "ethos-u65-512",
-    "ethos-u85-1024",
-    "edge-tpu",
-    "ti-tda4",
-    "amd-dpu",
-    "hexagon-htp",
-]
 
 
 def invoke(*arguments: str) -> Any:
