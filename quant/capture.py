@@ -19,6 +19,7 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind, OutputKind
 
+from bitwright.quant.attribute_caches import fill, keeps_only_caches
 from bitwright.quant.canonicalize import canonicalize
 from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
@@ -53,21 +54,32 @@ def capture(
         InputError: a weight contains NaN or infinity.
     """
     _check_finite(model)
-    try:
-        with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
-            warnings.simplefilter("always")
-            model.eval()
-            program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
-            program = functionalize(program)
-    except Exception as error:  # torch.export raises whatever forward and its own passes raise
-        raise CaptureError(failure_of(error)) from error
-    lost = lost_state(str(warning.message) for warning in said)
+    named = dict(kwargs or {})
+    program, lost = _export(model, tuple(args), named)
+    if lost and keeps_only_caches(model, tuple(args), named):
+        with preserved(model):
+            fill(model, tuple(args), named)
+            program, lost = _export(model, tuple(args), named)
     if lost:
         raise CaptureError(located(lost, model, Hazard.STATE))
     try:
         return _lift(program, region)
     except CaptureError as error:
         raise CaptureError(located(error.failure, model, Hazard.ARGUMENT)) from None
+
+
+def _export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[torch.export.ExportedProgram, CaptureFailure | None]:
+    """The functional program, and what of the model's state it has lost."""
+    try:
+        with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
+            warnings.simplefilter("always")
+            model.eval()
+            program = functionalize(torch.export.export(model, args, kwargs, strict=False))
+    except Exception as error:  # torch.export raises whatever forward and its own passes raise
+        raise CaptureError(failure_of(error)) from error
+    return program, lost_state(str(warning.message) for warning in said)
 
 
 # torch logs whole graphs when a guard fails; the failure below says the same in three lines.

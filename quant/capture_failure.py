@@ -79,15 +79,18 @@ def failure_of(error: Exception) -> CaptureFailure:
 
 
 _ASSIGNED = re.compile(r"tensor attributes? (.+) (?:was|were) assigned during export")
+# torch's recurrent layers list their own parameters there; nothing outlives the call.
+_OF_TORCH = re.compile(r"(\w+\.)*_flat_weights\[\d+\]")
 
 
 def lost_state(warnings: Iterable[str]) -> CaptureFailure | None:
     """The failure when `forward` keeps tensors in plain attributes: torch drops them with a mere warning."""
     for message in warnings:
         match = _ASSIGNED.search(message)
-        if match:
+        lost = [name for name in match.group(1).split(", ") if not _OF_TORCH.fullmatch(name)] if match else []
+        if lost:
             return CaptureFailure(
-                reason=f"forward assigns {match.group(1)}, which is no buffer and would be lost",
+                reason=f"forward assigns {', '.join(lost)}, which is no buffer and would be lost",
                 source=None,
                 suggestion="what outlives a call belongs into a buffer: self.register_buffer(name, tensor); what is "
                 "only looked at belongs into the outputs",

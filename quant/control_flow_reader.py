@@ -173,6 +173,8 @@ class FunctionReader:
                     self._note(Hazard.MASKED, target)
                 if isinstance(base, ast.Name) and base.id in self._arguments and self._value(base).is_tensor:
                     self._note(Hazard.ARGUMENT, target)
+                if _is_own_attribute(base) and held.is_tensor and not self._value(base).is_tensor:
+                    self._note(Hazard.STATE, target)  # a cache in a dictionary or a list
 
     def _decide(self, test: ast.expr, hazard: Hazard) -> None:
         if self._value(test) is not Held.PLAIN:

@@ -23,7 +23,7 @@ def preserved(model: torch.nn.Module) -> Iterator[None]:
     modes = [module.training for module in modules]
     buffers = [dict(module._buffers) for module in modules]
     values = {buffer: buffer.clone() for table in buffers for buffer in table.values() if buffer is not None}
-    plain = [_plain(module) for module in modules]
+    plain = [plain_attributes(module) for module in modules]
     kept = [{name: _copy(value) for name, value in table.items()} for table in plain]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -40,7 +40,8 @@ def preserved(model: torch.nn.Module) -> Iterator[None]:
             _put_back(module, table, old)
 
 
-def _plain(module: torch.nn.Module) -> dict[str, Any]:
+def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
+    """What a module keeps beside its parameters, buffers and submodules."""
     hidden = {"training", "_buffers", "_parameters", "_modules"}
     return {name: value for name, value in vars(module).items() if name not in hidden and "hooks" not in name}
 
@@ -52,7 +53,7 @@ def _copy(value: Any) -> Any:
 
 
 def _put_back(module: torch.nn.Module, before: dict[str, Any], kept: dict[str, Any]) -> None:
-    for name in _plain(module).keys() - before.keys():
+    for name in plain_attributes(module).keys() - before.keys():
         delattr(module, name)
     for name, value in before.items():
         old = kept[name]

@@ -132,9 +132,8 @@ def _settings(architecture: Architecture) -> dict[str, Any]:
     if architecture.task == "segmentation":
         return {"weights_backbone": None}
     if architecture.task == "detection":
-        return {"weights_backbone": None, "min_size": architecture.size} | (
-            {} if "320" in architecture.name else {"max_size": architecture.size}
-        )
+        sizes = {"min_size": architecture.size, "max_size": architecture.size}
+        return {"weights_backbone": None} | ({} if architecture.name.startswith("ssd") else sizes)
     return {}
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import linecache
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bitwright.experiments.lint_command import Captured, lint_captured
 from bitwright.hw_constraints.finding import Finding
-from bitwright.hw_constraints.lint import lint
 from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.quant.errors import InputError
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-from bitwright.quant.plan import plan
 from bitwright.quant.regions import Regions, find_regions
 
 
@@ -59,12 +58,10 @@ def survey(model: torch.nn.Module, args: tuple[Any, ...], targets: Sequence[Targ
     except Exception:  # whatever it is, it is what this counts
         graphs = []
         crashes.append(f"capture: {_last_line()}")
+    failures = regions.failures if regions is not None else ()
     for target in targets:
         try:
-            for graph in graphs:
-                findings += lint(graph, target, plan=plan(graph, target.scheme()))
-            if regions is not None and regions.failures:
-                findings += lint(None, target, capture_failures=regions.failures)
+            findings += lint_captured(Captured(graphs=tuple(graphs), failures=failures), target)
         except Exception:
             crashes.append(f"lint on {target.id}: {_last_line()}")
         if Capability.LOWER not in target.capabilities or not graphs:
@@ -95,18 +92,6 @@ def has_real_line(finding: Finding) -> bool:
         return False
     line = linecache.getline(source.file, source.line)
     return bool(line) and source.text in line
-
-
-def counted(surveys: Iterable[Survey]) -> dict[str, int]:
-    """Sums over networks."""
-    every = list(surveys)
-    return {
-        "networks": len(every),
-        "whole": sum(each.regions is not None and each.regions.is_whole for each in every),
-        "crashes": sum(len(each.crashes) for each in every),
-        "findings": sum(len(each.findings) for each in every),
-        "without_line": sum(len(each.without_line) for each in every),
-    }
 
 
 def _last_line() -> str:

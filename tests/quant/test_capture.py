@@ -352,6 +352,17 @@ def test_einstein_sums_become_products_of_matrices_where_they_are(
     assert ("matmul" in ops) is product
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_list_their_own_parameters_and_lose_nothing(layer: type[nn.Module]) -> None:
+    model = layer(8, 4, 2, batch_first=True, bidirectional=True)
+    x = torch.randn(2, 5, 8)
+    captured = capture(model, (x,))
+    for ours, expected in zip(captured.run(x), model(x), strict=True):
+        torch.testing.assert_close(ours, expected)
+    kinds = [info.kind for info in captured.graph.tensors.values()]
+    assert kinds.count(TensorKind.PARAMETER) == len(list(model.parameters()))
+
+
 def test_random_operators_are_not_folded() -> None:
     class Noise(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -526,6 +537,32 @@ class History(nn.Module):
 def test_state_outside_of_buffers_is_refused_rather_than_lost(model: nn.Module, reason: str) -> None:
     with pytest.raises(CaptureError, match=rf"{reason}.*\n.*self\.register_buffer\(name, tensor\)"):
         capture(model, (X,))
+
+
+class Cached(nn.Module):
+    """Computes a table of its parameters when it is first asked for it."""
+
+    def __init__(self, of_the_input: bool) -> None:
+        super().__init__()
+        self.of_the_input, self.cache = of_the_input, {}
+        self.bias = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "table" not in self.cache:
+            self.cache["table"] = x.mean() * self.bias if self.of_the_input else self.bias.exp()
+        return x + self.cache["table"]
+
+
+def test_a_table_that_is_computed_once_from_parameters_is_no_state() -> None:
+    model = Cached(of_the_input=False)
+    capture(model, (X,))
+    assert model.cache == {}
+    agrees(model, (X,))
+
+
+def test_what_is_kept_of_the_first_input_is_state() -> None:
+    with pytest.raises(CaptureError, match=r'self\.cache\["table"\] = .*\n.*forward assigns self\.cache'):
+        capture(Cached(of_the_input=True), (X,))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

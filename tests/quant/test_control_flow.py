@@ -53,13 +53,14 @@ class Masks(nn.Module):
 class Leaves(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.calls, self.last, self.past = 0, None, []
+        self.calls, self.last, self.past, self.cache = 0, None, [], {}
         self.register_buffer("memory", torch.zeros(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         self.last = x
         self.past.append(x)
+        self.cache["last"] = x
         self.memory = self.memory + x.sum(0)
         x.add_(1)
         x[:, 0] = 0
@@ -151,6 +152,7 @@ class Sound(nn.Module):
                 ("COUNTER", "self.calls += 1"),
                 ("STATE", "self.last = x"),
                 ("STATE", "self.past.append(x)"),
+                ("STATE", 'self.cache["last"] = x'),
                 ("ARGUMENT", "x.add_(1)"),
                 ("ARGUMENT", "x[:, 0] = 0"),
                 ("ARGUMENT", "x += 1"),

@@ -1,0 +1,108 @@
+"""Hazards planted into the driving-style networks, and what the linter says about the edited source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bitwright.experiments.benchmarks import driving, places
+from bitwright.experiments.lint_command import capture_for_lint, lint_captured
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.target import load_target
+from bitwright.quant.errors import InputError
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hazard:
+    """An edit of a network's source that hurts on an accelerator.
+
+    Attributes:
+        name: of the hazard.
+        network: which network is edited.
+        target: the accelerator.
+        edits: pairs (old, new); every occurrence is replaced.
+        at: parts of the edited lines; a finding has to stand on a line that holds one of them.
+        words: what an expert calls it.
+    """
+
+    name: str
+    network: str
+    target: str
+    edits: tuple[tuple[str, str], ...]
+    at: tuple[str, ...]
+    words: str
+
+    def plant(self, folder: Path) -> Path:
+        """Writes the edited source into a folder.
+
+        Raises:
+            InputError: an edit or a line does not fit the network's source any more.
+        """
+        text = driving.source_file(self.network).read_text(encoding="utf-8")
+        for old, new in self.edits:
+            if old not in text:
+                raise InputError(
+                    f"hazard {self.name!r}: {self.network}.py has no {old!r}; adapt tests/driving/hazards.yaml"
+                )
+            text = text.replace(old, new)
+        for part in self.at:
+            if not any(part in line for line in text.splitlines()):
+                raise InputError(
+                    f"hazard {self.name!r}: no edited line holds {part!r}; adapt tests/driving/hazards.yaml"
+                )
+        file = folder / f"{self.name.replace('-', '_')}.py"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def is_at(self, finding: Finding) -> bool:
+        """Whether a finding stands on one of the hazard's lines."""
+        return finding.source is not None and any(part in finding.source.text for part in self.at)
+
+
+def read_hazards() -> tuple[Hazard, ...]:
+    """All that are written down in `tests/driving/hazards.yaml`."""
+    text = (places.checkout() / "tests" / "driving" / "hazards.yaml").read_text(encoding="utf-8")
+    return tuple(_hazard(entry) for entry in yaml.safe_load(text))
+
+
+def _hazard(entry: dict[str, Any]) -> Hazard:
+    return Hazard(
+        name=entry["id"],
+        network=entry["network"],
+        target=entry["target"],
+        edits=tuple((edit["old"], edit["new"]) for edit in entry["edits"]),
+        at=tuple(entry["at"]),
+        words=entry["words"],
+    )
+
+
+def serious(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors and warnings."""
+    return tuple(each for each in findings if each.severity is not Severity.INFO)
+
+
+@cache
+def findings_of(network: str, target: str, file: Path | None = None) -> tuple[Finding, ...]:
+    """What the linter says about a network, or an edited copy of its source, on an accelerator."""
+    loaded = driving.load(network, file)
+    return lint_captured(capture_for_lint(loaded.model, loaded.args), load_target(target))
+
+
+def added(hazard: Hazard, folder: Path) -> tuple[Finding, ...]:
+    """The findings on the lines of a hazard that the clean network has not: other rules, lines or words."""
+    before = {
+        (each.rule, each.found, each.source.text) for each in findings_of(hazard.network, hazard.target) if each.source
+    }
+    after = findings_of(hazard.network, hazard.target, hazard.plant(folder))
+    return tuple(
+        each
+        for each in after
+        if each.source and hazard.is_at(each) and (each.rule, each.found, each.source.text) not in before
+    )
