@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitwright.hw_constraints.finding import Severity
-from bitwright.hw_constraints.lower.fuse import VIEWS
+from bitwright.hw_constraints.lower.fuse import VIEWS, known_before
 from bitwright.hw_constraints.lower.hardware import Hardware, hardware_of
 from bitwright.hw_constraints.lower.program import Block, Pass, Program
 from bitwright.hw_constraints.lower.work import WorkKind
@@ -42,6 +42,22 @@ def decide(graph: Graph, target: Target, plan: QuantPlan) -> dict[str, tuple[Pla
             if kind is not WorkKind.MOVE and hardware.engine_for(kind, node.op) is None:
                 place, why = Place.HOST, f"no engine of {target.id} does work of the kind {kind}"
         decided[node.name] = place, why
+    return _behind_the_first_break(graph, target, decided) if target.operators.single_partition else decided
+
+
+def _behind_the_first_break(
+    graph: Graph, target: Target, decided: dict[str, tuple[Place, str]]
+) -> dict[str, tuple[Place, str]]:
+    """For toolchains with one partition: from the first operator on the host on, everything is there."""
+    known, broken = known_before(graph), ""
+    for node in graph.nodes:
+        place, _ = decided[node.name]
+        if all(ref in known for ref in node.outputs):
+            continue
+        if broken and place not in (Place.HOST, Place.REFUSED):
+            decided[node.name] = Place.HOST, f"{target.id} has one partition, which ends at {broken}"
+        elif place is Place.HOST and not broken:
+            broken = f"{node.op} {node.name!r}"
     return decided
 
 

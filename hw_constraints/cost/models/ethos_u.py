@@ -1,0 +1,69 @@
+"""Arm's Ethos-U as its compiler reckons it (`cost.ethos_u`), joined to the program's operations by their results."""
+
+from __future__ import annotations
+
+from bitwright.hw_constraints.cost.estimate import LayerEstimate
+from bitwright.hw_constraints.cost.ethos_u.estimate import network_cost
+from bitwright.hw_constraints.cost.ethos_u.schedule import OpCost
+from bitwright.hw_constraints.cost.models.roofline import estimate as roofline_estimate
+from bitwright.hw_constraints.cost.models.roofline import host_layer
+from bitwright.hw_constraints.lower.hardware import hardware_of
+from bitwright.hw_constraints.lower.program import LoweredGraph, LoweredOp, Traffic
+from bitwright.hw_constraints.target_hardware import Engine
+from bitwright.quant.errors import InputError
+
+
+def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
+    """The compiler's own schedule where it takes the whole network, else a roof for each operation, which is said."""
+    hardware = hardware_of(lowered.target)
+    if not all(op.block.on_accelerator for op in lowered.ops):
+        return _roofs(lowered, "parts of the network run on the host")
+    try:
+        cost = network_cost(lowered.program.graph, lowered.target)
+    except InputError as error:
+        return _roofs(lowered, str(error))
+    owner = {str(ref): op.name for op in lowered.ops for ref in op.block.writes}
+    for view, source in lowered.program.views.items():
+        owner.setdefault(str(view), owner.get(str(lowered.program.stored(source)), ""))
+    costs: dict[str, list[OpCost]] = {}
+    for each in cost.ops:
+        costs.setdefault(owner.get(each.name, ""), []).append(each)
+    layers = [_layer(op, costs.get(op.name, []), hardware.engine(op.block.engine)) for op in lowered.ops]
+    notes = [f"operation {each.name} has no counterpart in the program" for each in costs.get("", [])]
+    if cost.cascades:
+        notes.append(
+            f"{len(cost.cascades)} cascades run several operations in stripes; SRAM peak {cost.on_chip_peak:,} B"
+        )
+    return tuple(layers), tuple(notes)
+
+
+def _roofs(lowered: LoweredGraph, why: str) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
+    layers, notes = roofline_estimate(lowered)
+    return layers, (f"a roofline instead of the Ethos-U model: {why}", *notes)
+
+
+def _layer(op: LoweredOp, costs: list[OpCost], engine: Engine | None) -> LayerEstimate:
+    if engine is None or engine.clock_hz is None:
+        return host_layer(op)
+    clock = engine.clock_hz
+    cycles = sum(each.cycles for each in costs)
+    compute = sum(each.compute_cycles for each in costs)
+    busiest = {name: sum(each.memory_cycles.get(name, 0) for each in costs) for c in costs for name in c.memory_cycles}
+    memory = max(busiest, key=lambda name: busiest[name], default="")
+    transfer = busiest.get(memory, 0)
+    macs = op.work.macs if op.work else 0
+    width = engine.macs_per_cycle
+    traffic = {name: sum(each.bytes.get(name, 0) for each in costs) for c in costs for name in c.bytes}
+    bound = ("compute" if compute >= transfer else memory) if costs else "part of its neighbour"
+    return LayerEstimate(
+        name=op.name,
+        engine=engine.name,
+        us=cycles / clock * 1e6,
+        compute_us=compute / clock * 1e6,
+        transfer_us=transfer / clock * 1e6,
+        cycles=float(cycles),
+        macs=macs,
+        utilisation=macs / (width * cycles) if width and macs and cycles else None,
+        traffic={name: Traffic(read=size) for name, size in traffic.items()},
+        bound_by=bound,
+    )
