@@ -69,7 +69,7 @@ def _mean_tensors(
 ) -> dict[TensorRef, torch.Tensor]:
     sums: dict[TensorRef, torch.Tensor] = {}
     count = 0
-    captured = ready_to_run(quantized.captured)
+    captured = ready_to_run(quantized.captured, wanted)
     state = captured.initial_state()
 
     def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:

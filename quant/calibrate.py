@@ -46,7 +46,7 @@ def calibrate(
             observer.update(captured.values[captured.value_refs[ref]])
             unseen.discard(observer)
     state = captured.initial_state()
-    running = ready_to_run(captured)
+    running = ready_to_run(captured, observers)
     count = 0
     for count, batch in enumerate(batches, start=1):
         observe = _observing(captured, observers, unseen, count - 1)

@@ -18,6 +18,16 @@ MODULE = "bitwright_module"
 _CANONICAL = {"_native_batch_norm_legit_no_training": "batch_norm", "_softmax": "softmax", "_to_copy": "to"}
 
 
+def copy_graph(graph: torch.fx.Graph) -> tuple[torch.fx.Graph, dict[torch.fx.Node, torch.fx.Node]]:
+    """A copy to rewrite, with the notes of every node, and which new node stands for each old one."""
+    new = torch.fx.Graph()
+    copied: dict[torch.fx.Node, torch.fx.Node] = {}
+    result: Any = new.graph_copy(graph, copied)
+    new.output(result)
+    new.output_node().meta = dict(graph.output_node().meta)
+    return new, copied
+
+
 def operator_type(node: torch.fx.Node) -> str:
     """ATen's base name of what a node calls, in functional form; "" for plumbing such as getitem."""
     schema = getattr(node.target, "_schema", None)

@@ -15,7 +15,7 @@ import torch
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
+from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, copy_graph, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
 
 aten = torch.ops.aten
@@ -38,11 +38,7 @@ class Editor:
 
     def __init__(self, captured: CapturedModel, at: str) -> None:
         self._captured = captured
-        self.graph = torch.fx.Graph()
-        copied: dict[torch.fx.Node, torch.fx.Node] = {}
-        result: Any = self.graph.graph_copy(captured.fx_graph, copied)
-        self.graph.output(result)
-        self.graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
+        self.graph, copied = copy_graph(captured.fx_graph)
         by_name = {old.name: new for old, new in copied.items()}
         self.at = by_name[at]
         self._values = dict(captured.values)
@@ -97,6 +93,11 @@ class Editor:
             return None
         return self._values.get(node.name)
 
+    def tensor(self, ref: TensorRef) -> torch.fx.Node:
+        """The node that stands for a tensor of the network."""
+        found: torch.fx.Node = next(node for node in self.graph.nodes if _names(node, ref))
+        return found
+
     def replace(self, old: torch.fx.Node, new: torch.fx.Node) -> None:
         """Lets everybody who reads `old` read `new`, which is the same tensor and keeps its name.
 
@@ -107,6 +108,12 @@ class Editor:
             new.meta[REF] = (old_ref,)
         elif old_ref != new_ref:
             self._replaced[old_ref] = new_ref
+        old.replace_all_uses_with(new)
+
+    def merge(self, old: torch.fx.Node, new: torch.fx.Node) -> None:
+        """Like `replace`, for two calls that were there before, with all their results."""
+        pairs = zip(old.meta[REF], new.meta[REF], strict=True)
+        self._replaced.update((before, after) for before, after in pairs if before is not None)
         old.replace_all_uses_with(new)
 
     def finish(self) -> CapturedModel:
@@ -169,6 +176,12 @@ def _first_ref(node: torch.fx.Node) -> TensorRef:
         return source.meta[REF][node.args[1]]  # type: ignore[no-any-return]
     refs: tuple[TensorRef | None, ...] = node.meta[REF]
     return next(ref for ref in refs if ref is not None)
+
+
+def _names(node: torch.fx.Node, ref: TensorRef) -> bool:
+    if node.target is operator.getitem:
+        return _first_ref(node) == ref
+    return tuple(node.meta.get(REF, ())) == (ref,)
 
 
 def _used_ordinals(captured: CapturedModel) -> dict[tuple[str, int], int]:

@@ -12,7 +12,7 @@ import torch
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.fx_nodes import KIND, REF, operator_type
+from bitwright.quant.fx_nodes import KIND, REF, copy_graph, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
 
 _LAYERS = frozenset(
@@ -25,11 +25,7 @@ def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
 
     A weight that two layers share is left alone, and so is a batch norm whose layer has other readers.
     """
-    graph = torch.fx.Graph()
-    copied: dict[torch.fx.Node, torch.fx.Node] = {}
-    result: Any = graph.graph_copy(captured.fx_graph, copied)
-    graph.output(result)
-    graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
+    graph, _ = copy_graph(captured.fx_graph)
     values = dict(captured.values)
     replaced = dict(captured.replaced)
     for norm in [node for node in graph.nodes if operator_type(node) == "batch_norm"]:

@@ -10,7 +10,7 @@ import torch
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.fx_nodes import KIND, REF, operator_type
+from bitwright.quant.fx_nodes import KIND, REF, copy_graph, operator_type
 from bitwright.quant.graph import TensorKind
 
 # Results that are larger than this and than what they are made of are left to the runtime.
@@ -26,11 +26,7 @@ def fold_constants(captured: CapturedModel) -> CapturedModel:
     A result keeps its `TensorRef` and becomes a constant. Random operators stay, and so do those whose result is
     large beside their operands (`expand` of one row to a million).
     """
-    graph = torch.fx.Graph()
-    copied: dict[torch.fx.Node, torch.fx.Node] = {}
-    result: Any = graph.graph_copy(captured.fx_graph, copied)
-    graph.output(result)
-    graph.output_node().meta = dict(captured.fx_graph.output_node().meta)
+    graph, _ = copy_graph(captured.fx_graph)
     constants = {
         node: captured.values[node.name]
         for node in graph.nodes

