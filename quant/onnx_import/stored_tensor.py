@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 
 # NumPy's own limit is 64; no operator of ONNX works on more than a handful.
 LARGEST_RANK = 32
+# What file systems take at most for a name (255 bytes) leaves a few folders; a longer one is no path.
+_LONGEST_PATH = 255
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
@@ -112,8 +114,8 @@ def _inside(location: str, place: str, folder: Path) -> Path:
     """The file of the weights, when it lies in the model's folder without any link on the way."""
     windows, posix = PureWindowsPath(location), PurePosixPath(location)
     outside = windows.drive or windows.root or posix.is_absolute() or ".." in {*windows.parts, *posix.parts}
-    if not location or outside or "\0" in location:
-        raise InputError(f"{place}: external data at {location!r}; only files in the model's own folder are read")
+    if not location or outside or "\0" in location or len(location) > _LONGEST_PATH:
+        raise InputError(f"{place}: external data at {location[:80]!r}; only files in the model's own folder are read")
     file = folder
     for part in posix.parts:
         file = file / part

@@ -172,7 +172,8 @@ class Values:
         renamed = list(inputs) != list(node.input)
         base = {name: self._inferred[name] for name in node.output if name in self._inferred and not renamed}
         if node.domain in STANDARD and any(name and _is_open(base.get(name)) for name in node.output):
-            base |= self.infer_as(node.op_type, inputs, node.output, node.attribute)
+            for name, kind in self.infer_as(node.op_type, inputs, node.output, node.attribute).items():
+                base[name] = max(kind, base.get(name, kind), key=_known)
         for name in filter(None, node.output):
             self.types[name] = base.get(name) or self._inferred.get(name) or ValueType(UNKNOWN_RANK, "")
 
@@ -199,6 +200,12 @@ class Values:
         return self.content(name) if name in self.loaders else None
 
 
+def _known(kind: ValueType) -> tuple[bool, int, int]:
+    """How much a type says: more sizes, then more names."""
+    sizes = sum(size is not None for size in kind.shape)
+    return kind.shape != UNKNOWN_RANK, sizes, len(kind.symbols)
+
+
 def _is_open(kind: ValueType | None) -> bool:
     return kind is None or kind.elements is None or not kind.dtype
 
@@ -211,7 +218,8 @@ def _type_of(proto: TypeProto) -> ValueType:
     if not tensor.HasField("shape") or len(dims) > LARGEST_RANK:
         return ValueType(UNKNOWN_RANK, dtype_name(tensor.elem_type))
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in dims]
-    symbols = tuple(dim.dim_param for dim in dims)
+    # ONNX invents names of this kind for sizes that it cannot work out.
+    symbols = tuple("" if dim.dim_param.startswith("unk__") else dim.dim_param for dim in dims)
     return ValueType(tuple(sizes), dtype_name(tensor.elem_type), symbols if any(symbols) else ())
 
 

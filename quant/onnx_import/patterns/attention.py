@@ -31,6 +31,9 @@ def _attention(network: Network, call: Call) -> Match | None:
         return None
     query, key = (_root(network, group, name) for name in scores.operands)
     value = _root(network, group, call.operands[1])
+    ranks = {len(network.shape(name)) for name in (query, value, call.outputs[0])}
+    if len(ranks) != 1 or min(ranks) < 2 or len(network.shape(key)) < 2:
+        return None
     causal = network.is_constant(mask) and _is_made_by_exporter(network, mask or "")
     attributes = {"dropout_p": 0.0, "is_causal": causal, "scale": None, "enable_gqa": False}
     mask = None if causal or mask is None else _root(network, group, mask)

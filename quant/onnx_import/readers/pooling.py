@@ -44,7 +44,7 @@ def _average_pool(r: Reader) -> None:
 @reads("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(r: Reader) -> None:
     x, rank = r.input(0), r.rank(r.input(0)) - 2
-    require(1 <= rank <= 3, "an input that is no image")
+    require(1 <= rank <= 3 and r.rank(r.node.output[0]) == rank + 2, "an input that is no image")
     kind = "avg" if r.node.op_type == "GlobalAveragePool" else "max"
     r.emit(f"adaptive_{kind}_pool{rank}d", [x], output_size=(1,) * rank)
 

@@ -31,3 +31,9 @@ def example(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def recurrent() -> Any:
     return NETWORKS.Recurrent().eval()
+
+
+@pytest.fixture(scope="session")
+def examples() -> Any:
+    """All of these networks by name."""
+    return {name: _EXPORT.EXAMPLES.setdefault(name, _EXPORT.Example(name)) for name in NETWORKS.NETWORKS}
