@@ -70,10 +70,10 @@ def _is_plain_convolution(node: torch.fx.Node, values: dict[str, torch.Tensor]) 
 def _call_kernel(
     graph: torch.fx.Graph, node: torch.fx.Node, values: dict[str, torch.Tensor], watched: Collection[TensorRef]
 ) -> None:
-    data, weight, *given = node.args
-    assert isinstance(data, torch.fx.Node) and isinstance(weight, torch.fx.Node)
+    arguments: Any = node.args
+    data, weight, *given = arguments
     bias, stride, padding, dilation, groups = (*given, *_CONVOLUTION[len(given) :])
-    window: Any = (padding, stride, dilation, groups)
+    window = (padding, stride, dilation, groups)
     values[weight.name] = torch.ops.mkldnn._reorder_convolution_weight(
         values[weight.name], *window, list(data.meta["val"].shape)
     )
