@@ -72,7 +72,7 @@ def _call_kernel(
 ) -> None:
     arguments: Any = node.args
     data, weight, *given = arguments
-    bias, stride, padding, dilation, groups = (*given, *_CONVOLUTION[len(given) :])
+    bias, stride, padding, dilation, groups = tuple(given) + _CONVOLUTION[len(given) :]
     window = (padding, stride, dilation, groups)
     values[weight.name] = torch.ops.mkldnn._reorder_convolution_weight(
         values[weight.name], *window, list(data.meta["val"].shape)
