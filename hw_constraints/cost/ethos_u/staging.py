@@ -54,7 +54,7 @@ def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], s
         else:
             rivals.append(piece)
     for group in _groups(rivals):
-        chosen = _best_subset(group, base, most, limit, [_worth(piece, steps, system) for piece in group])
+        chosen = best_subset(group, base, most, limit, [_worth(piece, steps, system) for piece in group])
         for piece, stays in zip(group, chosen, strict=True):
             if stays:
                 _add(base, piece, piece.size)
@@ -78,7 +78,7 @@ def _groups(rivals: Sequence[Range]) -> list[list[Range]]:
     return groups
 
 
-def _best_subset(
+def best_subset(
     group: Sequence[Range], base: list[int], most: list[int], limit: int, worth: Sequence[int]
 ) -> list[bool]:
     """The subset that fits and is worth most; branch and bound, the first of equal ones."""

@@ -1,0 +1,164 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bitwright.hw_constraints.cost.ethos_u.estimate import network_cost
+from bitwright.hw_constraints.cost.ethos_u.network import operations_of
+from bitwright.hw_constraints.cost.ethos_u.operations import OpKind
+from bitwright.hw_constraints.cost.ethos_u.systems import system_of
+from bitwright.hw_constraints.target import load_target
+from bitwright.quant.capture import capture
+from bitwright.quant.errors import InputError
+
+TARGETS = ("ethos-u55-128", "ethos-u65-512", "ethos-u85-1024")
+
+
+class Small(nn.Module):
+    """Convolutions of each kind, a sum, a concatenation, pools, a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2, 1)
+        self.deep = nn.Conv2d(32, 32, 3, 1, 1, groups=32)
+        self.point = nn.Conv2d(32, 64, 1)
+        self.a = nn.Conv2d(64, 64, 3, 1, 1)
+        self.b = nn.Conv2d(64, 48, 1)
+        self.pool = nn.MaxPool2d(2)
+        self.gap = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(112, 10)
+
+    def forward(self, x):
+        x = self.deep(self.stem(x).relu()).relu()
+        y = self.point(x)
+        y = (self.a(y) + y).relu()
+        y = self.pool(torch.cat([self.b(y), y], 1))
+        return self.fc(self.gap(y).flatten(1))
+
+
+def graph_of(network, side):
+    torch.manual_seed(0)
+    return capture(network().eval(), (torch.zeros(1, 3, side, side),)).graph
+
+
+@pytest.fixture(scope="module")
+def small():
+    return graph_of(Small, 64)
+
+
+# What ethos-u-vela 5.2.0 printed for `Small` as `experiments/benchmarks/tflite_network.py` writes it, with the options
+# of `experiments/benchmarks/peers/vela_options.json`: cycles, bytes of SRAM, bytes to and from DRAM or flash.
+VELA = {
+    "ethos-u55-128": (622459, 183792, 47584),
+    "ethos-u65-512": (185609, 183808, 334224),
+    "ethos-u85-1024": (128870, 183840, 218320),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_small_network_costs_what_vela_says(small, target):
+    cost = network_cost(small, load_target(target))
+    cycles, sram, off_chip = VELA[target]
+    assert cost.cycles == pytest.approx(cycles, rel=0.01)
+    assert cost.on_chip_peak == pytest.approx(sram, rel=0.01)
+    assert cost.off_chip_bytes == pytest.approx(off_chip, rel=0.01)
+
+
+# Its lines for single operations on the U85.
+VELA_BLOCKS = (22148, 4224, 12499, 52253, 9375, 8384, 9800, 9406, 781)
+
+
+def test_each_block_costs_what_vela_says(small):
+    cost = network_cost(small, load_target("ethos-u85-1024"))
+    assert [op.cycles for op in cost.ops] == pytest.approx(VELA_BLOCKS, rel=0.01)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_operation_multiplies_faster_than_its_array(small, target):
+    cost = network_cost(small, load_target(target))
+    for op in cost.ops:
+        assert op.cycles >= op.op.macs / cost.system.configuration.total_macs
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_staging_keeps_its_limit(small, target):
+    cost = network_cost(small, load_target(target))
+    assert cost.on_chip_peak <= cost.system.staging_limit
+
+
+class Wide(nn.Module):
+    """Feature maps of 2 MiB each, that no 384 KiB hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1), *(nn.Conv2d(32, 32, 3, 1, 1) for _ in range(3)))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_what_does_not_fit_is_cascaded_within_the_limit():
+    graph = graph_of(Wide, 256)
+    cost = network_cost(graph, load_target("ethos-u65-512"))
+    assert cost.cascades == ((0, 3),)
+    assert cost.on_chip_peak <= cost.system.staging_limit
+    outer = [op.bytes["dram"] for op in cost.ops[1:3]]
+    assert max(outer) < 256 * 256 * 32  # inner feature maps never go to DRAM
+
+
+def test_where_the_sram_is_shared_nothing_is_cascaded():
+    cost = network_cost(graph_of(Wide, 256), load_target("ethos-u55-128"))
+    assert cost.cascades == ()
+    assert cost.on_chip_peak >= 2 * 256 * 256 * 32
+
+
+def test_u85_chains_a_sum_and_u55_does_not(small):
+    chained = operations_of(small, system_of(load_target("ethos-u85-1024")).configuration)
+    apart = operations_of(small, system_of(load_target("ethos-u55-128")).configuration)
+    assert [len(op.chained) for op in chained if op.chained] == [1]
+    assert sum(op.kind is OpKind.ELEMENTWISE for op in apart) == 1
+    assert len(apart) == len(chained) + 1
+
+
+def test_a_concatenation_is_written_in_place_but_for_what_others_read(small):
+    operations = operations_of(small, system_of(load_target("ethos-u55-128")).configuration)
+    joined = next(op.output for op in operations if len(op.output.producers) == 2)
+    assert [(op.type, op.shape[2]) for op in joined.producers] == [("conv2d", 48), ("copy", 64)]
+
+
+def test_operations_come_behind_those_that_make_their_operands(small):
+    for target in TARGETS:
+        operations = operations_of(small, system_of(load_target(target)).configuration)
+        made = [{id(writer) for writer in tensor.producers} for op in operations for tensor in op.read]
+        done = [{id(earlier) for earlier in operations[: op.index]} for op in operations for _ in op.read]
+        assert all(before <= known for before, known in zip(made, done, strict=True))
+
+
+def test_an_operator_that_is_not_modelled_is_named():
+    class Unknown(nn.Module):
+        def forward(self, x):
+            return torch.cumsum(x, 1)
+
+    with pytest.raises(InputError, match=r"cumsum.*the Ethos-U cost model does not know 'cumsum'"):
+        network_cost(graph_of(Unknown, 8), load_target("ethos-u55-128"))
+
+
+def test_a_target_that_is_no_ethos_u_is_refused():
+    with pytest.raises(InputError, match=r"'tesla-fsd-hw3': cost.model is not 'ethos_u'"):
+        system_of(load_target("tesla-fsd-hw3"))
+
+
+def test_more_channels_never_take_fewer_cycles():
+    class Net(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.conv = nn.Conv2d(3, channels, 3, 1, 1)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    for target in TARGETS:
+        costs = [network_cost(graph_of(lambda c=c: Net(c), 32), load_target(target)).cycles for c in (8, 32, 128, 512)]
+        assert all(math.floor(a) <= b for a, b in itertools.pairwise(costs))
