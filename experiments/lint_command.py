@@ -30,18 +30,20 @@ class Captured:
     Attributes:
         graphs: one for a network that was captured whole, else one for each of its regions.
         failures: what stood in the way of capturing it whole.
+        lost_state: lines that keep what no graph holds, of a network that was captured all the same.
         unused_modules: modules with parameters that take no part in any result; empty where it was not captured whole.
     """
 
     graphs: tuple[Graph, ...]
     failures: tuple[CaptureFailure, ...] = ()
+    lost_state: tuple[CaptureFailure, ...] = ()
     unused_modules: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
         """The user's files that the network was written in."""
         lines = [node.source for graph in self.graphs for node in graph.nodes]
-        lines += [failure.source for failure in self.failures]
+        lines += [failure.source for failure in (*self.failures, *self.lost_state)]
         return tuple(sorted({line.file for line in lines if line}))
 
 
@@ -110,7 +112,7 @@ def lint_captured(captured: Captured, target: Target, *, rules: Sequence[str] | 
 def lint_model(
     model: str, targets: Sequence[str], inputs: Sequence[str], *, rules: Sequence[str] | None = None
 ) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """Captures a network once and lints it for every target.
+    """Captures a network once, or reads its ONNX file, and lints it for every target.
 
     Returns:
         The findings, target by target, and the user's files that the network was written in.
@@ -119,11 +121,29 @@ def lint_model(
         InputError: no such network, target, rule or shape.
     """
     loaded = [load_target(name) for name in dict.fromkeys(targets)]
+    if model.endswith(".onnx"):
+        return _lint_file(model, loaded, inputs, rules)
     network, example, names = network_of(model, targets, inputs)
     loaded = loaded or [load_target(name) for name in names]
     captured = capture_for_lint(network, example)
     findings = tuple(finding for target in loaded for finding in lint_captured(captured, target, rules=rules))
     return findings, captured.files
+
+
+def _lint_file(
+    path: str, targets: Sequence[Target], inputs: Sequence[str], rules: Sequence[str] | None
+) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    from bitwright.hw_constraints.lint_onnx import lint_imported
+    from bitwright.quant.onnx_import import graph_from_onnx
+
+    if not targets:
+        raise InputError("--target is missing; see `bitwright targets`")
+    if inputs:
+        raise InputError(f"--input = {inputs[0]!r}; an ONNX file has the shapes of its inputs: leave it out")
+    imported = graph_from_onnx(path)
+    findings = tuple(finding for target in targets for finding in lint_imported(imported, target, rules=rules))
+    files = {node.source.file for node in imported.graph.nodes if node.source}
+    return findings, tuple(sorted(files))
 
 
 def unused_modules(network: torch.nn.Module, graph: Graph) -> Iterator[str]:

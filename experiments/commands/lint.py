@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 def lint(
     model: Annotated[
-        str | None, typer.Argument(help="package.module:function that returns the network, or a recipe.")
+        str | None, typer.Argument(help="package.module:function that returns the network, a recipe, or an ONNX file.")
     ] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A target; can be repeated. A recipe brings its own.")
@@ -55,7 +55,7 @@ def lint(
         print(explanation(explain), end="")
         return 0
     if model is None:
-        raise InputError("MODEL is missing: package.module:function that returns the network, or a recipe")
+        raise InputError("MODEL is missing: package.module:function that returns the network, a recipe, or an ONNX file")
     if write_baseline and baseline is None:
         raise InputError("--write-baseline needs --baseline FILE: where to write it")
     for name in rule or ():

@@ -10,6 +10,8 @@ from bitwright.hw_constraints.lint_context import LintContext, finding_at
 
 # Operators that hand a tensor's value back to Python.
 _READS_A_VALUE = frozenset({"item", "_local_scalar_dense"})
+# Operators that hold other graphs and decide by a value which one runs and how often: torch's, and ONNX's own.
+_RUNS_BY_A_VALUE = frozenset({"cond", "while_loop", "If", "Loop", "Scan"})
 
 
 class DataDependentControlFlow:
@@ -42,6 +44,15 @@ class DataDependentControlFlow:
                     found="the value of a tensor is read into Python",
                     allowed="values that stay in tensors",
                     suggestion="compute with the tensor itself, or keep the number as a Python attribute",
+                )
+            elif node.op in _RUNS_BY_A_VALUE:
+                yield finding_at(
+                    self.name,
+                    node,
+                    severity=Severity.ERROR,
+                    found=f"{node.op}: a value decides which operators run, or how often",
+                    allowed="the same operators for every input",
+                    suggestion="use torch.where, or a fixed number of steps, and export the model again",
                 )
 
 

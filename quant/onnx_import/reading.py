@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.onnx_import.stored_tensor import check_tensor
@@ -34,7 +33,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         )
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError; its package comes with onnx alone
         raise InputError(f"{path}: not an ONNX model, or a truncated one; export it again ({error})") from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.input or model.graph.output):
         raise InputError(f"{path}: not an ONNX model: it holds no graph")

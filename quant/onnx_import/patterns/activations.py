@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from bitwright.quant.onnx_import.calls import Call
 from bitwright.quant.onnx_import.network import Match, Network
@@ -19,7 +20,7 @@ class _Product:
     calls: list[Call] = field(default_factory=list)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -43,7 +44,7 @@ def _product(network: Network, name: str, last: Call | None = None) -> _Product:
 
 
 def _near(value: object, wanted: float) -> bool:
-    return _is_number(value) and math.isclose(float(value), wanted, rel_tol=1e-3)  # type: ignore[arg-type]
+    return _is_number(value) and math.isclose(float(value), wanted, rel_tol=1e-3)
 
 
 @ends_in("mul", "div")

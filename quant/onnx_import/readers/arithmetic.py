@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from bitwright.quant.onnx_import.calls import Misfit, Reader, require
 from bitwright.quant.onnx_import.element_types import dtype_name
@@ -114,11 +115,11 @@ def _binary(r: Reader) -> None:
         return
     if op == "remainder" and r.integer("fmod", 0):
         op = "fmod"
-    more = {"alpha": 1} if op in ("add", "sub") else {}
+    more: dict[str, Any] = {"alpha": 1} if op in ("add", "sub") else {}
     first, second = r.draft.scalar(left), r.draft.scalar(right)
     if second is not None:
         name = "exponent" if op == "pow" else "other"
-        r.emit(op, [left, None] if op in _TENSOR_OVERLOADS else [left], **{name: second}, **more)
+        r.emit(op, [left, None] if op in _TENSOR_OVERLOADS else [left], **{**more, name: second})
     elif first is None:
         r.emit(op, [left, right], **more)
     elif op in ("add", "mul"):
@@ -126,7 +127,8 @@ def _binary(r: Reader) -> None:
     elif op == "sub":
         r.emit("rsub", [right, None], other=first, alpha=1)
     else:
-        r.emit(op, [None, right], **{"self": first}, **more)
+        more["self"] = first
+        r.emit(op, [None, right], **more)
 
 
 @reads("Max", "Min", "Sum")
@@ -135,16 +137,15 @@ def _several(r: Reader) -> None:
     op = {"Max": "maximum", "Min": "minimum", "Sum": "add"}[r.node.op_type]
     names = [r.input(i) for i in range(len(r.inputs))]
     require(bool(names), "no operands")
-    more = {"alpha": 1} if op == "add" else {}
+    more: dict[str, Any] = {"alpha": 1} if op == "add" else {}
     if len(names) == 1:
         r.alias(names[0])
         return
     if len(names) == 2 and op != "add":
         bound = r.draft.scalar(names[1])
         if bound is not None:
-            r.emit(
-                "clamp", [names[0]], **({"min": bound, "max": None} if op == "maximum" else {"min": None, "max": bound})
-            )
+            low, high = (bound, None) if op == "maximum" else (None, bound)
+            r.emit("clamp", [names[0]], min=low, max=high)
             return
     value, kind = names[0], r.values.types[r.node.output[0]]
     for position, other in enumerate(names[1:-1]):
@@ -155,7 +156,7 @@ def _several(r: Reader) -> None:
 @reads("Where")
 def _where(r: Reader) -> None:
     inputs: list[str | None] = [r.input(0), r.input(1), r.input(2)]
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for position, name in ((1, "self"), (2, "other")):
         number = r.draft.scalar(inputs[position] or "")
         if number is not None:

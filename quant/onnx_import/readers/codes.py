@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto
 
-from bitwright.quant.onnx_import.calls import Misfit, Reader, require
+from bitwright.quant.onnx_import.calls import Array, Misfit, Reader, require
 from bitwright.quant.onnx_import.element_types import dtype_name
 from bitwright.quant.onnx_import.qparams import ImportedQParams, qparams_of
 from bitwright.quant.onnx_import.readers.registry import READERS, axis_of, reads
@@ -84,7 +84,7 @@ def _qparams(r: Reader, coded: str, dtype: str, axis: int, scale: int = 1, zero_
     return qparams
 
 
-def _large(r: Reader, position: int) -> np.ndarray | None:  # type: ignore[type-arg]
+def _large(r: Reader, position: int) -> Array | None:
     """A constant of any size; None when it is missing."""
     name = r.optional(position)
     if name is None:
