@@ -30,20 +30,18 @@ class Captured:
     Attributes:
         graphs: one for a network that was captured whole, else one for each of its regions.
         failures: what stood in the way of capturing it whole.
-        lost_state: lines that keep what no graph holds, of a network that was captured all the same.
         unused_modules: modules with parameters that take no part in any result; empty where it was not captured whole.
     """
 
     graphs: tuple[Graph, ...]
     failures: tuple[CaptureFailure, ...] = ()
-    lost_state: tuple[CaptureFailure, ...] = ()
     unused_modules: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
         """The user's files that the network was written in."""
         lines = [node.source for graph in self.graphs for node in graph.nodes]
-        lines += [failure.source for failure in (*self.failures, *self.lost_state)]
+        lines += [failure.source for failure in self.failures]
         return tuple(sorted({line.file for line in lines if line}))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.node_properties import properties
 from bitwright.hw_constraints.operators import CREATIONS, MOVEMENTS
-from bitwright.hw_constraints.placement import Place, places
+from bitwright.hw_constraints.placement import Place, fused_names, places
 from bitwright.hw_constraints.predicate import Value
 from bitwright.hw_constraints.source_focus import focus
 from bitwright.hw_constraints.target_types import Target
@@ -63,6 +63,10 @@ class LintContext:
             assert self.graph is not None
             self._properties[node.name] = properties(self.graph, node)
         return self._properties[node.name]
+
+    def is_fused(self, node: Node) -> bool:
+        """Whether a call vanishes into the low-precision operator before it."""
+        return node.name in self._fused
 
     def place(self, node: Node) -> Place:
         """Where the accelerator runs a call."""
@@ -135,7 +139,11 @@ class LintContext:
 
     @cached_property
     def _places(self) -> dict[str, Place]:
-        return places(self.graph, self.target, self.plan) if self.graph else {}
+        return places(self.graph, self.target, self._fused, self.plan) if self.graph else {}
+
+    @cached_property
+    def _fused(self) -> frozenset[str]:
+        return fused_names(self.graph, self.target) if self.graph else frozenset()
 
     @cached_property
     def _coordinates(self) -> frozenset[TensorRef]:

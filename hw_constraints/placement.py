@@ -28,9 +28,8 @@ def fused_names(graph: Graph, target: Target) -> frozenset[str]:
     return frozenset(node.name for chain in chains if chain[0].op in target.operators.quantized for node in chain[1:])
 
 
-def places(graph: Graph, target: Target, plan: QuantPlan | None = None) -> dict[str, Place]:
+def places(graph: Graph, target: Target, fused: frozenset[str], plan: QuantPlan | None = None) -> dict[str, Place]:
     """The place of every call, by its node's name; where a plan exists, it decides what stays in float."""
-    fused = fused_names(graph, target)
     return {node.name: _place(node, target, fused, plan) for node in graph.nodes}
 
 

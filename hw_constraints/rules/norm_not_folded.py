@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.placement import fused_names
 
 
 class NormNotFolded:
@@ -24,11 +23,8 @@ class NormNotFolded:
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such norm."""
-        if context.graph is None:
-            return
-        fused = fused_names(context.graph, context.target)
         for graph, node in context.computed_nodes():
-            if node.op != "batch_norm" or node.attributes.get("training") is True or node.name in fused:
+            if node.op != "batch_norm" or node.attributes.get("training") is True or context.is_fused(node):
                 continue
             maker = context.maker(node.tensors[0])
             shared = maker is not None and graph.is_layer(maker)

@@ -8,7 +8,6 @@ from typing import ClassVar
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import MULTIPLICATIONS, OPERATORS
-from bitwright.hw_constraints.placement import fused_names
 from bitwright.hw_constraints.target_types import Otherwise, Target
 from bitwright.quant.graph import Graph, Node
 
@@ -64,9 +63,8 @@ class OperatorSupport:
         listed = target.operators.quantized | target.operators.shared_qparams | target.operators.decomposed.keys()
         runs_others = target.operators.others is Otherwise.FLOAT
         available = (listed | OPERATORS if runs_others else listed) - target.operators.refused
-        fused = fused_names(context.graph, target) if context.graph else frozenset()
         for graph, node in context.computed_nodes():
-            if node.op in listed or node.name in fused:
+            if node.op in listed or context.is_fused(node):
                 continue
             verdict = _verdict(graph, node, target)
             if verdict:

@@ -33,7 +33,7 @@ class PartitionBreak:
         hosted = {node.name for _, node in context.computed_nodes() if _on_host(context, graph, node)}
         if not hosted:
             return
-        behind, before = _work_behind(context, graph, hosted), _behind_accelerated(context, graph)
+        behind, before = _work_behind(context, graph), _behind_accelerated(context, graph)
         total = sum(_macs(graph, node) for node in graph.nodes)
         for _, node in context.computed_nodes():
             makers = [maker for ref in node.tensors if (maker := context.maker(ref))]
@@ -77,18 +77,16 @@ def _behind_accelerated(context: LintContext, graph: Graph) -> set[str]:
     return found
 
 
-def _work_behind(context: LintContext, graph: Graph, hosted: set[str]) -> dict[str, set[str]]:
-    """For each node on the host, the accelerated nodes that its result reaches."""
-    behind: dict[str, set[str]] = {}
-    for name in hosted:
-        waiting, seen = [graph.by_name[name]], {name}
-        while waiting:
-            for ref in waiting.pop().outputs:
-                for reader in graph.consumers[ref]:
-                    if reader.name not in seen:
-                        seen.add(reader.name)
-                        waiting.append(reader)
-        behind[name] = {each for each in seen if context.place(graph.by_name[each]) is Place.LOW}
+def _work_behind(context: LintContext, graph: Graph) -> dict[str, int]:
+    """For each node, the accelerated nodes that its result reaches, as bits by their position in the graph."""
+    behind: dict[str, int] = {}
+    bits = {node.name: 1 << i if context.place(node) is Place.LOW else 0 for i, node in enumerate(graph.nodes)}
+    for node in reversed(graph.nodes):
+        reached = 0
+        for ref in node.outputs:
+            for reader in graph.consumers[ref]:
+                reached |= behind[reader.name] | bits[reader.name]
+        behind[node.name] = reached
     return behind
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import ACTIVATIONS
-from bitwright.hw_constraints.placement import Place, fused_names
+from bitwright.hw_constraints.placement import Place
 
 
 class UnfusedActivation:
@@ -26,12 +26,9 @@ class UnfusedActivation:
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each pair that is no chain."""
-        if context.graph is None:
-            return
         target = context.target
-        fused = fused_names(context.graph, target)
         for graph, node in context.computed_nodes():
-            if node.op not in ACTIVATIONS or node.name in fused:
+            if node.op not in ACTIVATIONS or context.is_fused(node):
                 continue
             layer = context.maker(node.tensors[0])
             place = context.place(node)
