@@ -37,7 +37,7 @@ class Comparison:
         vela: Vela's.
         ours_s: from the graph to the estimate.
         pairs: cycles of the blocks that both have, ours and Vela's.
-        unmatched: names that only one side has.
+        unmatched: blocks that only one side has, and what ours does not model.
     """
 
     network: CostNetwork
@@ -106,6 +106,7 @@ def _compare(bench: Bench, network: CostNetwork) -> list[Comparison]:
         ours = network_cost(graph, load_target(target))
         ours_s = time.perf_counter() - start
         pairs, unmatched = matched(ours, vela)
+        unmatched = (*unmatched, *map(str, ours.unmodelled))
         found.append(
             Comparison(
                 network=network, target=target, ours=ours, vela=vela, ours_s=ours_s, pairs=pairs, unmatched=unmatched

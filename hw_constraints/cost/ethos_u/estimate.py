@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bitwright.hw_constraints.cost.ethos_u.network import operations_of
 from bitwright.hw_constraints.cost.ethos_u.schedule import NetworkCost, cost_of
 from bitwright.hw_constraints.cost.ethos_u.systems import system_of
@@ -16,8 +18,11 @@ def network_cost(graph: Graph, target: Target) -> NetworkCost:
         graph: the network, batch of 1, with the values of its weights: their encoded size hangs on them.
         target: with `cost: {model: ethos_u}`.
 
+    Nodes that the model does not know are listed in `unmodelled` and cost nothing here.
+
     Raises:
-        InputError: the target does not say enough, or the network has an operator that this model does not know.
+        InputError: the target does not say enough.
     """
     system = system_of(target)
-    return cost_of(operations_of(graph, system.configuration), system)
+    operations, unmodelled = operations_of(graph, system.configuration)
+    return dataclasses.replace(cost_of(operations, system), unmodelled=unmodelled)

@@ -15,6 +15,7 @@ from bitwright.hw_constraints.cost.ethos_u.cascades import (
 )
 from bitwright.hw_constraints.cost.ethos_u.cycles import Operands, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, Memory, System
+from bitwright.hw_constraints.cost.ethos_u.graph_reader import Unmodelled
 from bitwright.hw_constraints.cost.ethos_u.live import lifetimes
 from bitwright.hw_constraints.cost.ethos_u.operations import NpuOp
 from bitwright.hw_constraints.cost.ethos_u.staging import stage_feature_maps
@@ -53,6 +54,7 @@ class NetworkCost:
         ops: in the order of execution.
         on_chip_peak: bytes of SRAM in use at once.
         cascades: operations that run in stripes together, as (first, last).
+        unmodelled: nodes of the network that are not reckoned with, and why.
         system: the accelerator with its memories.
     """
 
@@ -60,6 +62,7 @@ class NetworkCost:
     on_chip_peak: int
     cascades: tuple[tuple[int, int], ...]
     system: System
+    unmodelled: tuple[Unmodelled, ...] = ()
 
     @property
     def cycles(self) -> int:

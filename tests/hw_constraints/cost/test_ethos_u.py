@@ -43,6 +43,10 @@ def graph_of(network, side):
     return capture(network().eval(), (torch.zeros(1, 3, side, side),)).graph
 
 
+def operations_on(graph, target):
+    return operations_of(graph, system_of(load_target(target)).configuration)[0]
+
+
 @pytest.fixture(scope="module")
 def small():
     return graph_of(Small, 64)
@@ -115,34 +119,69 @@ def test_where_the_sram_is_shared_nothing_is_cascaded():
 
 
 def test_u85_chains_a_sum_and_u55_does_not(small):
-    chained = operations_of(small, system_of(load_target("ethos-u85-1024")).configuration)
-    apart = operations_of(small, system_of(load_target("ethos-u55-128")).configuration)
+    chained = operations_on(small, "ethos-u85-1024")
+    apart = operations_on(small, "ethos-u55-128")
     assert [len(op.chained) for op in chained if op.chained] == [1]
     assert sum(op.kind is OpKind.ELEMENTWISE for op in apart) == 1
     assert len(apart) == len(chained) + 1
 
 
 def test_a_concatenation_is_written_in_place_but_for_what_others_read(small):
-    operations = operations_of(small, system_of(load_target("ethos-u55-128")).configuration)
+    operations = operations_on(small, "ethos-u55-128")
     joined = next(op.output for op in operations if len(op.output.producers) == 2)
     assert [(op.type, op.shape[2]) for op in joined.producers] == [("conv2d", 48), ("copy", 64)]
 
 
 def test_operations_come_behind_those_that_make_their_operands(small):
     for target in TARGETS:
-        operations = operations_of(small, system_of(load_target(target)).configuration)
+        operations = operations_on(small, target)
         made = [{id(writer) for writer in tensor.producers} for op in operations for tensor in op.read]
         done = [{id(earlier) for earlier in operations[: op.index]} for op in operations for _ in op.read]
         assert all(before <= known for before, known in zip(made, done, strict=True))
 
 
-def test_an_operator_that_is_not_modelled_is_named():
-    class Unknown(nn.Module):
-        def forward(self, x):
-            return torch.cumsum(x, 1)
+class WithAHole(nn.Module):
+    """An operator that the model does not know between two convolutions."""
 
-    with pytest.raises(InputError, match=r"cumsum.*the Ethos-U cost model does not know 'cumsum'"):
-        network_cost(graph_of(Unknown, 8), load_target("ethos-u55-128"))
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1)
+
+    def forward(self, x):
+        return self.after(torch.cumsum(self.before(x), 1).relu())
+
+
+def test_what_is_not_modelled_is_left_out_and_named():
+    cost = network_cost(graph_of(WithAHole, 32), load_target("ethos-u55-128"))
+    assert [op.op.type for op in cost.ops] == ["conv2d", "relu", "conv2d"]
+    (hole,) = cost.unmodelled
+    assert str(hole).startswith("cumsum [cumsum] (")
+    assert "test_ethos_u.py:" in str(hole)
+    assert str(hole).endswith("the model of the Ethos-U does not know 'cumsum'")
+
+
+class Odd(nn.Module):
+    """Calls whose operators are known, in forms that are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.stride, self.groups = nn.Conv2d(16, 16, 4, 4), nn.Conv2d(16, 16, 3, 1, 1, groups=4)
+        self.bias = nn.Parameter(torch.zeros(1, 16, 1, 1))
+
+    def forward(self, x):
+        x = torch.cat([x] * 5 + [x[:, :1]], 1)
+        y = self.stride(x).relu() + self.bias
+        z = self.groups(x)
+        return y, torch.cat([z, z], 2), z.flatten(1)
+
+
+def test_forms_that_are_not_modelled_say_why():
+    reasons = " | ".join(str(each) for each in network_cost(graph_of(Odd, 16), load_target("ethos-u55-128")).unmodelled)
+    assert "the compiler takes strides of (4, 4) apart" in reasons
+    assert "4 groups of 16 channels" in reasons
+    assert "an operand is a constant tensor" in reasons
+    assert "a concatenation of something else than channels" in reasons
+    assert "channels and positions trade places" in reasons
 
 
 def test_a_target_that_is_no_ethos_u_is_refused():
