@@ -11,8 +11,9 @@ from typing import Any
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.elementwise import ELEMENTWISE
 from bitwright.quant.fx_nodes import operator_type
-from bitwright.quant.passes.merge_transposes import ELEMENTWISE, permutation
+from bitwright.quant.passes.merge_transposes import permutation
 from bitwright.quant.rewrite import Editor, Refused, arguments, aten, is_call
 
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]

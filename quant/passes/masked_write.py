@@ -12,8 +12,8 @@ import torch
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.elementwise import ELEMENTWISE
 from bitwright.quant.fx_nodes import operator_type
-from bitwright.quant.passes.merge_transposes import ELEMENTWISE
 from bitwright.quant.rewrite import Editor, Refused, aten, is_call, shape_of
 
 # On rows [..., C]: what they do to one row does not hang on the others.

@@ -12,16 +12,10 @@ from typing import Any
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.elementwise import ELEMENTWISE
 from bitwright.quant.fx_nodes import operator_type
 from bitwright.quant.rewrite import Editor, Refused, aten, is_call, shape_of
 
-# Each element by itself, one operand that is computed; numbers beside it do not matter.
-ELEMENTWISE = frozenset(
-    """
-    relu hardtanh hardswish hardsigmoid sigmoid tanh silu gelu mish elu leaky_relu softplus neg abs exp log sqrt rsqrt
-    square reciprocal sin cos erf floor ceil round clamp clamp_min clamp_max to logical_not
-    """.split()  # noqa: SIM905 - a list of thirty strings is harder to read
-)
 _WITH_NUMBER = frozenset(["add", "sub", "rsub", "mul", "div", "pow"])
 
 
