@@ -38,12 +38,11 @@ class PartitionBreak:
         for _, node in context.computed_nodes():
             makers = [maker for ref in node.tensors if (maker := context.maker(ref))]
             begins = node.name in hosted and not any(maker.name in hosted for maker in makers)
-            if not begins or node.name not in before or not behind.get(node.name):
+            if not begins or node.name not in before or not behind[node.name]:
                 continue
-            work = sum(_macs(graph, graph.by_name[name]) for name in behind[node.name])
-            share = (
-                f"{100 * work / total:.0f} % of the products" if total and work else f"{len(behind[node.name])} calls"
-            )
+            cut_off = [each for i, each in enumerate(graph.nodes) if behind[node.name] >> i & 1]
+            work = sum(_macs(graph, each) for each in cut_off)
+            share = f"{100 * work / total:.0f} % of the products" if total and work else f"{len(cut_off)} calls"
             single = context.target.operators.single_partition
             yield finding_at(
                 self.name,

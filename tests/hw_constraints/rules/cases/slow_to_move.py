@@ -29,5 +29,5 @@ BAD = [
 GOOD = [
     RuleCase(name="small", target="ethos-u85-1024", graph=volume(64, 128)),
     RuleCase(name="fast-memory", target="h200", graph=volume(64, 512)),
-    RuleCase(name="bandwidth-not-public", target="edge-tpu", graph=volume(64, 512)),
+    RuleCase(name="bandwidth-not-public", target="x86-vnni", graph=volume(64, 512)),
 ]
