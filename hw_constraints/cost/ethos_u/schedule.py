@@ -93,7 +93,7 @@ def cost_of(operations: Sequence[NpuOp], system: System) -> NetworkCost:
             better = optimize_cascade(costs, operations, steps, whole, cascade, limit)
             if better is not None:
                 cascades.remove(cascade)
-                steps = {**steps, **better[0]}
+                steps.update(better[0])
                 cascades += better[1]
     ordered = stage_weights(costs, operations, steps, cascades, limit)
     rolling = {tensor: size for cascade in cascades for tensor, size in cascade.rolling.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bitwright.hw_constraints.cost.ethos_u.figures import System
 from bitwright.hw_constraints.cost.ethos_u.live import Lifetimes, Range, lifetimes
@@ -53,8 +53,10 @@ def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], s
             _add(base, piece, piece.size)
         else:
             rivals.append(piece)
+    by_op = {id(step.op): step for step in steps}
     for group in _groups(rivals):
-        chosen = best_subset(group, base, most, limit, [_worth(piece, steps, system) for piece in group])
+        worth = [_worth(piece, by_op, system) for piece in group]
+        chosen = best_subset(group, base, most, limit, worth)
         for piece, stays in zip(group, chosen, strict=True):
             if stays:
                 _add(base, piece, piece.size)
@@ -111,13 +113,12 @@ def best_subset(
     return best
 
 
-def _worth(piece: Range, steps: Sequence[Step], system: System) -> int:
+def _worth(piece: Range, by_op: Mapping[int, Step], system: System) -> int:
     """Elements read and written through the feature maps of a range.
 
     On U85 the compiler leaves out what is written behind an activation.
     """
     u85 = system.configuration.is_u85
-    by_op = {id(step.op): step for step in steps}
     total = 0
     for tensor in piece.tensors:
         for op in tensor.consumers:

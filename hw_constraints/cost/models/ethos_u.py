@@ -6,7 +6,7 @@ from bitwright.hw_constraints.cost.estimate import LayerEstimate
 from bitwright.hw_constraints.cost.ethos_u.estimate import network_cost
 from bitwright.hw_constraints.cost.ethos_u.schedule import OpCost
 from bitwright.hw_constraints.cost.models.roofline import estimate as roofline_estimate
-from bitwright.hw_constraints.cost.models.roofline import host_layer
+from bitwright.hw_constraints.cost.models.roofline import host_layer, roofline_layer
 from bitwright.hw_constraints.lower.hardware import hardware_of
 from bitwright.hw_constraints.lower.program import LoweredGraph, LoweredOp, Traffic
 from bitwright.hw_constraints.target_hardware import Engine
@@ -14,7 +14,7 @@ from bitwright.quant.errors import InputError
 
 
 def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
-    """The compiler's own schedule where it takes the whole network, else a roof for each operation, which is said."""
+    """The compiler's own schedule; a roof, which is said, for each operation that the model does not know."""
     hardware = hardware_of(lowered.target)
     if not all(op.block.on_accelerator for op in lowered.ops):
         return _roofs(lowered, "parts of the network run on the host")
@@ -22,14 +22,23 @@ def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[st
         cost = network_cost(lowered.program.graph, lowered.target)
     except InputError as error:
         return _roofs(lowered, str(error))
+    unknown = {each.node.name: each.reason for each in cost.unmodelled}
     owner = {str(ref): op.name for op in lowered.ops for ref in op.block.writes}
     for view, source in lowered.program.views.items():
         owner.setdefault(str(view), owner.get(str(lowered.program.stored(source)), ""))
     costs: dict[str, list[OpCost]] = {}
     for each in cost.ops:
         costs.setdefault(owner.get(each.name, ""), []).append(each)
-    layers = [_layer(op, costs.get(op.name, []), hardware.engine(op.block.engine)) for op in lowered.ops]
-    notes = [f"operation {each.name} has no counterpart in the program" for each in costs.get("", [])]
+    layers: list[LayerEstimate] = []
+    notes: list[str] = []
+    for op in lowered.ops:
+        reason = next((unknown[node.name] for node in op.block.nodes if node.name in unknown), None)
+        if reason is not None and op.name not in costs:
+            layers.append(roofline_layer(op, lowered.target, hardware))
+            notes.append(f"a roofline for {op.name}: {reason}")
+        else:
+            layers.append(_layer(op, costs.get(op.name, []), hardware.engine(op.block.engine)))
+    notes += [f"operation {each.name} has no counterpart in the program" for each in costs.get("", [])]
     if cost.cascades:
         notes.append(
             f"{len(cost.cascades)} cascades run several operations in stripes; SRAM peak {cost.on_chip_peak:,} B"
