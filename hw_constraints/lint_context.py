@@ -139,7 +139,7 @@ class LintContext:
 
     @cached_property
     def _places(self) -> dict[str, Place]:
-        return places(self.graph, self.target, self._fused, self.plan) if self.graph else {}
+        return places(self.graph, self.target, self.plan, fused=self._fused) if self.graph else {}
 
     @cached_property
     def _fused(self) -> frozenset[str]:

@@ -28,9 +28,15 @@ def fused_names(graph: Graph, target: Target) -> frozenset[str]:
     return frozenset(node.name for chain in chains if chain[0].op in target.operators.quantized for node in chain[1:])
 
 
-def places(graph: Graph, target: Target, fused: frozenset[str], plan: QuantPlan | None = None) -> dict[str, Place]:
-    """The place of every call, by its node's name; where a plan exists, it decides what stays in float."""
-    return {node.name: _place(node, target, fused, plan) for node in graph.nodes}
+def places(
+    graph: Graph, target: Target, plan: QuantPlan | None = None, *, fused: frozenset[str] | None = None
+) -> dict[str, Place]:
+    """The place of every call, by its node's name; where a plan exists, it decides what stays in float.
+
+    `fused` are the names that `fused_names` gives, for a caller that has them already.
+    """
+    behind = fused_names(graph, target) if fused is None else fused
+    return {node.name: _place(node, target, behind, plan) for node in graph.nodes}
 
 
 def _place(node: Node, target: Target, fused: frozenset[str], plan: QuantPlan | None) -> Place:
