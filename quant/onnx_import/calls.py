@@ -220,7 +220,7 @@ class Reader:
     # --- results ---
 
     def emit(
-        self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, **attributes: Any
+        self, op: str, inputs: Sequence[str | None], outputs: Sequence[str] | None = None, /, **attributes: Any
     ) -> str:
         """Writes one call; without `outputs` it makes the node's own results. Returns its first result."""
         made = list(outputs) if outputs is not None else [name for name in self.node.output if name]

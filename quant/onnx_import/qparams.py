@@ -75,8 +75,9 @@ def qparams_of(
     zeros = None
     if scales is not None:
         zeros = np.zeros_like(scales) if zero_point is None else np.asarray(zero_point, np.float32)
-        if zeros.shape != scales.shape:
+        if zeros.size != scales.size:
             return None
+        zeros = zeros.reshape(scales.shape)  # one of them may be a scalar and the other have one element
         if scales.size == 1 and block is None:
             scales, zeros, axis = scales.reshape(()), zeros.reshape(()), None
     # A dynamic scale is asymmetric by definition (DynamicQuantizeLinear), a float format has no zero point.

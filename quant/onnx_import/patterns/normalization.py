@@ -7,9 +7,11 @@ from bitwright.quant.onnx_import.network import Match, Network
 from bitwright.quant.onnx_import.patterns.registry import ends_in
 
 
-def _root_mean_square(network: Network, name: str | None) -> tuple[str, float, tuple[int, ...], list[Call]] | None:
-    """x, eps, axes and calls of `sqrt(mean(x * x) + eps)`."""
-    root = network.maker(name, "sqrt")
+def _root_mean_square(
+    network: Network, name: str | None, root_op: str
+) -> tuple[str, float, tuple[int, ...], list[Call]] | None:
+    """Operand, eps, axes and calls of `sqrt(mean(x * x) + eps)`, or of its reciprocal."""
+    root = network.maker(name, root_op)
     add = network.maker(root.operands[0], "add") if root else None
     mean = network.maker(add.operands[0], "mean") if add and len(add.operands) == 1 else None
     square = network.maker(mean.operands[0], "pow", "mul") if mean else None
@@ -21,16 +23,15 @@ def _root_mean_square(network: Network, name: str | None) -> tuple[str, float, t
     return square.operands[0], float(add.attributes["other"]), mean.attributes["dim"], [root, add, mean, square]
 
 
-def _quotient(network: Network, call: Call) -> tuple[str, str, list[Call]] | None:
-    """The two sides of `a / b` or `a * (1 / b)`, b being a root, and the call of its reciprocal."""
+def _quotient(network: Network, call: Call) -> tuple[str, str, str] | None:
+    """The two sides of `a / sqrt(b)` or `a * rsqrt(b)`, and which of the roots the second one has to be."""
     if len(call.operands) != 2:
         return None
     if call.op == "div":
-        return call.operands[0], call.operands[1], []
+        return call.operands[0], call.operands[1], "sqrt"
     for a, b in (call.operands, call.operands[::-1]):
-        inverse = network.maker(b, "reciprocal", "div")
-        if inverse is not None and len(inverse.operands) == 1 and inverse.attributes.get("self", 1) == 1:
-            return a, inverse.operands[0], [inverse]
+        if network.maker(b, "rsqrt"):
+            return a, b, "rsqrt"
     return None
 
 
@@ -47,11 +48,11 @@ def _last_dims(network: Network, x: str, dims: tuple[int, ...]) -> tuple[int, ..
 def _normalized(network: Network, call: Call) -> Match | None:
     """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps), or without the mean for RMS norm."""
     sides = _quotient(network, call)
-    found = _root_mean_square(network, sides[1]) if sides else None
+    found = _root_mean_square(network, sides[1], sides[2]) if sides else None
     if sides is None or found is None or found[0] != sides[0]:
         return None
     x, eps, dims, calls = found
-    consumed = [*sides[2], *calls]
+    consumed = [*calls]
     centered = network.maker(x, "sub")
     mean = network.maker(centered.operands[1], "mean") if centered and len(centered.operands) == 2 else None
     if centered is not None and mean is not None and mean.operands == [centered.operands[0]]:

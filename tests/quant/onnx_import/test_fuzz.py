@@ -17,7 +17,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 from bitwright.quant.onnx_import import graph_from_onnx
 
-FILES = 400
+FILES = 10_500
 SECONDS = 10  # for one file; all of them together take a few minutes
 MEMORY_KIB = 400 << 10  # of growth over the whole run; the files are of some kilobytes
 
