@@ -83,7 +83,7 @@ def _row(found: Regions, region: Region) -> tuple[str, ...]:
 
 
 def _inputs(region: Region) -> Mapping[str, str]:
-    """Name and spelled shape of each input, such as `x: float32 1x3x64x96`."""
+    """Type and shape of each input by its name, such as `float32 1x3x64x96`."""
     tensors = region.captured.graph.tensors
     return {
         ref.module_path.removeprefix("$"): f"{tensors[ref].dtype} {'x'.join(map(str, tensors[ref].shape))}".rstrip()

@@ -40,6 +40,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     region: str = "",
+    called_from: SourceLine | None = None,
 ) -> CapturedModel:
     """Captures a network in eval mode; the network itself, its mode and its buffers stay as they were.
 
@@ -48,6 +49,7 @@ def capture(
         args: example arguments of `forward`; their shapes become the shapes of the captured network.
         kwargs: keyword arguments likewise.
         region: the name under which the tensors are known when the model is a part of a larger one.
+        called_from: the user's line that calls it then; operators of modules without code of the user's own get it.
 
     Raises:
         CaptureError: `forward` cannot be traced, or it changes its arguments or tensors that are no buffers.
@@ -63,7 +65,7 @@ def capture(
     if lost:
         raise CaptureError(located(lost, model, Hazard.STATE))
     try:
-        return _lift(program, region)
+        return _lift(program, region, called_from)
     except CaptureError as error:
         raise CaptureError(located(error.failure, model, Hazard.ARGUMENT)) from None
 
@@ -132,7 +134,7 @@ _KINDS = {
 }
 
 
-def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
+def _lift(program: torch.export.ExportedProgram, region: str, called_from: SourceLine | None) -> CapturedModel:
     signature = program.graph_signature
     graph = torch.fx.Graph()
     copied: dict[torch.fx.Node, torch.fx.Node] = {}
@@ -156,7 +158,7 @@ def _lift(program: torch.export.ExportedProgram, region: str) -> CapturedModel:
     states = _state_names(signature, by_name)
     graph.output_node().meta["bitwright_state"] = states
     _restore_batch_norm(graph)
-    _identify(graph, region)
+    _identify(graph, region, called_from)
     canonicalize(graph)
     _drop_unused(graph, values, set(states))
     spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
@@ -205,7 +207,7 @@ def _restore_batch_norm(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def _identify(graph: torch.fx.Graph, region: str) -> None:
+def _identify(graph: torch.fx.Graph, region: str, called_from: SourceLine | None) -> None:
     """Gives every operator result its reference, and every node its module and source line."""
     ordinals: Counter[tuple[str, int]] = Counter()
     for node in graph.nodes:
@@ -213,7 +215,7 @@ def _identify(graph: torch.fx.Graph, region: str) -> None:
             continue
         path, call, module_type = _module_of(node)
         node.meta[MODULE] = (path, module_type)
-        node.meta[SOURCE] = _source_of(node)
+        node.meta[SOURCE] = _source_of(node) or called_from
         node.meta[REF] = ()
         if not operator_type(node):
             continue
@@ -240,6 +242,8 @@ def _module_of(node: torch.fx.Node) -> tuple[str, int, str]:
 def _source_of(node: torch.fx.Node) -> SourceLine | None:
     frames = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s*(.*)', node.meta.get("stack_trace") or "")
     for file, line, text in reversed(frames):
+        if file == __file__:
+            break  # what lies further out called this module, not the user's forward
         if not file.startswith(LIBRARY):
             return SourceLine(file, int(line), text.strip())
     return None

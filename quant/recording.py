@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -88,8 +89,13 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone()
 
 
+def _frames() -> Iterator[traceback.FrameSummary]:
+    return reversed(traceback.extract_stack())
+
+
 def _calling_line() -> SourceLine | None:
-    for frame in reversed(traceback.extract_stack()):
+    inner = itertools.takewhile(lambda frame: frame.name != run.__name__ or frame.filename != __file__, _frames())
+    for frame in inner:
         if frame.lineno is not None and not frame.filename.startswith(LIBRARY):
             return SourceLine(frame.filename, frame.lineno, (frame.line or "").strip())
     return None

@@ -196,7 +196,7 @@ def _capture_calls(module: torch.nn.Module, calls: Sequence[Call]) -> list[_Piec
     for number, call in enumerate(calls, 1):
         name = call.path if number == 1 else f"{call.path}#{number}"
         try:
-            captured = capture(module, call.args, call.kwargs, region=name)
+            captured = capture(module, call.args, call.kwargs, region=name, called_from=call.source)
         except CaptureError as error:
             return error.failure
         if captured.graph.nodes:  # an identity, or a dropout that does nothing, is no network

@@ -16,8 +16,6 @@ from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 
-Key = tuple[str, str, str, str]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hazard:
@@ -66,10 +64,60 @@ class Hazard:
         return finding.source is not None and any(part in finding.source.text for part in self.at)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Whether what a rule says about a clean network is true, as a person judged it.
+
+    Attributes:
+        rule: the rule.
+        holds: whether it is.
+        why: the reason.
+        network: on which network; empty for all.
+        said: a part of what was found; empty for whatever it is.
+        line: a part of the line; empty for all.
+    """
+
+    rule: str
+    holds: bool
+    why: str
+    network: str = ""
+    said: str = ""
+    line: str = ""
+
+    def fits(self, network: str, finding: Finding) -> bool:
+        """Whether it speaks about a finding."""
+        text = finding.source.text if finding.source else ""
+        return (
+            finding.rule == self.rule
+            and self.network in ("", network)
+            and self.said in finding.found
+            and self.line in text
+        )
+
+
 def read_hazards() -> tuple[Hazard, ...]:
     """All that are written down in `tests/driving/hazards.yaml`."""
-    text = (places.checkout() / "tests" / "driving" / "hazards.yaml").read_text(encoding="utf-8")
-    return tuple(_hazard(entry) for entry in yaml.safe_load(text))
+    return tuple(_hazard(entry) for entry in _read("hazards.yaml"))
+
+
+@cache
+def read_accepted() -> dict[str, frozenset[str]]:
+    """By a hazard's name the rules that call it by its name."""
+    return {name: frozenset(rules) for name, rules in _read("hazard_rules.yaml")["rules"].items()}
+
+
+def read_withdrawn() -> dict[str, str]:
+    """Hazards that are none after all, and what refutes them."""
+    return dict(_read("hazard_rules.yaml")["withdrawn"])
+
+
+def read_judgements() -> tuple[Judgement, ...]:
+    """What was judged by hand; of several that fit a finding the first counts."""
+    return tuple(Judgement(**entry) for entry in _read("clean_findings.yaml"))
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((places.checkout() / "tests" / "driving" / name).read_text(encoding="utf-8"))
 
 
 def _hazard(entry: dict[str, Any]) -> Hazard:
