@@ -12,6 +12,7 @@ from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.recipe import ENTRY
 from bitwright.hw_constraints.finding import Finding
 from bitwright.hw_constraints.lint import lint
+from bitwright.hw_constraints.lint_cost import costs_us
 from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.errors import InputError
@@ -103,7 +104,8 @@ def lint_captured(captured: Captured, target: Target, *, rules: Sequence[str] | 
         )
     ]
     for graph in captured.graphs:
-        found += lint(graph, target, plan=plan(graph, target.scheme()), rules=rules)
+        planned = plan(graph, target.scheme())
+        found += lint(graph, target, plan=planned, cost_us=costs_us(graph, target, planned), rules=rules)
     return tuple(sorted(found, key=lambda each: ("error", "warning", "info").index(each.severity)))
 
 

@@ -60,9 +60,9 @@ class ExtensionPoint:
         Raises:
             InputError: there is none of that name.
         """
-        self.check(name)
-        if self.is_ours(name):
+        if self.is_ours(name):  # first, since the metadata of everything that is installed takes its time to read
             return getattr(importlib.import_module(f"{self.package}.{name}"), self.marker)
+        self.check(name)
         return next(point for point in self._entry_points() if point.name == name).load()
 
     def _entry_points(self) -> list[importlib.metadata.EntryPoint]:

@@ -114,7 +114,7 @@ def test_sarif_from_the_command_line_is_valid() -> None:
 @pytest.mark.usefixtures("here")
 def test_annotations() -> None:
     lines = lint("--target", "x86-vnni", "--format", "github").stdout.splitlines()
-    assert lines[0].startswith("::error file=net.py,line=13,title=operator_support (x86-vnni)::linalg_inv_ex")
+    assert lines[0].startswith("::error file=net.py,line=13,title=operator_support (x86-vnni)::linalg_inv")
 
 
 def test_a_comment_takes_a_finding_back(here: Path) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_captured_whole_is_linted_in_regions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "MODEL is missing: package.module:function that returns the network, or a recipe"),
+        ([], "MODEL is missing: package.module:function that returns the network, a recipe, or an ONNX file"),
         (["net:build"], "--input is missing: the shape of an example input, such as --input 1x3x224x224"),
         (["net:build", *INPUTS], "--target is missing; see `bitwright targets`"),
         (["net:build", *INPUTS, "--target", "h20"], "unknown target 'h20'; there are: "),
