@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.fixes.base import Fix, Settings, Site, fix_names, load_fix
 from bitwright.hw_constraints.lint import lint
+from bitwright.hw_constraints.modelled_time import ModelledTime, modelled_time
 from bitwright.hw_constraints.source_diff import source_diff
-from bitwright.hw_constraints.target_types import Target
+from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.parity import Inputs, Parity, TensorParity, compare
 from bitwright.quant.plan import plan
@@ -28,8 +28,6 @@ from bitwright.quant.rewrite import Refused
 RANDOM_INPUTS = 2
 # An error of a tenth of the signal's amplitude: below that, training again is not a touch-up any more.
 FLOOR_DB = 20.0
-
-Latency = Callable[[Graph], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,8 @@ class AppliedFix:
         here: how the rewritten tensor compares with the one before.
         parity: how all results compare after the step that made it.
         diff: the change to make by hand, a unified diff of the user's file.
-        latency_us: modelled microseconds of the network before and after the step; None without a cost model.
-        together: how many fixes of this kind the step made; `parity` and `latency_us` are about all of them.
+        time: modelled time of the network before and after the step; None without a cost model.
+        together: how many fixes of this kind the step made; `parity` and `time` are about all of them.
     """
 
     fix: str
@@ -55,7 +53,7 @@ class AppliedFix:
     here: tuple[TensorParity, ...]
     parity: Parity
     diff: str
-    latency_us: tuple[float, float] | None = None
+    time: tuple[ModelledTime, ModelledTime] | None = None
     together: int = 1
 
 
@@ -96,7 +94,6 @@ def fix(
     recorded: Sequence[Inputs] = (),
     approximate: bool = False,
     fixes: Iterable[str] | None = None,
-    latency_us: Latency | None = None,
 ) -> FixedModel:
     """Rewrites a network until no fix removes another finding; the network that was given stays as it was.
 
@@ -106,14 +103,13 @@ def fix(
         recorded: real arguments of `forward`; random ones are added, and follow what is seen in them.
         approximate: also make fixes that change results; each says by how much.
         fixes: names of the fixes to consider; None for all.
-        latency_us: models the time of a network on the target; None leaves time out.
 
     Raises:
         InputError: an unknown fix, a target that cannot lint, or recorded inputs that do not fit the network.
     """
     chosen = [load_fix(name) for name in (fix_names() if fixes is None else dict.fromkeys(fixes))]
     chosen.sort(key=lambda each: not each.exact)  # what can be had exactly is not approximated
-    session = _Session(captured, target, recorded, approximate, latency_us)
+    session = _Session(captured, target, recorded, approximate)
     before = session.findings
     while any(session.take(each) for each in chosen):
         pass
@@ -144,17 +140,14 @@ class _Session:
         target: Target,
         recorded: Sequence[Inputs],
         approximate: bool,
-        latency_us: Latency | None,
     ) -> None:
         self.captured = captured
         self.target = target
         self.approximate = approximate
-        self.latency_us = latency_us
         self.inputs = [*recorded, *random_inputs(captured, RANDOM_INPUTS, recorded=recorded)]
         self.applied: list[AppliedFix] = []
         self.refused: dict[tuple[str, str, str], RefusedFix] = {}
-        self.findings = self._lint(captured)
-        self.time = latency_us(captured.graph) if latency_us else None
+        self.findings, self.time = self._look(captured)
 
     def take(self, chosen: Fix) -> bool:
         """Makes a fix wherever it applies: at all places at once if that passes the checks, else one by one."""
@@ -205,11 +198,10 @@ class _Session:
         inner = [ref for refs in step.tensors for ref in refs]
         parity = compare(self.captured, step.captured, self.inputs, inner=inner)
         reason = self._objection(chosen, parity)
-        findings = self.findings if reason else self._lint(step.captured)
+        findings, time = (self.findings, self.time) if reason else self._look(step.captured)
         reason = reason or _left(self.findings, findings, step)
-        time = None if reason or self.latency_us is None else self.latency_us(step.captured.graph)
-        if not reason and time is not None and self.time is not None and time > self.time:
-            reason = f"the modelled time rises from {self.time:.1f} to {time:.1f} us"
+        if not reason and time and self.time and time.is_worse_than(self.time):
+            reason = f"the modelled time rises from {self.time.us:.1f} to {time.us:.1f} us"
         if reason:
             if len(step.sites) == 1:
                 self._refuse(chosen, step.sites[0][0], reason)
@@ -225,7 +217,7 @@ class _Session:
                     here=here,
                     parity=parity,
                     diff=source_diff(site.node, chosen.by_hand(site, settings)),
-                    latency_us=(self.time, time) if self.time is not None and time is not None else None,
+                    time=(self.time, time) if self.time and time else None,
                     together=len(step.sites),
                 )
             )
@@ -248,12 +240,11 @@ class _Session:
         key = chosen.name, site.finding.rule, site.node.name
         self.refused[key] = RefusedFix(fix=chosen.name, finding=site.finding, reason=reason)
 
-    def _lint(self, captured: CapturedModel) -> tuple[Finding, ...]:
-        try:
-            planned = plan(captured.graph, self.target.scheme())
-        except InputError:  # the target's file does not say enough for a scheme; it is linted without one
-            planned = None
-        return lint(captured.graph, self.target, plan=planned)
+    def _look(self, captured: CapturedModel) -> tuple[tuple[Finding, ...], ModelledTime | None]:
+        """The findings of a network and its time, planned as the target asks for."""
+        graph = captured.graph
+        planned = plan(graph, self.target.scheme()) if Capability.SCHEME in self.target.capabilities else None
+        return lint(graph, self.target, plan=planned), modelled_time(graph, self.target, planned)
 
 
 def _comparable(before: Graph, after: Graph, site: Site) -> tuple[TensorRef, ...]:
