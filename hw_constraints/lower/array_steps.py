@@ -103,8 +103,8 @@ def _passed_bytes(work: Work, operand: Operand, sizes: Ints, steps: Mapping[Loop
     lengths: dict[Loop, Any] = {**loop_lengths(work), Loop.KERNEL_Y: work.y.kernel, Loop.KERNEL_X: work.x.kernel}
     tiles: dict[Loop, Any] = {loop: -(-lengths[loop] // size) for loop, size in zip(TILED, sizes, strict=True)}
     tiles.update(dict.fromkeys(_KERNEL, 1))
-    for each in (lengths, tiles):
-        each[Loop.OUT_PIXELS] = each[Loop.OUT_Y] * each[Loop.OUT_X]
+    for counted in (lengths, tiles):
+        counted[Loop.OUT_PIXELS] = counted[Loop.OUT_Y] * counted[Loop.OUT_X]
     elements = np.ones(sizes.shape[1])
     for loop, each in steps.items():
         elements = elements * (lengths[loop] if depends(work, operand, loop) else tiles[loop] if stays else each)
