@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKind, TensorRef
     from bitwright.quant.layer_report import TensorReport
     from bitwright.quant.observers.base import Observer, observer_names
+    from bitwright.quant.onnx_import.import_graph import ImportedModel, graph_from_onnx
     from bitwright.quant.plan import BiasPlan, QuantPlan
     from bitwright.quant.ptq import quantize
     from bitwright.quant.qparams import QParams, choose_qparams
@@ -41,6 +42,7 @@ __all__ = [
     "FloatFormat",
     "Granularity",
     "Graph",
+    "ImportedModel",
     "InputError",
     "IntFormat",
     "MissingExtraError",
@@ -64,6 +66,7 @@ __all__ = [
     "export_float",
     "export_onnx_qdq",
     "get_format",
+    "graph_from_onnx",
     "observer_names",
     "quantize",
 ]

@@ -24,7 +24,11 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _product(network: Network, name: str, last: Call | None = None) -> _Product:
+# Factors of one activation stand at most so deep: gelu by tanh multiplies three times.
+_DEEPEST = 4
+
+
+def _product(network: Network, name: str, last: Call | None = None, depth: int = 0) -> _Product:
     """Takes a product apart, as far as each inner one is read by the next alone."""
     call = last or network.maker(name, "mul", "div")
     if call is None or (last is None and len(network.readers.get(name, ())) != 1):
@@ -36,7 +40,8 @@ def _product(network: Network, name: str, last: Call | None = None) -> _Product:
     if _is_number(number):
         product.factor = float(number) if call.op == "mul" else 1 / float(number)
     for operand in call.operands:
-        part = _product(network, operand) if len(product.calls) < 6 else _Product(tensors=[operand])
+        deeper = depth + 1 < _DEEPEST
+        part = _product(network, operand, depth=depth + 1) if deeper else _Product(tensors=[operand])
         product.factor *= part.factor
         product.tensors += part.tensors
         product.calls += part.calls

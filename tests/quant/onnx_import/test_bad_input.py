@@ -1,5 +1,6 @@
 """Files that are broken, hostile or newer than this release: refused by name, without a traceback or an allocation."""
 
+import itertools
 import os
 import re
 import resource
@@ -351,6 +352,13 @@ def test_external_data_of_another_length(save: Save, tmp_path: Path) -> None:
         r"initializer 'w': holds 400 external bytes of data; its shape \[4, 3, 3, 3\] of float32 needs 432 bytes; "
         "the file is truncated or was edited",
     )
+
+
+def test_a_long_chain_is_no_deep_recursion(save: Save) -> None:
+    names = ["x", *(f"v{i}" for i in range(3000)), "y"]
+    nodes = [helper.make_node("Mul", [a, "c"], [b]) for a, b in itertools.pairwise(names)]
+    tensor = numpy_helper.from_array(np.array(1.5, np.float32), "c")
+    assert len(graph_from_onnx(save(model_of(nodes, tensors=[tensor]))).graph.nodes) == len(nodes)
 
 
 # --- what is no error: unknown operators, control flow, open shapes ---
