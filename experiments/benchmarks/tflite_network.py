@@ -187,6 +187,19 @@ def _binary(op: str) -> Callable[[TfliteNetwork, Node, int, str], None]:
     return write
 
 
+def _sigmoid(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
+    network.tensors[output] |= {"scale": [UNIT_SCALE], "zero_point": [UNIT_ZERO]}
+    network.operator("LOGISTIC", [network.activation(node.tensors[0])], [output])
+
+
+def _silu(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
+    source = network.activation(node.tensors[0])
+    shape = tuple(network.tensors[source]["shape"])
+    gate = network.tensor(f"{node.outputs[0]}.gate", shape, "int8", [UNIT_SCALE], [UNIT_ZERO])
+    network.operator("LOGISTIC", [source], [gate])
+    network.operator("MUL", [source, gate], [output], fused_activation_function="")
+
+
 def _unary(op: str) -> Callable[[TfliteNetwork, Node, int, str], None]:
     def write(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
         network.operator(op, [network.activation(node.tensors[0])], [output])
@@ -239,6 +252,8 @@ _WRITERS: dict[str, Callable[[TfliteNetwork, Node, int, str], None]] = {
     "relu": _unary("RELU"),
     "hardtanh": _unary("RELU6"),
     "hardswish": _unary("HARD_SWISH"),
+    "sigmoid": _sigmoid,
+    "silu": _silu,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,
     "adaptive_avg_pool2d": _pool,

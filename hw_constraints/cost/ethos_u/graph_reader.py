@@ -10,6 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Configuration, Hwc
 from bitwright.hw_constraints.cost.ethos_u.operations import UNIT, FeatureMap, NpuOp, OpKind, Window
 from bitwright.hw_constraints.cost.ethos_u.weight_codes import weight_codes
@@ -171,13 +174,14 @@ def _conv(reader: GraphReader, node: Node) -> None:
     codes, _ = weight_codes(graph, node)
     groups, channels = node.attributes["groups"], source.shape[2]
     depthwise = groups > 1 and groups == channels
-    if groups > 1 and not depthwise:
-        raise UnmodelledError(f"{groups} groups of {channels} channels; one group and depthwise are modelled")
     window = Window(
         kernel=(codes.shape[2], codes.shape[3]),
         stride=tuple(node.attributes["stride"]),
         dilation=tuple(node.attributes["dilation"]),
     )
+    if groups > 1 and not depthwise:
+        _grouped_conv(reader, node, source, window, codes.transpose(0, 2, 3, 1))
+        return
     reader.emit(
         node,
         OpKind.DEPTHWISE if depthwise else OpKind.CONVOLUTION,
@@ -186,6 +190,38 @@ def _conv(reader: GraphReader, node: Node) -> None:
         weights=codes.transpose(0, 2, 3, 1),
         macs=graph.macs(node),
     )
+
+
+def _grouped_conv(
+    reader: GraphReader, node: Node, source: FeatureMap, window: Window, codes: npt.NDArray[np.int8]
+) -> None:
+    """One convolution a group, each on its part of the channels; an activation behind them stays apart."""
+    groups = node.attributes["groups"]
+    shape = _hwc(reader.graph.tensors[node.outputs[0]].shape)
+    window = _hardware_window(window, shape)
+    read, written = source.shape[2] // groups, shape[2] // groups
+    joined = FeatureMap(name=str(node.outputs[0]), shape=shape, is_output=node.outputs[0] in reader.graph.outputs)
+    joined.linear = joined.is_output or written % BRICK != 0
+    source.linear |= read % BRICK != 0
+    parts = [
+        NpuOp(
+            name=joined.name,
+            kind=OpKind.CONVOLUTION,
+            type=node.op,
+            inputs=[source],
+            output=joined,
+            shape=(shape[0], shape[1], written),
+            input_shapes=[(source.shape[0], source.shape[1], read)],
+            reads_part=True,
+            window=window,
+            weights=codes[group * written : (group + 1) * written],
+            macs=reader.graph.macs(node) // groups,
+        )
+        for group in range(groups)
+    ]
+    reader.operations += parts
+    reader.maps[node.outputs[0]] = joined
+    reader.parts[id(joined)] = parts
 
 
 def _linear(reader: GraphReader, node: Node) -> None:
@@ -211,8 +247,27 @@ def _binary(reader: GraphReader, node: Node) -> None:
 
 def _activation(reader: GraphReader, node: Node) -> None:
     """One that could not be fused: a pass through the pooling unit."""
-    op = reader.emit(node, OpKind.POOLING, [reader.source(node)])
-    op.activation = "clip" if node.op in CLIPS else "table"
+    reader.emit(node, OpKind.POOLING, [reader.source(node)], is_table=node.op in TABLES)
+
+
+def _silu(reader: GraphReader, node: Node) -> None:
+    """X · sigmoid(x), as TensorFlow Lite says it: a lookup table, then a product."""
+    source = reader.source(node)
+    gate = FeatureMap(name=f"{node.outputs[0]}.gate", shape=source.shape)
+    reader.operations.append(
+        NpuOp(
+            name=gate.name,
+            kind=OpKind.POOLING,
+            type="sigmoid",
+            inputs=[source],
+            output=gate,
+            shape=source.shape,
+            input_shapes=[source.shape],
+            is_table=True,
+        )
+    )
+    op = reader.emit(node, OpKind.ELEMENTWISE, [source, gate])
+    op.type = "mul"
 
 
 def _view(reader: GraphReader, node: Node) -> None:
@@ -290,6 +345,7 @@ _READERS: dict[str, Callable[[GraphReader, Node], None]] = {
     "conv2d": _conv,
     "linear": _linear,
     "cat": _cat,
+    "silu": _silu,
     "upsample_nearest2d": _upsample,
     **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _pool),
     **dict.fromkeys(BINARY, _binary),

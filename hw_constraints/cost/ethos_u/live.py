@@ -130,6 +130,7 @@ def _reusable(step: Step, on_chip: set[int]) -> FeatureMap | None:
         return None
     for tensor in op.inputs:
         same = tensor.shape == written.shape and tensor.linear == written.linear
-        if same and id(tensor) in on_chip and len(tensor.consumers) == 1 and not tensor.is_output:
+        once = len(tensor.consumers) == 1 and sum(other is tensor for other in op.read) == 1
+        if same and once and id(tensor) in on_chip and not tensor.is_output:
             return tensor
     return None

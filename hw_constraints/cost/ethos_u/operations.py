@@ -93,10 +93,12 @@ class NpuOp:
         output: the feature map that it writes.
         shape: of its results; a part of `output` where it writes into a concatenation.
         input_shapes: of each operand as the operation reads it.
+        reads_part: whether it reads some of its operand's channels alone.
         window: taps over the input.
         weights: int8 [out, kh, kw, in]; None without. Depthwise: [channels, kh, kw, 1].
         upscale: by how much the input is enlarged while it is read.
-        activation: `clip`, `table` or none.
+        activation: what is fused behind it: `clip`, `table` or none.
+        is_table: whether it is nothing but a lookup table.
         chained: elementwise operations that work on its results before they are written (U85).
         macs: multiply-accumulates.
     """
@@ -108,10 +110,12 @@ class NpuOp:
     output: FeatureMap
     shape: Hwc
     input_shapes: list[Hwc]
+    reads_part: bool = False
     window: Window = UNIT
     weights: npt.NDArray[np.int8] | None = None
     upscale: int = 1
     activation: str = ""
+    is_table: bool = False
     chained: list[NpuOp] = field(default_factory=list)
     macs: int = 0
     index: int = 0
@@ -136,7 +140,7 @@ class NpuOp:
     @property
     def uses_table(self) -> bool:
         """Whether an activation comes from a lookup table."""
-        return any(op.activation == "table" for op in (self, *self.chained))
+        return any(op.is_table or op.activation == "table" for op in (self, *self.chained))
 
 
 def connect(operations: Sequence[NpuOp]) -> None:

@@ -33,7 +33,7 @@ def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[st
     notes: list[str] = []
     for op in lowered.ops:
         reason = next((unknown[node.name] for node in op.block.nodes if node.name in unknown), None)
-        if reason is not None and op.name not in costs:
+        if reason is not None:
             layers.append(roofline_layer(op, lowered.target, hardware))
             notes.append(f"a roofline for {op.name}: {reason}")
         else:
