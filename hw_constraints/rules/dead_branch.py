@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.operators import MOVEMENTS
 from bitwright.quant.graph import Graph, TensorRef
 
 _ALLOWED = "modules and operators that a result follows from"
@@ -40,6 +41,8 @@ class DeadBranch:
             return
         alive = _alive(context.graph)
         for graph, node in context.computed_nodes():
+            if node.op in MOVEMENTS:
+                continue  # a reader of shapes alone, such as zeros_like, leaves it behind, and it costs nothing
             ends = not any(graph.consumers[ref] for ref in node.outputs)
             if node.outputs and ends and not any(ref in alive for ref in node.outputs):
                 yield finding_at(

@@ -7,15 +7,17 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.operators import CONVOLUTIONS
 from bitwright.hw_constraints.placement import Place
-from bitwright.quant.graph import Graph, Node
+from bitwright.quant.graph import Node
 
 
 class FloatAddend:
     """Looks at sums in low precision, and at what made each addend.
 
     A sum runs in the epilogue of a convolution, or as an operator on codes, if both addends are codes. An addend that
-    something in float made has to be converted first, and its rounding error enters the residual path unclipped.
+    something in float made has to be converted first, and its rounding error enters the residual path unclipped. The
+    residual stream of a transformer is another matter: it is in float wherever its norms are.
     """
 
     name: ClassVar[str] = "float_addend"
@@ -25,11 +27,11 @@ class FloatAddend:
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such sum."""
-        for graph, node in context.computed_nodes():
+        for _, node in context.computed_nodes():
             if node.op not in ("add", "sub") or context.place(node) is not Place.LOW:
                 continue
             makers = [context.maker(ref) for ref in node.tensors]
-            layers = [maker for maker in makers if maker and _is_low_layer(context, graph, maker)]
+            layers = [maker for maker in makers if maker and _is_low_layer(context, maker)]
             outside = [maker for maker in makers if maker and context.place(maker) in (Place.FLOAT, Place.HOST)]
             if layers and outside and not context.is_place(node.outputs[0]):
                 yield finding_at(
@@ -43,13 +45,13 @@ class FloatAddend:
                 )
 
 
-def _is_low_layer(context: LintContext, graph: Graph, node: Node) -> bool:
+def _is_low_layer(context: LintContext, node: Node) -> bool:
     if context.place(node) is not Place.LOW:
         return False
-    if graph.is_layer(node) or not node.tensors:
-        return graph.is_layer(node)
+    if node.op in CONVOLUTIONS or not node.tensors:
+        return node.op in CONVOLUTIONS
     before = context.maker(node.tensors[0])  # its activation
-    return before is not None and graph.is_layer(before) and context.place(before) is Place.LOW
+    return before is not None and before.op in CONVOLUTIONS and context.place(before) is Place.LOW
 
 
 RULE = FloatAddend

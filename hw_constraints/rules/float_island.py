@@ -60,6 +60,8 @@ class FloatIsland:
             )
             if not entered or node.name not in leading_back or node.op in _ELSEWHERE or graph.is_layer(node):
                 continue
+            if node.op in context.target.operators.shared_qparams:
+                continue  # it would pass codes on; what is in float stands before it
             behind = context.maker(node.tensors[0])
             if context.is_place(node.outputs[0]) or (
                 node.op in ACTIVATIONS and behind is not None and graph.is_layer(behind)

@@ -27,14 +27,16 @@ class NormNotFolded:
             if node.op != "batch_norm" or node.attributes.get("training") is True or context.is_fused(node):
                 continue
             maker = context.maker(node.tensors[0])
-            shared = maker is not None and graph.is_layer(maker)
-            behind = f"{maker.op}" if maker else "an input"
+            behind = maker.op if maker else "an input"
+            direct = maker is not None and maker.outputs[0] == node.tensors[0]
+            why = "which has no weights to take it in"
+            if maker is not None and graph.is_layer(maker):
+                why = "whose result others read, too" if direct else "with a reshape or transpose between them"
             yield finding_at(
                 self.name,
                 node,
                 severity=Severity.WARNING,
-                found=f"batch_norm behind {behind}"
-                + (", whose result others read, too" if shared else ", which has no weights to take it in"),
+                found=f"batch_norm behind {behind}, {why}",
                 allowed="batch norms directly behind the convolution that takes them in",
                 suggestion="normalize directly behind the convolution (conv, norm, activation)",
             )

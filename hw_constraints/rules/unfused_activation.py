@@ -10,6 +10,9 @@ from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import ACTIVATIONS
 from bitwright.hw_constraints.placement import Place
 
+# Below (vectors, the gates of squeeze-and-excitation) the pass over the tensor is not what takes the time.
+_WORTH_IT = 1024  # elements
+
 
 class UnfusedActivation:
     """Compares each layer and the activation behind it with the chains that the target's file lists.
@@ -32,6 +35,9 @@ class UnfusedActivation:
                 continue
             layer = context.maker(node.tensors[0])
             place = context.place(node)
+            shape = graph.tensors[node.outputs[0]].shape
+            if None not in shape and graph.tensors[node.outputs[0]].elements < _WORTH_IT:
+                continue
             if layer is None or not graph.is_layer(layer) or context.place(layer) is not Place.LOW:
                 continue
             read_on = any(context.place(reader) is not Place.HOST for reader in context.readers(node.outputs[0]))
@@ -41,6 +47,8 @@ class UnfusedActivation:
             listed = sorted(
                 {p[1] for p in target.operators.fused_patterns if p[0] == layer.op and len(p) == 2} & ACTIVATIONS
             )
+            if node.op in listed:
+                continue  # a chain but for another reader of the layer's own result
             fits = f"{layer.op} with {' or '.join(listed)} behind it" if listed else f"{layer.op} alone"
             yield finding_at(
                 self.name,
