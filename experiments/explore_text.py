@@ -41,7 +41,7 @@ def _row(sweep: Sweep, point: Point) -> tuple[str, str, str, str]:
     change = sweep.change(point) or 0.0
     return (
         point.setting.text,
-        f"{point.total_us / 1e3:.3f}",
+        f"{point.total_us / 1e3:#.4g}",
         f"{100 * change:+.1f} %",
         "as it is" if point.setting.is_own else "",
     )
