@@ -48,21 +48,21 @@ def lint(
     from bitwright.hw_constraints.lint import load_rule, rule_names
     from bitwright.hw_constraints.lint_report.baseline import read_baseline
     from bitwright.hw_constraints.lint_report.baseline import write_baseline as write
-    from bitwright.hw_constraints.lint_report.report import judge
+    from bitwright.hw_constraints.lint_report.report import review
     from bitwright.quant.errors import InputError
 
     if explain is not None:
         print(explanation(explain), end="")
         return 0
     if model is None:
-        raise InputError("MODEL is missing: package.module:function that returns the network, a recipe, or an ONNX file")
+        raise InputError("MODEL is missing: package.module:function that returns the network, a recipe or an ONNX file")
     if write_baseline and baseline is None:
         raise InputError("--write-baseline needs --baseline FILE: where to write it")
     for name in rule or ():
         load_rule(name)
     known = None if baseline is None or write_baseline else read_baseline(baseline)
     findings, files = lint_model(model, target or (), inputs or (), rules=rule)
-    report = judge(findings, files=files, baseline=known, known_rules=rule_names())
+    report = review(findings, files=files, baseline=known, known_rules=rule_names())
     if write_baseline and baseline is not None:
         print(f"{baseline}: {write(baseline, report.new)} findings")
         return 0

@@ -84,7 +84,7 @@ class LintReport:
         return sum(each.status is status for each in self.entries)
 
 
-def judge(
+def review(
     findings: Sequence[Finding],
     *,
     files: Iterable[str] = (),

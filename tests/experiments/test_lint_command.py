@@ -159,7 +159,7 @@ def test_what_cannot_be_captured_whole_is_linted_in_regions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "MODEL is missing: package.module:function that returns the network, a recipe, or an ONNX file"),
+        ([], "MODEL is missing: package.module:function that returns the network, a recipe or an ONNX file"),
         (["net:build"], "--input is missing: the shape of an example input, such as --input 1x3x224x224"),
         (["net:build", *INPUTS], "--target is missing; see `bitwright targets`"),
         (["net:build", *INPUTS, "--target", "h20"], "unknown target 'h20'; there are: "),

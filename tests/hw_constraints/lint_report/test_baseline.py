@@ -6,7 +6,7 @@ import pytest
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_report.baseline import fingerprint, read_baseline, write_baseline
-from bitwright.hw_constraints.lint_report.report import Status, judge
+from bitwright.hw_constraints.lint_report.report import Status, review
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import SourceLine
 
@@ -61,9 +61,9 @@ def test_old_findings_are_known_and_new_ones_count(tmp_path: Path) -> None:
     file = tmp_path / "baseline.json"
     other = replace(OLD, rule="dtype")
     assert write_baseline(file, [OLD, OLD]) == 1
-    report = judge([OLD, other], baseline=read_baseline(file))
+    report = review([OLD, other], baseline=read_baseline(file))
     assert [each.status for each in report.entries] == [Status.KNOWN, Status.NEW]
-    assert report.failed and not judge([OLD], baseline=read_baseline(file)).failed
+    assert report.failed and not review([OLD], baseline=read_baseline(file)).failed
 
 
 def test_the_file_does_not_depend_on_the_order(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_report.baseline import Baseline, fingerprint
 from bitwright.hw_constraints.lint_report.github import github_annotations
-from bitwright.hw_constraints.lint_report.report import LintReport, Notice, judge
+from bitwright.hw_constraints.lint_report.report import LintReport, Notice, review
 from bitwright.hw_constraints.lint_report.text import report_text
 from bitwright.quant.graph import SourceLine
 
@@ -31,7 +31,7 @@ def unescaped(text: str) -> str:
 
 
 def test_an_annotation_comes_back_as_it_went_in() -> None:
-    first, second = github_annotations(judge([ERROR, INFO])).splitlines()
+    first, second = github_annotations(review([ERROR, INFO])).splitlines()
     command, properties, message = re.fullmatch(r"::(\w+) (.*?)::(.*)", first).groups()  # type: ignore[union-attr]
     assert command == "error"
     given = dict(part.split("=") for part in properties.split(","))
@@ -50,20 +50,20 @@ def test_notices_are_annotated_and_nothing_is_nothing() -> None:
 
 
 def test_text_counts_what_was_spared_and_names_targets_when_there_are_several() -> None:
-    text = report_text(judge([ERROR, INFO], baseline=Baseline(frozenset([fingerprint(INFO)]))))
+    text = report_text(review([ERROR, INFO], baseline=Baseline(frozenset([fingerprint(INFO)]))))
     assert text.splitlines()[0] == "error[dtype] models/a,b:c.py:7 on h200"
     assert "cost:    12.3 us (modelled)" in text.splitlines()
     assert text.splitlines()[-1] == "1 error (1 known from the baseline)"
-    assert report_text(judge([ERROR])).splitlines()[0] == "error[dtype] models/a,b:c.py:7"
+    assert report_text(review([ERROR])).splitlines()[0] == "error[dtype] models/a,b:c.py:7"
     assert report_text(LintReport(entries=())) == "no findings"
 
 
 def test_several_calls_of_a_line_are_counted() -> None:
-    assert report_text(judge([ERROR, ERROR])).splitlines()[0] == "error[dtype] models/a,b:c.py:7, 2 calls"
+    assert report_text(review([ERROR, ERROR])).splitlines()[0] == "error[dtype] models/a,b:c.py:7, 2 calls"
 
 
 def test_an_ignored_error_does_not_fail(tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text("y = x * w  # bitwright: ignore[dtype]\n")
-    report = judge([replace(ERROR, source=SourceLine(str(file), 1, "y = x * w"))], known_rules=["dtype"])
+    report = review([replace(ERROR, source=SourceLine(str(file), 1, "y = x * w"))], known_rules=["dtype"])
     assert not report.failed and report_text(report) == "no findings (1 ignored in the source)"

@@ -10,7 +10,7 @@ from jsonschema import Draft4Validator
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import summaries
 from bitwright.hw_constraints.lint_report.baseline import Baseline, fingerprint
-from bitwright.hw_constraints.lint_report.report import LintReport, judge
+from bitwright.hw_constraints.lint_report.report import LintReport, review
 from bitwright.hw_constraints.lint_report.sarif import sarif_log
 from bitwright.quant.graph import SourceLine
 
@@ -45,7 +45,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LintReport:
         finding(file, 1, "", source=None, node="$pose"),
         finding(file, 5, "another text", rule="operator_support", focus="torch.linalg.inv"),
     ]
-    return judge(findings, baseline=Baseline(frozenset([fingerprint(inverse)])), known_rules=list(summaries()))
+    return review(findings, baseline=Baseline(frozenset([fingerprint(inverse)])), known_rules=list(summaries()))
 
 
 @pytest.fixture

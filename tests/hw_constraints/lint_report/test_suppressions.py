@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint_report.report import Status, judge
+from bitwright.hw_constraints.lint_report.report import Status, review
 from bitwright.quant.graph import SourceLine
 
 RULES = ("dtype", "operator_support", "shape_limits")
@@ -25,7 +25,7 @@ def lint(tmp_path: Path, text: str, *found: tuple[str, int]) -> tuple[list[tuple
         )
         for i, (rule, line) in enumerate(found)
     ]
-    report = judge(findings, files=[str(file)], known_rules=RULES)
+    report = review(findings, files=[str(file)], known_rules=RULES)
     states = [(each.status, each.reason) for each in report.entries]
     return states, [str(each).removeprefix(f"{file}:") for each in report.notices]
 
@@ -88,7 +88,7 @@ def test_files_that_are_no_python_do_no_harm(tmp_path: Path, text: str) -> None:
         suggestion="c",
         source=SourceLine(str(file), 1, "x"),
     )
-    judge([found], files=[str(file), "<ipython-input-1>", str(tmp_path)], known_rules=RULES)
+    review([found], files=[str(file), "<ipython-input-1>", str(tmp_path)], known_rules=RULES)
 
 
 def test_equal_findings_of_one_line_are_one_and_their_costs_add_up(tmp_path: Path) -> None:
@@ -106,5 +106,5 @@ def test_equal_findings_of_one_line_are_one_and_their_costs_add_up(tmp_path: Pat
         )
         for i, cost in enumerate((1.0, 2.5, None))
     ]
-    (entry,) = judge(calls).entries
+    (entry,) = review(calls).entries
     assert (entry.calls, entry.finding.cost_us, entry.finding.node) == (3, 3.5, "n0")
