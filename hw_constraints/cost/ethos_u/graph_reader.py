@@ -10,12 +10,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Configuration, Hwc
 from bitwright.hw_constraints.cost.ethos_u.operations import UNIT, FeatureMap, NpuOp, OpKind, Window
-from bitwright.hw_constraints.cost.ethos_u.weight_codes import weight_codes
+from bitwright.hw_constraints.cost.ethos_u.weight_codes import WeightHistogram, weight_histograms
 from bitwright.quant.graph import Graph, Node, TensorRef
 
 CLIPS = ("relu", "hardtanh", "clamp", "relu6")
@@ -171,29 +168,29 @@ def _hardware_window(window: Window, shape: Hwc) -> Window:
 def _conv(reader: GraphReader, node: Node) -> None:
     graph = reader.graph
     source = reader.source(node)
-    codes, _ = weight_codes(graph, node)
     groups, channels = node.attributes["groups"], source.shape[2]
     depthwise = groups > 1 and groups == channels
+    weights = weight_histograms(graph, node, groups if groups > 1 and not depthwise else 1)
     window = Window(
-        kernel=(codes.shape[2], codes.shape[3]),
+        kernel=weights[0].shape[1:3],
         stride=tuple(node.attributes["stride"]),
         dilation=tuple(node.attributes["dilation"]),
     )
     if groups > 1 and not depthwise:
-        _grouped_conv(reader, node, source, window, codes.transpose(0, 2, 3, 1))
+        _grouped_conv(reader, node, source, window, weights)
         return
     reader.emit(
         node,
         OpKind.DEPTHWISE if depthwise else OpKind.CONVOLUTION,
         [source],
         window=window,
-        weights=codes.transpose(0, 2, 3, 1),
+        weights=weights[0],
         macs=graph.macs(node),
     )
 
 
 def _grouped_conv(
-    reader: GraphReader, node: Node, source: FeatureMap, window: Window, codes: npt.NDArray[np.int8]
+    reader: GraphReader, node: Node, source: FeatureMap, window: Window, weights: tuple[WeightHistogram, ...]
 ) -> None:
     """One convolution a group, each on its part of the channels; an activation behind them stays apart."""
     groups = node.attributes["groups"]
@@ -214,10 +211,10 @@ def _grouped_conv(
             input_shapes=[(source.shape[0], source.shape[1], read)],
             reads_part=True,
             window=window,
-            weights=codes[group * written : (group + 1) * written],
+            weights=part,
             macs=reader.graph.macs(node) // groups,
         )
-        for group in range(groups)
+        for part in weights
     ]
     reader.operations += parts
     reader.maps[node.outputs[0]] = joined
@@ -226,8 +223,8 @@ def _grouped_conv(
 
 def _linear(reader: GraphReader, node: Node) -> None:
     source = reader.source(node)
-    codes, _ = weight_codes(reader.graph, node)
-    reader.emit(node, OpKind.CONVOLUTION, [source], weights=codes[:, None, None, :], macs=reader.graph.macs(node))
+    (weights,) = weight_histograms(reader.graph, node)
+    reader.emit(node, OpKind.CONVOLUTION, [source], weights=weights, macs=reader.graph.macs(node))
 
 
 def _pool(reader: GraphReader, node: Node) -> None:

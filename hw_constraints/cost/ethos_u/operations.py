@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-import numpy as np
-import numpy.typing as npt
+from functools import cached_property
 
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Hwc, round_up
+from bitwright.hw_constraints.cost.ethos_u.weight_codes import WeightHistogram
 
 
 class OpKind(StrEnum):
@@ -95,7 +94,7 @@ class NpuOp:
         input_shapes: of each operand as the operation reads it.
         reads_part: whether it reads some of its operand's channels alone.
         window: taps over the input.
-        weights: int8 [out, kh, kw, in]; None without. Depthwise: [channels, kh, kw, 1].
+        weights: the codes of its weights; None without.
         upscale: by how much the input is enlarged while it is read.
         activation: what is fused behind it: `clip`, `table` or none.
         is_table: whether it is nothing but a lookup table.
@@ -112,13 +111,25 @@ class NpuOp:
     input_shapes: list[Hwc]
     reads_part: bool = False
     window: Window = UNIT
-    weights: npt.NDArray[np.int8] | None = None
+    weights: WeightHistogram | None = None
     upscale: int = 1
     activation: str = ""
     is_table: bool = False
     chained: list[NpuOp] = field(default_factory=list)
     macs: int = 0
     index: int = 0
+
+    @cached_property
+    def form(self) -> tuple[Hashable, ...]:
+        """All that its cost hangs on, but for where its operands lie; asked for when formats and chains are settled."""
+        beside = self.read[len(self.inputs) :]
+        return (
+            (self.kind, self.type, self.shape, self.window, self.upscale, self.weights),
+            (self.activation, self.is_table, tuple((part.type, part.activation) for part in self.chained)),
+            tuple((shape, each.linear) for shape, each in zip(self.input_shapes, self.inputs, strict=True)),
+            (self.output.linear, self.written.linear, self.written.shape),
+            tuple((each.shape, each.linear) for each in beside),
+        )
 
     @property
     def last(self) -> NpuOp:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from bitwright.hw_constraints.cost.ethos_u.block_search import Block, BlockQuestion, required_input
 from bitwright.hw_constraints.cost.ethos_u.blocks import choose_block
 from bitwright.hw_constraints.cost.ethos_u.cycles import Operands, Place, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, Hwc, Memory, System, ceil_div, round_up
-from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp
+from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp, OpKind
 from bitwright.hw_constraints.cost.ethos_u.traffic import (
     Access,
     copy_cycles,
@@ -155,17 +156,35 @@ def stripe_input(op: NpuOp, rows: int) -> Hwc:
     return min(needed, height), width, channels
 
 
+# What was reckoned once is not reckoned again, in this network or in the next one with an operation of the same form.
+REMEMBERED = 1 << 16
+_steps: dict[tuple[Hashable, ...], Step] = {}
+_performances: dict[tuple[Hashable, ...], Performance] = {}
+
+
+def _remember(table: dict[tuple[Hashable, ...], Any], key: tuple[Hashable, ...], value: Any) -> None:
+    if len(table) >= REMEMBERED:
+        table.clear()
+    table[key] = value
+
+
 class Costs:
-    """Steps and estimates of operations on one system; blocks and encodings are remembered."""
+    """Steps and estimates of operations on one system."""
 
     def __init__(self, system: System) -> None:
         self.system = system
         self.configuration = system.configuration
-        self._encoded: dict[tuple[int, Block], EncodedWeights] = {}
 
     def step(self, op: NpuOp, rows: int) -> Step:
         """An operation in stripes of `rows` rows, nothing staged."""
         rows = op.shape[0] if op.chained else min(rows, op.shape[0])
+        known = _steps.get((self.system, op.form, rows))
+        if known is None:
+            known = self._step(op, rows)
+            _remember(_steps, (self.system, op.form, rows), known)
+        return known if known.op is op else known.changed(op=op)
+
+    def _step(self, op: NpuOp, rows: int) -> Step:
         shape = (rows, op.shape[1], op.shape[2])
         area = stripe_input(op, rows)
         block = self.block(op, shape, area)
@@ -206,14 +225,10 @@ class Costs:
         """The weights as this block reads them, in the format whose decoding takes least."""
         if op.weights is None:
             return None
-        key = (id(op), Block(ofm=(0, 0, block.ofm[2]), ifm=(0, 0, 0), micro=block.micro, traversal=block.traversal))
-        if key not in self._encoded:
-            encoded = encode(op.weights, self.configuration, block, op.window.dilation)
-            self._encoded[key] = self._best_format(op, encoded)
-        return self._encoded[key]
-
-    def _best_format(self, op: NpuOp, encoded: EncodedWeights) -> EncodedWeights:
-        if not self.configuration.is_u85 or op.kind.value != "convolution":
+        # The stream's order hangs on these of the block alone.
+        read = Block(ofm=(0, 0, block.ofm[2]), ifm=(0, 0, 0), micro=block.micro, traversal=block.traversal)
+        encoded = encode(op.weights, self.configuration, read, op.window.dilation)
+        if not self.configuration.is_u85 or op.kind is not OpKind.CONVOLUTION:
             return encoded
         fast = encode_fast(encoded)
         return fast if self._decode_cycles(fast) < self._decode_cycles(encoded) else encoded
@@ -260,7 +275,6 @@ class Costs:
         slack: int,
         double: bool,
         input_on_chip: bool = False,
-        weights: EncodedWeights | None = None,
     ) -> Performance:
         """What a step takes when its channels are cut into slices.
 
@@ -271,9 +285,19 @@ class Costs:
             slack: cycles under which the first slice arrives.
             double: whether one slice arrives while another is read.
             input_on_chip: whether its input is staged.
-            weights: other weights than the step's.
         """
-        op, weights = step.op, weights or step.weights
+        asked = (step.block, step.stripe, tuple(slices), staged, slack, double, input_on_chip)
+        key = (self.system, step.op.form, *asked)
+        known = _performances.get(key)
+        if known is None:
+            known = self._performance(step, slices, staged, slack, double, input_on_chip)
+            _remember(_performances, key, known)
+        return known
+
+    def _performance(
+        self, step: Step, slices: Sequence[int], staged: bool, slack: int, double: bool, input_on_chip: bool
+    ) -> Performance:
+        op, weights = step.op, step.weights
         repeats = max(1.0, op.shape[0] / step.stripe)
         area = stripe_input(op, step.stripe)
         memory = self.system.on_chip if input_on_chip else self.system.feature_maps

@@ -7,14 +7,16 @@ Here the code's length is reckoned from the histogram of the codes; the order wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from bitwright.hw_constraints.cost.ethos_u.block_search import Block, Traversal
 from bitwright.hw_constraints.cost.ethos_u.figures import SCALE_BYTES, Configuration, ceil_div, round_up
+from bitwright.hw_constraints.cost.ethos_u.weight_codes import WeightHistogram
 
 PALETTE = 32  # the most frequent values have an index of their own
 ZERO_FACTOR = 5  # runs of zeros are coded apart when zeros are so much more frequent than any other value
@@ -74,24 +76,23 @@ class EncodedWeights:
         return self.zeros / self.source
 
 
+@lru_cache(maxsize=16384)
 def encode(
-    codes: npt.NDArray[np.int8], configuration: Configuration, block: Block, dilation: tuple[int, int] = (1, 1)
+    codes: WeightHistogram, configuration: Configuration, block: Block, dilation: tuple[int, int] = (1, 1)
 ) -> EncodedWeights:
     """The size of a layer's weights.
 
     Args:
-        codes: int8 [out, kh, kw, in]; depthwise [channels, kh, kw, 1].
+        codes: of the layer.
         configuration: of the accelerator.
         block: which the layer runs in.
         dilation: of its window; a subkernel has 8 / dilation taps.
     """
-    channels = codes.shape[0]
-    source = channels_unit = 0
-    channels_unit = block.micro[2]
+    channels, channels_unit = codes.shape[0], block.micro[2]
     source = _padded(codes.shape, configuration, block, dilation)
-    counts = np.bincount(codes.astype(np.int16).ravel() + 256, minlength=512)
-    padding = source - codes.size
-    runs = _zeros_in_runs(int(counts[256]), codes.size, padding)
+    size, counts = math.prod(codes.shape), codes.frequencies
+    padding = source - size
+    runs = _zeros_in_runs(int(counts[256]), size, padding)
     counts[256] += padding
     bits, zeros = _code_bits(counts, runs)
     scales = channels if not configuration.is_u85 else round_up(channels, round_up(channels_unit, 16))

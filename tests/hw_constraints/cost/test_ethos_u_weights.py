@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from bitwright.hw_constraints.cost.ethos_u.block_search import Block, Traversal
 from bitwright.hw_constraints.cost.ethos_u.figures import CONFIGURATIONS
+from bitwright.hw_constraints.cost.ethos_u.weight_codes import histogram
 from bitwright.hw_constraints.cost.ethos_u.weights import encode, encode_fast
 
 U55, U65, U85 = (CONFIGURATIONS[name] for name in ("ethos-u55-128", "ethos-u65-512", "ethos-u85-1024"))
@@ -40,7 +41,7 @@ ENCODED = [
 @pytest.mark.parametrize(("draw", "scale", "seed", "size"), ENCODED)
 def test_encoded_size_is_that_of_velas_encoder(draw, scale, seed, size):
     codes = draw(np.random.default_rng(seed), (64, 3, 3, 64), scale)
-    assert encode(codes, U55, block()).weight_bytes == pytest.approx(size, rel=0.01)
+    assert encode(histogram(codes), U55, block()).weight_bytes == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.parametrize("scale", [1, 4, 16])
@@ -48,13 +49,13 @@ def test_encoded_size_is_no_less_than_the_entropy(scale):
     codes = laplace(np.random.default_rng(scale), (64, 3, 3, 64), scale)
     share = np.unique(codes, return_counts=True)[1] / codes.size
     entropy = -(share * np.log2(share)).sum() * codes.size / 8
-    assert entropy <= encode(codes, U55, block()).weight_bytes <= 1.15 * entropy
+    assert entropy <= encode(histogram(codes), U55, block()).weight_bytes <= 1.15 * entropy
 
 
 def test_many_zeros_are_coded_as_runs():
     codes = np.zeros((64, 3, 3, 64), dtype=np.int8)
     codes[::16] = 5
-    encoded = encode(codes, U55, block())
+    encoded = encode(histogram(codes), U55, block())
     assert encoded.zeros == codes.size - np.count_nonzero(codes)
     assert encoded.weight_bytes < codes.size / 4
 
@@ -74,17 +75,17 @@ PADDED = [
 @pytest.mark.parametrize(("shape", "traversal", "micro", "configuration", "elements"), PADDED)
 def test_the_stream_is_padded_to_what_the_hardware_reads(shape, traversal, micro, configuration, elements):
     codes = np.ones(shape, dtype=np.int8)
-    assert encode(codes, configuration, block(traversal, micro=micro)).source == elements
+    assert encode(histogram(codes), configuration, block(traversal, micro=micro)).source == elements
 
 
 def test_a_large_kernel_is_padded_subkernel_by_subkernel():
     codes = np.ones((16, 9, 9, 8), dtype=np.int8)  # 8x8, 8x1, 1x8, 1x1 taps → 64, 8, 8, 4
-    assert encode(codes, U55, block(Traversal.KERNEL_FIRST)).source == 16 * 84 * 8
+    assert encode(histogram(codes), U55, block(Traversal.KERNEL_FIRST)).source == 16 * 84 * 8
 
 
 def test_the_fast_decoder_reads_a_byte_an_element():
     codes = laplace(np.random.default_rng(0), (64, 3, 3, 64), 4)
-    fast = encode_fast(encode(codes, U85, block(micro=(2, 2, 32))))
+    fast = encode_fast(encode(histogram(codes), U85, block(micro=(2, 2, 32))))
     assert fast.weight_bytes == 32 + 64 * 9 * 64
 
 
@@ -92,7 +93,7 @@ def test_the_fast_decoder_reads_a_byte_an_element():
 @given(channels=st.integers(1, 300), depth=st.integers(1, 70), cut=st.floats(0, 1))
 def test_slices_hold_all_weights_and_little_more(channels, depth, cut):
     codes = np.full((channels, 1, 1, depth), 3, dtype=np.int8)
-    encoded = encode(codes, U65, block(micro=(2, 2, 8)))
+    encoded = encode(histogram(codes), U65, block(micro=(2, 2, 8)))
     border = min(max(round(channels * cut), 1), channels)
     pieces = [encoded.slice_bytes(a, b) for a, b in ((0, border), (border, channels)) if b > a]
     assert encoded.bytes <= sum(pieces) + 16
