@@ -56,6 +56,29 @@ def fix_model(
     return fixed
 
 
+def print_fixes(
+    model: str, targets: Sequence[str], inputs: Sequence[str], *, out: Path | None, approximate: bool, json: bool
+) -> int:
+    """Fixes a network for one target and prints what was done.
+
+    Returns:
+        The exit code: 1 when errors are left.
+
+    Raises:
+        InputError: several targets, or what `fix_model` refuses.
+    """
+    from bitwright.experiments.tables import print_json
+
+    if len(targets) > 1:
+        raise InputError(f"--target = {', '.join(targets)}; --fix rewrites a network for one target at a time")
+    fixed = fix_model(model, targets[0] if targets else None, inputs, out=out, approximate=approximate)
+    if json:
+        print_json(fixes_json(fixed))
+    else:
+        print(fixes_text(fixed) + (f"\n{out}" if out else ""))
+    return 1 if any(each.severity == "error" for each in fixed.after) else 0
+
+
 def save(fixed: FixedModel, example: tuple[Any, ...], out: Path) -> None:
     """Writes the fixed network as an exported program, which `torch.export.load` reads."""
     import torch
