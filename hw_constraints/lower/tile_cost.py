@@ -100,7 +100,9 @@ class TileMachine:
         """
         clock = engine.clock_hz or 1.0
         array = engine.array
-        ports = ((operand, beside.bytes_per_second(clock, operand)) for operand in sorted(STREAMED))
+        # A memory's common bandwidth is no port of the array: buffers of the engine's own stand between the two.
+        fed = [operand for operand in sorted(STREAMED) if f"{operand}_bandwidth" in beside.figures]
+        ports = ((operand, beside.bytes_per_second(clock, operand)) for operand in fed)
         return cls(
             capacity_bytes=room,
             bytes_per_cycle=(behind.bytes_per_second(clock) or clock) / clock,

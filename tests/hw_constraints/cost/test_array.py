@@ -64,3 +64,10 @@ def test_a_machine_is_read_from_a_target():
     assert dict(found.unroll) == npu.array.unroll
     assert dict(found.ports) == {Operand.ACTIVATIONS: 256, Operand.WEIGHTS: 128, Operand.OUTPUTS: 128}
     assert found.stationary is Operand.OUTPUTS
+
+
+def test_a_common_bandwidth_is_no_port_of_the_array():
+    target = load_target("ethos-u55-128")
+    npu, memories = target.engines["npu"], target.memories
+    behind = next(memory for name, memory in memories.items() if name != "sram")
+    assert TileMachine.of(npu, memories["sram"], behind, WorkKind.CONVOLUTION, room=1000).ports == ()
