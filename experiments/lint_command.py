@@ -74,7 +74,8 @@ def network_of(
 def capture_for_lint(network: torch.nn.Module, example: tuple[Any, ...]) -> Captured:
     """Captures a network whole, or else its largest regions and the lines that stand in the way."""
     from bitwright.quant.capture import CaptureError, capture
-    from bitwright.quant.control_flow import Hazard, read_modules
+    from bitwright.quant.control_flow import read_modules
+    from bitwright.quant.control_flow_reader import Hazard
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
     from bitwright.quant.regions import find_regions
 

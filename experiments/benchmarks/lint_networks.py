@@ -48,8 +48,8 @@ class _Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.norm(x.flatten(2).transpose(1, 2))
         scores = self.query(tokens) @ self.key(tokens).transpose(1, 2)
-        tokens = self.out(scores.softmax(-1) @ self.value(tokens))
-        return x + tokens.transpose(1, 2).reshape(x.shape)
+        attended: torch.Tensor = self.out(scores.softmax(-1) @ self.value(tokens))
+        return x + attended.transpose(1, 2).reshape(x.shape)
 
 
 def layered_network(layers: int) -> Graph:
