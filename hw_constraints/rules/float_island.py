@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import ACTIVATIONS, MULTIPLICATIONS
+from bitwright.hw_constraints.operators import ACTIVATIONS, MOVEMENTS, MULTIPLICATIONS
 from bitwright.hw_constraints.placement import Place
 from bitwright.quant.graph import Graph, Node
 
@@ -70,7 +70,7 @@ class FloatIsland:
             yield finding_at(
                 self.name,
                 node,
-                severity=Severity.INFO if node.op in _ONLY_MENTIONED else Severity.WARNING,
+                severity=Severity.INFO if _is_minor(node) else Severity.WARNING,
                 found=f"{node.op} runs in float between layers in low precision",
                 allowed=f"operators that {context.target.id} has in low precision (bitwright targets "
                 f"{context.target.id})",
@@ -78,6 +78,12 @@ class FloatIsland:
                 if node.op in _ONLY_MENTIONED
                 else "write it with operators that run in low precision, or move it behind the last layer",
             )
+
+
+def _is_minor(node: Node) -> bool:
+    """Whether the user has no choice (a step inside a torch module), or nothing is computed."""
+    moves = node.op in MOVEMENTS or node.op in ("copy", "slice_scatter", "select_scatter")
+    return moves or node.op in _ONLY_MENTIONED or node.module_type == "MultiheadAttention"
 
 
 def _floats(context: LintContext, graph: Graph, node: Node) -> bool:

@@ -26,20 +26,20 @@ class SharedHead:
     good: ClassVar[str] = "return [head(level) for head, level in zip(self.heads, pyramid)]"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
-        """Yields one finding for each module with such layers."""
+        """Yields one finding for each head, at its first layer of the second call."""
         users: dict[TensorRef, list[Node]] = {}
-        shown: set[str] = set()
+        shown: set[object] = set()
         for graph, node in context.computed_nodes():
             weight = _weight(graph, node)
             if weight is not None and context.place(node) is Place.LOW:
                 users.setdefault(weight, []).append(node)
         for layers in users.values():
             assert context.graph is not None
-            sizes = {context.graph.tensors[node.outputs[0]].shape[2:] for node in layers}
-            owner = layers[0].module_path.rpartition(".")[0] or layers[0].module_path
-            if len(sizes) < 2 or owner in shown:
+            sizes = frozenset(context.graph.tensors[node.outputs[0]].shape[2:] for node in layers)
+            head = (layers[0].module_path.partition(".")[0], sizes)
+            if len(sizes) < 2 or head in shown:
                 continue
-            shown.add(owner)
+            shown.add(head)
             yield finding_at(
                 self.name,
                 layers[1],
