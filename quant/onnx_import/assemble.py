@@ -13,6 +13,7 @@ from bitwright.quant.graph import Graph, Node, TensorInfo, TensorKind, TensorRef
 from bitwright.quant.onnx_import.calls import Call
 from bitwright.quant.onnx_import.network import Network
 from bitwright.quant.onnx_import.origins import Origins, base_name
+from bitwright.quant.onnx_import.values import Values
 
 Load = Callable[[], npt.NDArray[Any]]
 
@@ -89,6 +90,31 @@ def _legal(name: str) -> str:
     return name.replace("!", "_").replace("@", "_")
 
 
+class _Tensors:
+    """The tensors of the graph so far, and how to read those that are known before it runs."""
+
+    def __init__(self, values: Values, references: References) -> None:
+        self._values = values
+        self._references = references
+        self.infos: dict[TensorRef, TensorInfo] = {}
+        self.loaders: dict[TensorRef, Load] = {}
+
+    def note(self, name: str, kind: TensorKind) -> TensorRef:
+        """Gives a value its place among the tensors; what it was noted as first, it stays."""
+        ref, known = self._references.of(name), self._values.types[name]
+        if ref not in self.infos:
+            self.infos[ref] = TensorInfo(ref=ref, shape=known.shape, dtype=known.dtype, kind=kind)
+            if self._values.is_constant(name):
+                self.loaders[ref] = self._values.loaders[name]
+        return ref
+
+    def load(self, ref: TensorRef) -> npt.NDArray[Any]:
+        """The values of a constant or of an initial state."""
+        if ref not in self.loaders:
+            raise LookupError(f"tensor {ref} has no values in this graph")
+        return np.asarray(self.loaders[ref]())
+
+
 def assemble(
     network: Network,
     origins: Origins,
@@ -109,42 +135,27 @@ def assemble(
     Returns:
         The graph, and the reference of each value in it.
     """
-    values = network.draft.values
     references = References(network, origins, inputs)
-    tensors: dict[TensorRef, TensorInfo] = {}
-    loaders = {}
-
-    def note(name: str, kind: TensorKind) -> TensorRef:
-        ref, known = references.of(name), values.types[name]
-        if ref not in tensors:
-            tensors[ref] = TensorInfo(ref=ref, shape=known.shape, dtype=known.dtype, kind=kind)
-            if values.is_constant(name):
-                loaders[ref] = values.loaders[name]
-        return ref
-
-    incoming = [note(name, TensorKind.INPUT) for name in inputs]
-    states = [(note(before, TensorKind.STATE), after) for before, (after, _) in state.items()]
-    loaders.update({references.of(before): initial for before, (_, initial) in state.items()})
-    nodes, names = [], _Names()
+    tensors, names = _Tensors(network.draft.values, references), _Names()
+    incoming = [tensors.note(name, TensorKind.INPUT) for name in inputs]
+    states = [(tensors.note(before, TensorKind.STATE), after) for before, (after, _) in state.items()]
+    tensors.loaders.update({references.of(before): initial for before, (_, initial) in state.items()})
+    nodes = []
     for call in network.calls:
         operands = [
-            None if name is None else note(name, _constant_kind(call, position))
+            None if name is None else tensors.note(name, _constant_kind(call, position))
             for position, name in enumerate(call.inputs)
         ]
-        results = [note(name, TensorKind.ACTIVATION) for name in call.outputs]
+        results = [tensors.note(name, TensorKind.ACTIVATION) for name in call.outputs]
         nodes.append(_node(network, call, names, operands, results))
-    outgoing = [note(name, TensorKind.CONSTANT) for name in outputs]
-    after_state = [(before, note(after, TensorKind.CONSTANT)) for before, after in states]
-
-    def load(ref: TensorRef) -> npt.NDArray[Any]:
-        if ref not in loaders:
-            raise LookupError(f"tensor {ref} has no values in this graph")
-        return np.asarray(loaders[ref]())
-
     graph = Graph(
-        nodes=tuple(nodes), tensors=tensors, inputs=tuple(incoming), outputs=tuple(outgoing),
-        state=tuple(after_state), load=load,
-    )  # fmt: skip
+        nodes=tuple(nodes),
+        tensors=tensors.infos,
+        inputs=tuple(incoming),
+        outputs=tuple(tensors.note(name, TensorKind.CONSTANT) for name in outputs),
+        state=tuple((before, tensors.note(after, TensorKind.CONSTANT)) for before, after in states),
+        load=tensors.load,
+    )
     return graph, references.by_value
 
 

@@ -6,31 +6,27 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import NodeProto, helper
 
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.onnx_import.assemble import assemble
-from bitwright.quant.onnx_import.calls import Call, Draft, Misfit, Reader
+from bitwright.quant.onnx_import.calls import Draft
+from bitwright.quant.onnx_import.fitting import keep_misfits
 from bitwright.quant.onnx_import.network import Network
 from bitwright.quant.onnx_import.origins import origins_of, read_provenance
 from bitwright.quant.onnx_import.patterns.registry import fuse_patterns
 from bitwright.quant.onnx_import.patterns.whole_operators import compose_whole_operators
 from bitwright.quant.onnx_import.plan_of_file import plan_of_file
 from bitwright.quant.onnx_import.qparams import ImportedQParams
-from bitwright.quant.onnx_import.readers.registry import READERS
-from bitwright.quant.onnx_import.reading import STANDARD, read_model
+from bitwright.quant.onnx_import.read_node import read_node
+from bitwright.quant.onnx_import.reading import read_model
 from bitwright.quant.onnx_import.spelling import spell
-from bitwright.quant.onnx_import.structure import bodies, ordered_nodes, outer_values
+from bitwright.quant.onnx_import.structure import ordered_nodes
 from bitwright.quant.onnx_import.values import Values
 from bitwright.quant.plan import QuantPlan, plan
 from bitwright.quant.scheme import QuantScheme
 
-for _module in ("arithmetic", "codes", "images", "layers", "pooling", "shapes"):
-    importlib.import_module(f"bitwright.quant.onnx_import.readers.{_module}")
 for _module in ("activations", "attention", "dense", "normalization", "promotion"):
     importlib.import_module(f"bitwright.quant.onnx_import.patterns.{_module}")
 
@@ -45,6 +41,7 @@ class ImportedModel:
             between codes counts, though a runtime may have no such kernel: `plan_by` asks a scheme about that.
         qparams: how each of them is coded.
         kept: why nodes were kept as ONNX has them, by the node's name.
+        name: of the file, for messages.
     """
 
     graph: Graph
@@ -63,7 +60,8 @@ class ImportedModel:
 def graph_from_onnx(path: str | Path) -> ImportedModel:
     """Reads an ONNX file: float, with Q/DQ, or with integer operators.
 
-    Weights stay in the file and are read when `Graph.array` asks for them. Open dimensions are None. Operators that
+    Weights are kept by reference and made into arrays when `Graph.array` asks for them; those beside the file are read
+    then. Open dimensions are None. Operators that
     are unknown, of a foreign domain or made of other graphs (If, Loop, Scan) are nodes with their ONNX name.
 
     Args:
@@ -80,7 +78,7 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     state = _state(model, path) if draft.is_own else {}
     initial = {name: values.loaders.pop(name) for name in state}
     for node in nodes:
-        _read(draft, node)
+        read_node(draft, node)
     origins = origins_of(model, path)
     results = {item.name: draft.resolve(item.name) for item in model.graph.output}
     network = Network(draft, origins, results.values())
@@ -88,6 +86,7 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     compose_whole_operators(network)
     fuse_patterns(network)
     spell(network)
+    keep_misfits(network)
     network.drop_unused()
     initializers = {tensor.name for tensor in model.graph.initializer} - state.keys()
     graph, references = assemble(
@@ -120,80 +119,3 @@ def _state(model: onnx.ModelProto, path: Path) -> dict[str, str]:
         if isinstance(before, str) and isinstance(after, str) and before in entering and after in leaving:
             found[before] = after
     return found
-
-
-def _read(draft: Draft, node: NodeProto) -> None:
-    """Reads one node; one whose parts do not fit together, or that ATen cannot say, is kept as it stands."""
-    inputs = [draft.resolve(name) if name else "" for name in node.input]
-    _note_constant(draft, node)
-    if node.output and node.output[0] in draft.values.loaders:
-        return
-    draft.values.infer(node, inputs)
-    if draft.values.fold(node, inputs):
-        return
-    standard = node.domain in STANDARD
-    read = READERS.get(node.op_type if standard else f"{node.domain}::{node.op_type}")
-    before = len(draft.calls)
-    reason = "" if standard else f"domain {node.domain!r}"
-    if read is not None and any(node.output):
-        try:
-            read(Reader(draft, node))
-            return
-        except Misfit as misfit:
-            reason = str(misfit)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A file may say anything; whatever a reader stumbles over, the node itself is still there.
-            reason = f"its parts do not fit together ({type(error).__name__}: {error})"
-        del draft.calls[before:]
-    _keep(draft, node, inputs, reason)
-
-
-def _note_constant(draft: Draft, node: NodeProto) -> None:
-    if node.op_type != "Constant" or node.domain not in STANDARD or len(node.attribute) != 1 or not node.output:
-        return
-    attribute = node.attribute[0]
-    if attribute.name == "value":
-        draft.values.add_tensor(node.output[0], attribute.t)
-        return
-    kinds = {"value_int": "int64", "value_ints": "int64", "value_float": "float32", "value_floats": "float32"}
-    if attribute.name in kinds:
-        value = (
-            attribute.i if attribute.name == "value_int" else attribute.f if attribute.name == "value_float" else None
-        )
-        numbers = value if value is not None else list(attribute.ints or attribute.floats)
-        draft.values.add_array(node.output[0], np.asarray(numbers, kinds[attribute.name]))
-
-
-def _keep(draft: Draft, node: NodeProto, inputs: list[str], reason: str) -> None:
-    """A node with its ONNX name, its attributes and everything that it reads, its bodies included."""
-    op = node.op_type if node.domain in STANDARD else f"{node.domain}::{node.op_type}"
-    outer = [draft.resolve(name) for name in outer_values(node)]
-    attributes = {
-        attribute.name: _plain(helper.get_attribute_value(attribute))
-        for attribute in node.attribute
-        if attribute.type in _PLAIN_ATTRIBUTES
-    }
-    if bodies(node):
-        attributes["bodies"] = len(bodies(node))
-        reason = "which of its graphs runs, and how often, is decided while it runs"
-    outputs = [name for name in node.output if name]
-    for name in outputs:
-        draft.values.loaders.pop(name, None)
-    known = [name or None for name in inputs] + [name for name in outer if name not in inputs]
-    draft.calls.append(Call(op, known, outputs, attributes, node))
-    if outputs:
-        draft.kept[outputs[0]] = reason or "no operator of ATen does this"
-
-
-_PLAIN_ATTRIBUTES = frozenset(
-    {
-        *(onnx.AttributeProto.INT, onnx.AttributeProto.INTS, onnx.AttributeProto.FLOAT, onnx.AttributeProto.FLOATS),
-        *(onnx.AttributeProto.STRING, onnx.AttributeProto.STRINGS),
-    }
-)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value

@@ -37,10 +37,42 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: not an ONNX model, or a truncated one; export it again ({error})") from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.input or model.graph.output):
         raise InputError(f"{path}: not an ONNX model: it holds no graph")
+    _check_texts(model, path)
     _check_versions(model, path)
     for place, tensor in _tensors(model.graph):
         check_tensor(tensor, f"{path}: {place}", path.parent)
     return model
+
+
+def _check_texts(model: onnx.ModelProto, path: Path) -> None:
+    """Protobuf reads texts that are no UTF-8, gives them as bytes, and stumbles when they are written again."""
+    for text in _texts(model):
+        if isinstance(text, bytes):
+            raise InputError(f"{path}: the name {text[:40]!r} is no UTF-8 text; the file is damaged")
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield model.producer_name
+    for graph in _graphs(model.graph):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            yield info.name
+            yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+        for tensor in graph.initializer:
+            yield tensor.name
+            yield from (entry.value for entry in tensor.external_data)
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+            yield from (entry.value for entry in node.metadata_props)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the bodies in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _graphs(body)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -68,19 +100,16 @@ def _check_versions(model: onnx.ModelProto, path: Path) -> None:
         raise InputError(f"{path}: uses standard operators and imports no opset; export it again")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+def _tensors(model: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     """Every tensor of a graph and its bodies, with the place where it stands."""
-    for tensor in graph.initializer:
-        yield f"initializer {tensor.name!r}", tensor
-    for sparse in graph.sparse_initializer:
-        yield f"sparse initializer {sparse.values.name!r}", sparse.values
-        yield f"sparse initializer {sparse.values.name!r}, indices", sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            where = f"node {node.name or node.op_type!r}, attribute {attribute.name!r}"
-            if attribute.HasField("t"):
-                yield where, attribute.t
-            for tensor in attribute.tensors:
-                yield where, tensor
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield from _tensors(body)
+    for graph in _graphs(model):
+        for tensor in graph.initializer:
+            yield f"initializer {tensor.name!r}", tensor
+        for sparse in graph.sparse_initializer:
+            yield f"sparse initializer {sparse.values.name!r}", sparse.values
+            yield f"sparse initializer {sparse.values.name!r}, indices", sparse.indices
+        for node in graph.node:
+            for attribute in node.attribute:
+                where = f"node {node.name or node.op_type!r}, attribute {attribute.name!r}"
+                for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ())):
+                    yield where, tensor

@@ -102,6 +102,11 @@ def test_every_truncation_is_refused_or_read(save: Save) -> None:
             assert str(error).startswith(str(path))
 
 
+def test_a_name_that_is_no_text(save: Save) -> None:
+    content = relu().SerializeToString().replace(b"act", b"a\xc5\x00")
+    refused(save(content), r"the name b'a\\xc5\\x00' is no UTF-8 text; the file is damaged")
+
+
 # --- versions ---
 
 
