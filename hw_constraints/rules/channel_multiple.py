@@ -75,6 +75,8 @@ def _feeding_layers(graph: Graph) -> set[str]:
 
 def _channels(graph: Graph, node: Node) -> int | None:
     """The channels of a layer with constant weights; products of two activations have none to choose."""
+    if node.op in ("matmul", "bmm", "baddbmm"):
+        return None
     _, weight, _ = graph.layer_positions(node)
     ref = node.inputs[weight] if weight < len(node.inputs) else None
     if ref is None or not graph.is_constant(ref):

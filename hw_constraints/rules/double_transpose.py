@@ -27,8 +27,8 @@ class DoubleTranspose:
         """Yields one finding for each pair, at its second, and for each transpose that moves nothing."""
         for graph, node in context.computed_nodes():
             order = _order(graph, node)
-            if order is None or order == sorted(order):
-                continue
+            if order is None or order == sorted(order) or node.module_type == "MultiheadAttention":
+                continue  # what torch's own attention does inside is not for the user to change
             first = graph.producers.get(node.tensors[0])
             earlier = _order(graph, first) if first is not None else None
             shape = graph.tensors[node.tensors[0]].shape

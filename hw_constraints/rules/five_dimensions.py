@@ -45,7 +45,7 @@ class FiveDimensions:
                     self.name,
                     node,
                     severity=Severity.WARNING,
-                    found=f"{node.op} computes with {len(shape)} dimensions, {list(shape)}",
+                    found=f"{node.op} computes with {len(shape)} dimensions",
                     allowed=f"batch, channels, height and width: the loops of {context.target.id}'s array",
                     suggestion="merge the extra axis into the batch (reshape) before it, and split it off behind",
                 )

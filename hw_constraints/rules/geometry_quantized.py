@@ -10,6 +10,8 @@ from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.quant.geometry import geometry_nodes, geometry_tensors
 from bitwright.quant.graph import Graph, Node, TensorRef
 
+# The best of several is found by comparing: its operands are values, though its result is an index.
+_SELECTIONS = frozenset({"argmax", "argmin", "argsort", "sort", "topk", "max", "min"})
 _ALLOWED = "indices, sampling coordinates and projections in floating point or as integers"
 
 
@@ -71,6 +73,8 @@ def _ends_a_path(graph: Graph, node: Node, names: frozenset[str]) -> bool:
 
 
 def _leaves(graph: Graph, reader: Node, names: frozenset[str]) -> bool:
+    if reader.op in _SELECTIONS:
+        return False
     return reader.name not in names or not any(graph.tensors[ref].is_floating for ref in reader.outputs)
 
 

@@ -36,12 +36,12 @@ class SqueezeExcite:
             for gate, whole in (node.tensors, node.tensors[::-1]):
                 if _is_gate_of(context, graph, gate, whole):
                     runs = context.place(node) is Place.LOW
-                    where = "reads and writes it once more" if runs else "runs in float between int8 layers"
+                    where = "reads and writes all of it once more" if runs else "runs in float between int8 layers"
                     yield finding_at(
                         self.name,
                         node,
                         severity=Severity.WARNING,
-                        found=f"squeeze-and-excitation over {_spell(graph, whole)}: the product {where}",
+                        found=f"squeeze-and-excitation: the product with the map {where}",
                         allowed="layers that see enough positions to pay for their conversions",
                         suggestion="leave the block out and widen the layer, or compute the gate at one stage only",
                     )
@@ -73,10 +73,6 @@ def _pools_all(graph: Graph, node: Node) -> bool:
         return False
     before, after = graph.tensors[node.tensors[0]].shape, graph.tensors[node.outputs[0]].shape
     return len(before) == 4 and None not in before[2:] and before[2:] != (1, 1) and all(n == 1 for n in after[2:])
-
-
-def _spell(graph: Graph, ref: TensorRef) -> str:
-    return "x".join("?" if size is None else str(size) for size in graph.tensors[ref].shape)
 
 
 RULE = SqueezeExcite

@@ -33,6 +33,12 @@ def careful(graph: Graph) -> QuantPlan:
     return plan(graph, load_target("x86-vnni").scheme())
 
 
+def best() -> Graph:
+    b = GraphBuilder()
+    scores = b.call("softmax", b.conv2d(b.input(1, 8, 16, 16), 8), shape=(1, 8, 16, 16), dim=1)
+    return b.graph(b.call("argmax", scores, shape=(1, 16, 16), dtype="int64", dim=1))
+
+
 BAD = [
     RuleCase(
         name="sampling-grid",
@@ -62,6 +68,7 @@ def fixed_grid() -> Graph:
 
 
 GOOD = [
+    RuleCase(name="the-best-of-several", target="ethos-u85-1024", graph=best()),
     RuleCase(name="known-before-it-runs", target="ethos-u85-1024", graph=fixed_grid()),
     RuleCase(name="kept-in-float", target="x86-vnni", graph=warped()[0], plan=careful(warped()[0])),
     RuleCase(name="no-plan-yet", target="tensorrt-orin", graph=voxels()[0]),
