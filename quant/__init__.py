@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bitwright.quant.ptq import quantize
     from bitwright.quant.qparams import QParams, choose_qparams
     from bitwright.quant.quantized_model import QuantizedModel
+    from bitwright.quant.regions import Region, Regions, find_regions
     from bitwright.quant.scheme import BiasKind, Granularity, Override, QParamsSpec, QuantScheme, ScaleKind
 
 __all__ = [
@@ -55,6 +56,8 @@ __all__ = [
     "QuantPlan",
     "QuantScheme",
     "QuantizedModel",
+    "Region",
+    "Regions",
     "ScaleKind",
     "SourceLine",
     "TensorInfo",
@@ -65,6 +68,7 @@ __all__ = [
     "correct_biases",
     "export_float",
     "export_onnx_qdq",
+    "find_regions",
     "get_format",
     "graph_from_onnx",
     "observer_names",
