@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitwright.hw_constraints.cost.ethos_u.block_search import SPLIT_DEPTH
+from bitwright.hw_constraints.cost.ethos_u.costs import Costs, channel, depth_granule
 from bitwright.hw_constraints.cost.ethos_u.cycles import Place, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, ceil_div, round_up
-from bitwright.hw_constraints.cost.ethos_u.step import Buffer, Costs, Performance, Step, channel, depth_granule
+from bitwright.hw_constraints.cost.ethos_u.step import Buffer, Performance, Step
 from bitwright.hw_constraints.cost.ethos_u.traffic import copy_cycles, read_cycles
 
 STARTUP_CYCLES = 1000  # that the compiler grants the first operation's transfer [V]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bitwright.hw_constraints.cost.ethos_u.buffering import Room, propose_buffer
+from bitwright.hw_constraints.cost.ethos_u.costs import Costs
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, round_up
 from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp, OpKind
-from bitwright.hw_constraints.cost.ethos_u.step import Buffer, Costs, Step
+from bitwright.hw_constraints.cost.ethos_u.step import Buffer, Step
 
 
 @dataclass(frozen=True, kw_only=True)

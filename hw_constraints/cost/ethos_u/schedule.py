@@ -13,13 +13,14 @@ from bitwright.hw_constraints.cost.ethos_u.cascades import (
     narrowest,
     optimize_cascade,
 )
+from bitwright.hw_constraints.cost.ethos_u.costs import Costs, channel
 from bitwright.hw_constraints.cost.ethos_u.cycles import Operands, op_cycles
 from bitwright.hw_constraints.cost.ethos_u.figures import Channel, Memory, System
 from bitwright.hw_constraints.cost.ethos_u.graph_reader import Unmodelled
 from bitwright.hw_constraints.cost.ethos_u.live import lifetimes
 from bitwright.hw_constraints.cost.ethos_u.operations import NpuOp
 from bitwright.hw_constraints.cost.ethos_u.staging import stage_feature_maps
-from bitwright.hw_constraints.cost.ethos_u.step import Costs, Step, channel
+from bitwright.hw_constraints.cost.ethos_u.step import Step
 from bitwright.hw_constraints.cost.ethos_u.traffic import Traffic, copy_cycles, feature_traffic
 
 
