@@ -218,8 +218,8 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
             "    clock: {value: 1 GHz, source: manual, verified: true}\n",
             "",
             "capabilities",
-            "capabilities has cost, but"
-            " engines.array.clock is missing; give the figure, or drop cost and say under missing.cost what is not public",
+            "capabilities has cost, but engines.array.clock is missing; give the figure, or drop cost and say under "
+            "missing.cost what is not public",
         ),
         (
             "    bandwidth: {value: 8 GB/s, source: manual, verified: true}\n",
@@ -274,8 +274,8 @@ def test_two_constraints_that_allow_nothing_together(tmp_path: Path) -> None:
     assert len(load_target(written(tmp_path, text)).constraints) == 2
     text = text.replace("[conv2d, add]\n    require: channels % 4 == 0", "[conv2d]\n    require: kernel_h > 40")
     message = (
-        f"machine.yaml:{line_of(text, 'kernel_h > 40')}: constraints.wide.require = 'kernel_h > 40'; no conv2d meets it "
-        "and constraints.kernel.require = 'kernel_h <= 32'"
+        f"machine.yaml:{line_of(text, 'kernel_h > 40')}: constraints.wide.require = 'kernel_h > 40'; no conv2d meets "
+        "it and constraints.kernel.require = 'kernel_h <= 32'"
     )
     with pytest.raises(InputError, match=re.escape(message)):
         load_target(written(tmp_path, text))

@@ -92,8 +92,10 @@ def test_the_page_in_part() -> None:
 
 
 def test_what_is_not_served_is_said_with_the_figure_that_is_not_public() -> None:
-    page = describe(load_target("tensorrt-orin"))
-    assert "- Does not serve cost: the dense int8 rate, the clock and the cache sizes of the GPU are not public" in page
+    page = describe(load_target("hexagon-htp"))
+    assert (
+        "- Does not serve cost: the width of the matrix unit, its clock and the bandwidth of VTCM and DRAM are " in page
+    )
     assert "for a toolchain that is not public\n" in describe(load_target("tesla-fsd-hw3"))
 
 
