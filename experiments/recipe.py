@@ -155,6 +155,18 @@ class Quantize(Section):
     bias_correction: bool = True
 
 
+class LowerGate(Section):
+    """Fails the run when the target's cost model says more than this, or does not know every operation."""
+
+    max_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class Lower(Section):
+    """The network as the target's own compiler would run it, with the times of its cost model."""
+
+    gate: LowerGate = LowerGate()
+
+
 class ProveGate(Section):
     """Fails the run when less than this share of conv and linear MACs is proven in low precision."""
 
@@ -256,6 +268,7 @@ class Recipe(Section):
     quantize: Quantize = Quantize()
     prove: Prove = Prove()
     measure: Measure = Measure()
+    lower: Lower = Lower()
     qat: QAT | None = None
     search: Search | None = None
     report: Report = Report()

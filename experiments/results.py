@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from bitwright.experiments.record import Figure, Gate, Part
 from bitwright.nas.result import Result
 from bitwright.nas.search_outcome import SearchOutcome, Told
@@ -52,6 +54,61 @@ class LintResult(Part):
     operators: int
     macs: Figure
     unverified: tuple[str, ...]
+
+
+class LoweredLayer(Part):
+    """What the target would run as one, and what the cost model says that it takes.
+
+    Attributes:
+        name: of the operation in the lowered program.
+        operators: the anchor first, then what is fused behind it.
+        module_path: the module that made the call.
+        source: the user's `file:line`.
+        engine: who runs it: an engine of the target, or the host.
+        us: microseconds; None where no figure says it (an operation on the host).
+        bound_by: what it waits for: `compute`, a memory, or why there is no figure.
+        macs: multiply-accumulates.
+        utilisation: of the engine's multipliers, 0 to 1.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    module_path: str
+    source: str
+    engine: str
+    us: float | None
+    bound_by: str
+    macs: int
+    utilisation: float | None
+
+
+class LowerResult(Part):
+    """The network as the target's compiler would run it.
+
+    Attributes:
+        reason: why it was not lowered, or has no times; empty when it has.
+        model: the cost model's name.
+        latency: of all layers that have a figure.
+        peaks: of each memory, what the program keeps there at once; weights not included.
+        partitions: stretches that run on one side without a break.
+        layers: in the order in which they run.
+        unverified: statements of the target's file that the figures lean on and nobody has checked.
+        assumptions: what the model had to assume.
+    """
+
+    reason: str = ""
+    model: str = ""
+    latency: Figure | None = None
+    peaks: dict[str, Figure] = Field(default_factory=dict)
+    partitions: int = 0
+    layers: tuple[LoweredLayer, ...] = ()
+    unverified: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def without_time(self) -> tuple[LoweredLayer, ...]:
+        """Layers without a figure; the latency is a lower bound when there are any."""
+        return tuple(layer for layer in self.layers if layer.us is None)
 
 
 class TensorQuality(Part):

@@ -21,6 +21,7 @@ from bitwright.experiments.results import (
     EvaluateResult,
     FindingRecord,
     LintResult,
+    LowerResult,
     MeasureResult,
     ProveResult,
     QATResult,
@@ -182,6 +183,20 @@ def _proof(record: Record, runs: Runs) -> None:
         writer.add_image(f"proof/{proof.runtime}", images.proof_image(proof), dataformats="HWC")
 
 
+def _lowering(record: Record, runs: Runs) -> None:
+    lowered = result_of(record, "lower", LowerResult)
+    if lowered is None or lowered.latency is None:
+        return
+    writer = runs["modelled"]
+    writer.add_scalar("latency/modelled_ms", lowered.latency.value)
+    for memory, figure in lowered.peaks.items():
+        writer.add_scalar(f"memory/modelled_peak_bytes/{memory}", figure.value)
+    for step, layer in enumerate(lowered.layers):
+        if layer.us is not None:
+            writer.add_scalar("layers/modelled_us", layer.us, step)
+    runs["summary"].add_image("lowered_layers", images.lowered_image(lowered), dataformats="HWC")
+
+
 def _layers(record: Record, runs: Runs) -> None:
     quantized = result_of(record, "quantize", QuantizeResult)
     activations = [each for each in quantized.tensors if each.kind == "activation"] if quantized else []
@@ -239,5 +254,5 @@ def _search(record: Record, runs: Runs) -> None:
 
 
 _WRITERS: tuple[Callable[[Record, Runs], None], ...] = (
-    _text, _training, _quality, _speed, _proof, _layers, _qat, _search,
+    _text, _training, _quality, _speed, _proof, _lowering, _layers, _qat, _search,
 )  # fmt: skip

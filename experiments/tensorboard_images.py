@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bitwright.experiments.figure_text import format_interval
-from bitwright.experiments.results import RuntimeProof, SpeedRow, TensorQuality
+from bitwright.experiments.results import LowerResult, RuntimeProof, SpeedRow, TensorQuality
 
 Pixels = npt.NDArray[np.uint8]
 QUANTIZED, FLOAT, CUT, INK = "#0a6f70", "#8a96a3", "#b3261e", "#17212b"
@@ -70,6 +70,21 @@ def latency_image(speeds: Sequence[SpeedRow]) -> Pixels:
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set(xlabel="ms, median; whisker: interquartile range", title="Latency, float and quantized")
+    return _pixels(figure)
+
+
+def lowered_image(lowered: LowerResult) -> Pixels:
+    """Modelled time of each operation in the order in which it runs; hatched where it waits for a memory."""
+    figure, axes = _axes(max(7.0, 0.22 * len(lowered.layers)), 5.0)
+    times = np.asarray([layer.us or 0.0 for layer in lowered.layers])
+    waits = np.asarray([layer.bound_by != "compute" for layer in lowered.layers])
+    places = np.arange(len(times))
+    for part, label, hatch in ((~waits, "computes", ""), (waits, "waits for a memory", "///")):
+        fill = {"facecolor": "white", "edgecolor": QUANTIZED, "hatch": hatch} if hatch else {"color": QUANTIZED}
+        axes.bar(places[part], times[part], label=label, **fill)
+    axes.set_xticks(places, [layer.module_path or layer.name for layer in lowered.layers], rotation=90, fontsize=6)
+    axes.set(ylabel="µs, modelled", title=f"Modelled time of each operation, {lowered.model}", xlim=(-1, len(times)))
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _pixels(figure)
 
 

@@ -44,6 +44,24 @@ class SpeedComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelledLatency:
+    """What the target's cost model says of the quantized network.
+
+    Attributes:
+        us: microseconds.
+        model: the cost model's name.
+        is_whole: whether every operation has a figure; else the latency is a lower bound.
+    """
+
+    us: float
+    model: str
+    is_whole: bool
+
+    def __str__(self) -> str:
+        return f"{'' if self.is_whole else 'at least '}{self.us / 1e3:.3f} ms by the cost model {self.model!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricComparison:
     """A quality metric of both networks on the same samples.
 
@@ -157,6 +175,7 @@ class Figures:
         network: its name.
         target: the accelerator's id.
         speed: one comparison for each runtime.
+        modelled: the latency on the target by its cost model.
         metrics: quality metrics.
         agreement: with the float network.
         float_bytes: size of the float artefact.
@@ -169,6 +188,7 @@ class Figures:
     network: str
     target: str
     speed: tuple[SpeedComparison, ...] = ()
+    modelled: ModelledLatency | None = None
     metrics: tuple[MetricComparison, ...] = ()
     agreement: Agreement | None = None
     float_bytes: int | None = None

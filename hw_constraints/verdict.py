@@ -92,7 +92,7 @@ def _overall(each: Sequence[Speed]) -> Speed:
 def _headline(figures: Figures, speed: Speed, passed: bool) -> str:
     quality = "; ".join(_metric_in_short(each) for each in figures.metrics) or "quality was not measured"
     if speed is Speed.NOT_MEASURED:
-        gain = "its speed was not measured here"
+        gain = "its speed was not measured here" + (f", {figures.modelled}" if figures.modelled else "")
     elif speed is Speed.MIXED:
         gain = ", ".join(f"{_gain(each)} in {each.runtime}" for each in figures.speed)
     else:
@@ -129,6 +129,8 @@ def _statements(figures: Figures) -> Iterator[str]:
     for speed in figures.speed:
         times = f"{speed.quantized_us / 1e3:.3f} ms against {speed.float_us / 1e3:.3f} ms in float"
         yield f"{speed.runtime} on {speed.device}: {times}, {_gain(speed)}; measured over {speed.pairs} pairs."
+    if figures.modelled:
+        yield f"Modelled, not measured, on {figures.target}: {figures.modelled}."
     for metric in figures.metrics:
         yield _metric_statement(metric)
     if figures.agreement:

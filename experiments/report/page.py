@@ -19,12 +19,14 @@ from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.report import charts
 from bitwright.experiments.report.headline import headline_rows
+from bitwright.experiments.report.lower_chart import lower_chart
 from bitwright.experiments.report.qat_chart import qat_chart
 from bitwright.experiments.report.search_view import SearchView, label
 from bitwright.experiments.results import (
     EvaluateResult,
     FindingRecord,
     LintResult,
+    LowerResult,
     MeasureResult,
     ProveResult,
     QATResult,
@@ -86,6 +88,7 @@ def _contents(record: Record) -> dict[str, Any]:
     proved = result_of(record, "prove", ProveResult)
     trained = result_of(record, "train", TrainResult)
     linted = result_of(record, "lint", LintResult)
+    lowered = result_of(record, "lower", LowerResult)
     tensors = quantized.tensors if quantized else ()
     qat = result_of(record, "qat", QATResult)
     searched = result_of(record, "search", SearchResult)
@@ -102,6 +105,8 @@ def _contents(record: Record) -> dict[str, Any]:
         "simulated": proved is not None and proved.simulated,
         "linted": linted,
         "findings": tuple(map(FindingView.of, linted.findings)) if linted else (),
+        "lowered": lowered,
+        "lower_chart": lower_chart(lowered.layers) if lowered and lowered.layers else None,
         "quantized": quantized,
         "tensors": TensorsView.of(tensors) if any(each.kind == "activation" for each in tensors) else None,
         "trained": trained,

@@ -10,6 +10,7 @@ from bitwright.experiments.record import Gate
 from bitwright.experiments.results import (
     EvaluateResult,
     LintResult,
+    LowerResult,
     MeasureResult,
     ProveResult,
     QuantizeResult,
@@ -28,17 +29,19 @@ def give_verdict(context: Context) -> VerdictResult:
     measured = context.require("measure", MeasureResult)
     quantized = context.require("quantize", QuantizeResult)
     linted = context.require("lint", LintResult)
+    lowered = context.require("lower", LowerResult)
     verdict = judge(
         figures.Figures(
             network=context.recipe.name,
             target=context.recipe.target,
             speed=tuple(_speeds(measured)),
+            modelled=_modelled(lowered),
             metrics=(_metric(evaluated),),
             agreement=_agreement(evaluated),
             float_bytes=int(quantized.float_bytes.value),
             quantized_bytes=int(quantized.quantized_bytes.value),
             execution=_execution(proved),
-            gates=tuple(gates(context.recipe, evaluated, proved, measured, linted)),
+            gates=tuple(gates(context.recipe, evaluated, proved, measured, linted, lowered)),
             unverified=linted.unverified,
         )
     )
@@ -58,7 +61,12 @@ def give_verdict(context: Context) -> VerdictResult:
 
 
 def gates(
-    recipe: Recipe, evaluated: EvaluateResult, proved: ProveResult, measured: MeasureResult, linted: LintResult
+    recipe: Recipe,
+    evaluated: EvaluateResult,
+    proved: ProveResult,
+    measured: MeasureResult,
+    linted: LintResult,
+    lowered: LowerResult,
 ) -> Iterator[figures.Gate]:
     """The recipe's limits with what was found; an error of the linter always fails."""
     errors = sum(each.severity == "error" for each in linted.findings)
@@ -86,6 +94,10 @@ def gates(
             yield figures.Gate(name=name, value=speed.ratio.high, at_most=limit)
         if not measured.speeds:
             yield figures.Gate(name="quantized / float latency", value=None, at_most=limit)
+    if recipe.lower.gate.max_ms is not None:
+        # A lower bound keeps no limit.
+        known = lowered.latency.value if lowered.latency is not None and not lowered.without_time else None
+        yield figures.Gate(name="modelled latency, ms", value=known, at_most=recipe.lower.gate.max_ms)
 
 
 def _speeds(measured: MeasureResult) -> Iterator[figures.SpeedComparison]:
@@ -100,6 +112,14 @@ def _speeds(measured: MeasureResult) -> Iterator[figures.SpeedComparison]:
             ratio=figures.Interval(value=ratio.value, low=ratio.low, high=ratio.high),
             pairs=ratio.n,
         )
+
+
+def _modelled(lowered: LowerResult) -> figures.ModelledLatency | None:
+    if lowered.latency is None:
+        return None
+    return figures.ModelledLatency(
+        us=lowered.latency.value * 1e3, model=lowered.model, is_whole=not lowered.without_time
+    )
 
 
 def _metric(evaluated: EvaluateResult) -> figures.MetricComparison:
@@ -165,8 +185,8 @@ STAGE = Stage(
     name="verdict",
     run=give_verdict,
     result=VerdictResult,
-    needs=("lint", "quantize", "evaluate", "prove", "measure"),
-    reads=("name", "target", "evaluate.gate", "prove.gate", "measure.gate"),
+    needs=("lint", "lower", "quantize", "evaluate", "prove", "measure"),
+    reads=("name", "target", "evaluate.gate", "prove.gate", "measure.gate", "lower.gate"),
     code=("bitwright.hw_constraints.verdict", "bitwright.hw_constraints.figures"),
     packages=(),
 )

@@ -9,7 +9,7 @@ import pytest
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.results import EvaluateResult, LintResult, ProveResult
+from bitwright.experiments.results import EvaluateResult, LintResult, LowerResult, ProveResult
 from bitwright.experiments.run import run_recipe
 from bitwright.quant.errors import InputError
 
@@ -129,6 +129,30 @@ def test_the_whole_chain(here: str) -> None:
     assert all(p.int8_macs.value == 100 for p in ProveResult.model_validate(record.stages["prove"].result).proofs)
     assert record.passed is True
     assert record.stages["train"].status == "skipped"
+
+
+def test_a_target_with_a_cost_model_says_what_the_network_takes_there(here: str) -> None:
+    record = go("target=ethos-u55-128", until="lower")
+    lowered = LowerResult.model_validate(record.stages["lower"].result)
+    assert lowered.latency is not None and lowered.latency.origin == "modelled"
+    assert lowered.latency.value == pytest.approx(sum(layer.us or 0 for layer in lowered.layers) / 1e3)
+    assert {"picture.0", "picture.2", "head"} <= {layer.module_path for layer in lowered.layers}
+    # 8x8 and 4x4 results of 3x3 kernels, and two linear layers.
+    assert sum(layer.macs for layer in lowered.layers) == 64 * 8 * 27 + 16 * 8 * 72 + 4 * 8 + 16 * 6
+    assert lowered.peaks and all(figure.value > 0 for figure in lowered.peaks.values())
+
+
+def test_a_target_without_a_cost_model_says_so_and_the_run_goes_on(here: str) -> None:
+    record = go(until="lower")
+    reason = LowerResult.model_validate(record.stages["lower"].result).reason
+    assert reason.startswith("target 'x86-avx2' does not serve lower")
+
+
+def test_a_gate_on_the_modelled_latency_fails_where_nothing_models_it(here: str) -> None:
+    record = go("lower={gate: {max_ms: 5}}")
+    gate = next(gate for gate in record.gates if gate.name == "modelled latency, ms")
+    assert (gate.holds, gate.found) == (False, "not measured")
+    assert record.passed is False
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from bitwright.hw_constraints.figures import (
     Gate,
     Interval,
     MetricComparison,
+    ModelledLatency,
     SpeedComparison,
 )
 from bitwright.hw_constraints.verdict import Speed, compare_speed, judge
@@ -74,6 +75,15 @@ def test_what_was_not_measured_is_called_that() -> None:
     assert verdict.speed is Speed.NOT_MEASURED
     assert verdict.headline == "net on h200: its speed was not measured here; quality was not measured."
     assert not verdict.statements
+
+
+@pytest.mark.parametrize(("is_whole", "said"), [(True, "1.250 ms"), (False, "at least 1.250 ms")])
+def test_what_a_cost_model_says_is_never_called_measured(is_whole: bool, said: str) -> None:
+    modelled = ModelledLatency(us=1250, model="ethos_u", is_whole=is_whole)
+    verdict = judge(Figures(network="net", target="u85", modelled=modelled))
+    assert verdict.speed is Speed.NOT_MEASURED
+    assert f"its speed was not measured here, {said} by the cost model 'ethos_u'; " in verdict.headline
+    assert verdict.statements[0] == f"Modelled, not measured, on u85: {said} by the cost model 'ethos_u'."
 
 
 @pytest.mark.parametrize(
