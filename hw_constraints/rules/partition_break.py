@@ -26,7 +26,7 @@ class PartitionBreak:
     good: ClassVar[str] = "x = self.conv2(F.relu(self.conv1(x)))"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
-        """Yields one finding where each stay on the host begins."""
+        """Yields one finding where each stay on the host begins; the first alone where there is one partition."""
         if context.graph is None or context.target.operators.others is not Otherwise.HOST:
             return
         graph = context.graph
@@ -53,6 +53,8 @@ class PartitionBreak:
                 allowed="one partition: host operators before the first layer or behind the last",
                 suggestion="replace it (bitwright targets lists what runs), or move it to the network's end",
             )
+            if single:
+                return  # nothing behind it runs on the accelerator anyway
 
 
 def _on_host(context: LintContext, graph: Graph, node: Node) -> bool:

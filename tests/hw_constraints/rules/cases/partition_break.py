@@ -11,6 +11,13 @@ def between(*ops: str) -> Graph:
     return b.graph(b.conv2d(x, 16))
 
 
+def twice() -> Graph:
+    b = GraphBuilder()
+    x = b.conv2d(b.input(1, 16, 16, 16), 16)
+    x = b.conv2d(b.call("sin", x, shape=(1, 16, 16, 16)), 16)
+    return b.graph(b.conv2d(b.call("sin", x, shape=(1, 16, 16, 16)), 16))
+
+
 def at_the_end() -> Graph:
     b = GraphBuilder()
     return b.graph(b.call("sin", b.conv2d(b.input(1, 16, 16, 16), 16), shape=(1, 16, 16, 16)))
@@ -39,6 +46,10 @@ BAD = [
         says="on the host as well",
         severity=Severity.ERROR,
     ),
+]
+BAD += [
+    RuleCase(name="first-of-two", target="edge-tpu", graph=twice(), lines=(2,)),
+    RuleCase(name="both", target="ethos-u85-1024", graph=twice(), lines=(2, 4)),
 ]
 GOOD = [
     RuleCase(name="at-the-end", target="edge-tpu", graph=at_the_end()),
