@@ -1,26 +1,27 @@
 """Where buffers lie in a memory: offsets such that no two that live at the same time overlap, and the peak is small.
 
 This is dynamic storage allocation, which is NP-hard. Each buffer goes to the lowest gap that takes it (first fit), in
-several orders; where the best of them does not reach the lower bound, a hill climb changes the order around the
-buffers that stand highest, the idea of the allocator of Arm's Vela. `tests/hw_constraints/lower/test_allocate.py` holds
-the result against exhaustive search, the benchmark row `sram_allocation` against CP-SAT.
+several orders; where none of them reaches the lower bound, a hill climb changes the best ones around the buffers that
+stand highest (`allocation_climb`). `tests/hw_constraints/lower/test_allocate.py` holds the result against exhaustive
+search, the benchmark row `sram_allocation` against CP-SAT.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bitwright.hw_constraints.lower.allocation_climb import Climb
 from bitwright.hw_constraints.lower.interval_conflicts import Lifetimes
 
 # Beyond so many pairs of buffers that live together, gaps are not searched: buffers go on top of what is there.
 PAIRS_FOR_GAPS = 2_000_000
-# How many looks at a neighbour the hill climb may take; about a third of a second where it takes them all.
-EFFORT = 600_000
+# How many looks at a neighbour the hill climb may take; about half a second where it takes them all.
+EFFORT = 1_500_000
+_STARTS = 2  # orders from which it climbs, the best ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def _orders(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[list[int]]:
     """Orders of placing that do well on networks; each wins on some.
 
     Large ones first; large ones in the most crowded steps first ("greedy by breadth"); large areas (bytes × steps)
-    first; long-lived ones first.
+    first; as they end, the last one first; as they begin; long-lived ones first.
     """
     sizes = np.array([buffer.size_bytes for buffer in buffers], dtype=np.int64)
     crowded = lifetimes.live_max(lifetimes.live_sum(sizes))
@@ -125,6 +126,8 @@ def _orders(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[list[int]]:
         lambda i: (-buffers[i].size_bytes, buffers[i].first),
         lambda i: (-crowded[i], -buffers[i].size_bytes, buffers[i].first),
         lambda i: (-buffers[i].size_bytes * spans[i], buffers[i].first),
+        lambda i: (-lifetimes.last[i], -buffers[i].size_bytes),
+        lambda i: (lifetimes.first[i], -buffers[i].size_bytes),
         lambda i: (-spans[i], -buffers[i].size_bytes, buffers[i].first),
     )
     return [sorted(range(len(buffers)), key=lambda i, key=key: (*key(i), i)) for key in keys]  # type: ignore[misc]
@@ -158,85 +161,51 @@ class _FirstFit:
         self.sizes = [buffer.size_bytes for buffer in buffers]
         self.alignments = [buffer.alignment for buffer in buffers]
         self.neighbours = neighbours
-        self.looks = sum(len(each) for each in neighbours) + len(buffers)
 
     def search(self, orders: Sequence[list[int]], bound: int, effort: int) -> list[int]:
         """The best offsets found; stops as soon as the peak is at the bound."""
-        best: tuple[int, list[int], list[int]] | None = None
-        for order in orders:
-            offsets = [0] * len(order)
-            self.place(order, 0, [0] * len(order), offsets)
-            peak = self.peak(offsets)
-            if best is None or peak < best[0]:
-                best = peak, order, offsets
-            if peak <= bound:
+        tried: list[tuple[int, int, list[int]]] = []
+        for number, order in enumerate(orders):
+            offsets = self.place(order)
+            tried.append((self.peak(offsets), number, offsets))
+            if tried[-1][0] <= bound:
+                return offsets
+        tried.sort()
+        best = tried[0][0], tried[0][2]
+        for _, number, offsets in tried[:_STARTS]:
+            climb = Climb(self.sizes, self.neighbours, self.lowest_gap, orders[number], offsets)
+            climb.run(bound, effort // _STARTS)
+            best = min(best, (climb.peak, climb.offsets))
+            if best[0] <= bound:
                 break
-        assert best is not None
-        rounds = effort // self.looks
-        return best[2] if best[0] <= bound else self._climb(best[1], best[2], bound, rounds)
+        return best[1]
 
-    def place(self, order: Sequence[int], start: int, rank: list[int], offsets: list[int]) -> None:
-        """Places `order[start:]`; what stands before `start` keeps its offset. Sets `rank` and `offsets` in place."""
-        for position in range(start, len(order)):
-            rank[order[position]] = position
-        sizes, neighbours = self.sizes, self.neighbours
-        for position in range(start, len(order)):
-            i = order[position]
-            if not (size := sizes[i]):
-                offsets[i] = 0
-                continue
-            taken = sorted((offsets[j], offsets[j] + sizes[j]) for j in neighbours[i] if rank[j] < position)
-            offset, alignment = 0, self.alignments[i]
-            for low, high in taken:
-                if low - offset >= size:
-                    break
-                if high > offset:
-                    offset = -(-high // alignment) * alignment
-            offsets[i] = offset
+    def place(self, order: Sequence[int]) -> list[int]:
+        """Each buffer at the lowest gap that those before it leave."""
+        ranks, offsets = [0.0] * len(order), [0] * len(order)
+        for position, i in enumerate(order):
+            ranks[i] = float(position)
+        for i in order:
+            offsets[i] = self.lowest_gap(i, ranks, offsets)
+        return offsets
+
+    def lowest_gap(self, i: int, ranks: Sequence[float], offsets: Sequence[int]) -> int:
+        """Where a buffer comes to lie among those of its neighbours that have smaller ranks."""
+        sizes, rank, size = self.sizes, ranks[i], self.sizes[i]
+        if not size:
+            return 0
+        taken = sorted((offsets[j], offsets[j] + sizes[j]) for j in self.neighbours[i] if ranks[j] < rank)
+        offset, alignment = 0, self.alignments[i]
+        for low, high in taken:
+            if low - offset >= size:
+                break
+            if high > offset:
+                offset = -(-high // alignment) * alignment
+        return offset
 
     def peak(self, offsets: Sequence[int]) -> int:
         """One past the last byte that is used."""
         return max(offset + size for offset, size in zip(offsets, self.sizes, strict=True))
-
-    def _climb(self, order: list[int], offsets: list[int], bound: int, rounds: int) -> list[int]:
-        """Changes the order around the peak, round by round; keeps what is not worse."""
-        chance = random.Random(len(order))  # the same moves for the same request
-        rank = [0] * len(order)
-        for position, i in enumerate(order):
-            rank[i] = position
-        peak = self.peak(offsets)
-        best_peak, best = peak, offsets
-        for _ in range(rounds):
-            moved = self._moved(order, rank, offsets, peak, chance)
-            start = next((p for p, (old, new) in enumerate(zip(order, moved, strict=True)) if old != new), len(order))
-            tried, tried_rank = list(offsets), list(rank)
-            self.place(moved, start, tried_rank, tried)
-            if (tried_peak := self.peak(tried)) <= peak:
-                order, rank, offsets, peak = moved, tried_rank, tried, tried_peak
-            if peak < best_peak:
-                best_peak, best = peak, offsets
-                if peak <= bound:
-                    break
-        return best
-
-    def _moved(
-        self, order: list[int], rank: list[int], offsets: list[int], peak: int, chance: random.Random
-    ) -> list[int]:
-        """The order with one buffer elsewhere: one that reaches the peak, or one that it may stand on."""
-        tops = [i for i in order if self.sizes[i] and offsets[i] + self.sizes[i] == peak]
-        top = chance.choice(tops)
-        below = [j for j in self.neighbours[top] if rank[j] < rank[top] and self.sizes[j]]
-        one = top if not below or chance.random() < 0.5 else chance.choice(below)
-        other = order[chance.randrange(rank[top])] if one == top and rank[top] else one
-        if other == one:
-            other = order[chance.randrange(len(order))]
-        moved = list(order)
-        if chance.random() < 0.5:
-            moved[rank[one]], moved[rank[other]] = other, one
-        else:
-            moved.pop(rank[one])
-            moved.insert(rank[other], one)
-        return moved
 
 
 def overlaps(buffers: Sequence[Buffer], offsets: Mapping[str, int]) -> list[tuple[str, str]]:
