@@ -13,7 +13,7 @@ from bitwright.quant.graph import Graph, Node, TensorInfo, TensorKind, TensorRef
 from bitwright.quant.onnx_import.calls import Call
 from bitwright.quant.onnx_import.network import Network
 from bitwright.quant.onnx_import.origins import Origins, base_name
-from bitwright.quant.onnx_import.values import Values
+from bitwright.quant.onnx_import.values import Shape, Values
 
 Load = Callable[[], npt.NDArray[Any]]
 
@@ -27,6 +27,7 @@ class References:
         self._inputs = set(inputs)
         self.by_value: dict[str, TensorRef] = {}
         self._taken: set[TensorRef] = set()
+        self._constants: dict[TensorRef, Shape] = {}
         self._ordinals: Counter[str] = Counter()
         self._number_results()
 
@@ -61,10 +62,13 @@ class References:
     def of(self, name: str) -> TensorRef:
         """The reference of a value; inputs and constants get theirs when they are first met."""
         if name not in self.by_value:
-            wanted = self._wanted(name)
+            wanted, kind = self._wanted(name), self._network.draft.values.types[name]
             # A parameter that layers share is in our files once for each scale that its codes have.
-            shared = self._network.draft.is_own and self._network.is_constant(name)
-            self._take(name, wanted if shared else self._free(wanted))
+            shared = self._constants.get(wanted) == kind.shape
+            ref = wanted if shared else self._free(wanted)
+            if self._network.draft.is_own and self._network.is_constant(name):
+                self._constants[ref] = kind.shape
+            self._take(name, ref)
         return self.by_value[name]
 
     def _wanted(self, name: str) -> TensorRef:

@@ -20,6 +20,7 @@ from bitwright.quant.onnx_import.patterns.whole_operators import compose_whole_o
 from bitwright.quant.onnx_import.plan_of_file import plan_of_file
 from bitwright.quant.onnx_import.qparams import ImportedQParams
 from bitwright.quant.onnx_import.read_node import read_node
+from bitwright.quant.onnx_import.readers.registry import READERS
 from bitwright.quant.onnx_import.reading import read_model
 from bitwright.quant.onnx_import.spelling import spell
 from bitwright.quant.onnx_import.structure import ordered_nodes
@@ -73,7 +74,7 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     path = Path(path)
     model = read_model(path)
     nodes = ordered_nodes(model.graph, str(path))
-    values = Values(model, path)
+    values = Values(model, path, frozenset(READERS))
     draft = Draft(values, is_own=model.producer_name == "bitwright")
     state = _state(model, path) if draft.is_own else {}
     initial = {name: values.loaders.pop(name) for name in state}

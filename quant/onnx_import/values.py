@@ -29,6 +29,14 @@ Shape = tuple[int | None, ...]
 
 # Elements of a content that is looked at while reading: target shapes, axes, bounds, scalars.
 SMALL = 4096
+# Nobody reads them, but what comes behind them has a shape, too.
+_INFERRED_ONLY = frozenset(
+    {
+        *("Hardmax", "LRN", "LpNormalization", "LpPool", "MeanVarianceNormalization", "RandomNormal"),
+        *("RandomNormalLike", "RandomUniform", "RandomUniformLike", "ReduceLogSum", "ReduceSumSquare"),
+        *("ReverseSequence", "Shrink", "ThresholdedRelu"),
+    }
+)
 # As in capture: results larger than this and than what they are made of are left to the runtime.
 LARGEST_FOLDED = 1 << 22
 UNKNOWN_RANK: Shape = (None,)
@@ -61,7 +69,8 @@ class Values:
         reshaped: constants that are other constants in another shape.
     """
 
-    def __init__(self, model: onnx.ModelProto, path: Path) -> None:
+    def __init__(self, model: onnx.ModelProto, path: Path, operators: frozenset[str] = frozenset()) -> None:
+        self._operators = operators | FOLDABLE | _INFERRED_ONLY
         self.opset = opset_of(model)
         self.types: dict[str, ValueType] = {}
         self.loaders: dict[str, Callable[[], Array]] = {}
@@ -70,7 +79,7 @@ class Values:
         self._path = path
         for tensor in model.graph.initializer:
             self.add_tensor(tensor.name, tensor)
-        self._inferred = _infer_model(model)
+        self._inferred = _infer_model(model, self._operators)
         for item in model.graph.input:
             if item.name not in self.types:
                 self.types[item.name] = _type_of(item.type)
@@ -171,7 +180,8 @@ class Values:
         """
         renamed = list(inputs) != list(node.input)
         base = {name: self._inferred[name] for name in node.output if name in self._inferred and not renamed}
-        if node.domain in STANDARD and any(name and _is_open(base.get(name)) for name in node.output):
+        known = node.domain in STANDARD and node.op_type in self._operators
+        if known and any(name and _is_open(base.get(name)) for name in node.output):
             for name, kind in self.infer_as(node.op_type, inputs, node.output, node.attribute).items():
                 base[name] = max(kind, base.get(name, kind), key=_known)
         for name in filter(None, node.output):
@@ -230,12 +240,15 @@ def _proto_of(kind: ValueType) -> TypeProto:
     return helper.make_tensor_type_proto(ELEMENT_TYPES[kind.dtype], shape)
 
 
-def _infer_model(model: onnx.ModelProto) -> dict[str, ValueType]:
-    """What ONNX says about every value; large tensors go in by their type alone."""
+def _infer_model(model: onnx.ModelProto, operators: frozenset[str]) -> dict[str, ValueType]:
+    """What ONNX says about every value; large tensors go in by their type alone.
+
+    Only operators that somebody here reads take part. The inference of others is code that few have ever run: that of
+    RegexFullMatch ends the process when an attribute is missing (onnx 1.23.2).
+    """
     bare = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.opset_import)
-    bare.functions.extend(model.functions)
     bare.graph.name = "shapes"
-    bare.graph.node.extend(model.graph.node)
+    bare.graph.node.extend(node for node in model.graph.node if node.op_type in operators and node.domain in STANDARD)
     for field in ("output", "value_info"):
         getattr(bare.graph, field).extend(getattr(model.graph, field))
     initializers = {tensor.name for tensor in model.graph.initializer}
