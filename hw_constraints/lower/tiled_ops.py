@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from bitwright.hw_constraints.lower.array_steps import loop_lengths
 from bitwright.hw_constraints.lower.hardware import Hardware, format_name
 from bitwright.hw_constraints.lower.place import Residency
 from bitwright.hw_constraints.lower.program import Block, LoweredOp, Pass, Program, Role, Stage, Traffic
 from bitwright.hw_constraints.lower.storage import PLAIN
-from bitwright.hw_constraints.lower.tile import Tiling, choose_tiling
+from bitwright.hw_constraints.lower.tile import ORDERS, DoesNotFit, Tiling, choose_tiling, cost_of
 from bitwright.hw_constraints.lower.tile_cost import BIAS_BYTES, TileMachine
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
-from bitwright.hw_constraints.lower.work_of import work_of
+from bitwright.hw_constraints.lower.work_of import ROW_OPERATORS, work_of
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 from bitwright.quant.graph import TensorRef
 
@@ -64,7 +65,8 @@ def tile_one(program: Program, hardware: Hardware, residency: Residency, positio
         streamed=streamed,
         channel_multiple=described.channel_multiple.get(format_name(work.output_bits), 1) if described else 1,
     )
-    tiling = choose_tiling(work, machine)
+    whole_rows = work.kind is WorkKind.REDUCTION and block.op in ROW_OPERATORS
+    tiling = _by_rows(work, machine) if whole_rows else choose_tiling(work, machine)
     if isinstance(tiling, Tiling):
         if not streamed:
             op = replace(op, tiling=tiling)
@@ -73,6 +75,24 @@ def tile_one(program: Program, hardware: Hardware, residency: Residency, positio
     if residency.live_bytes[position]:
         return None
     return op.because(Pass.TILE, f"runs from {hardware.behind.name} in one piece: {tiling}")
+
+
+@lru_cache(maxsize=65536)
+def _by_rows(work: Work, machine: TileMachine) -> Tiling | DoesNotFit:
+    """As many whole rows as fit: each result of such an operator depends on its row from end to end."""
+    lengths = loop_lengths(work)
+
+    def cut(rows: int) -> Tiling:
+        return cost_of(work, machine, {**lengths, Loop.OUT_X: rows}, ORDERS[0])
+
+    smallest = cut(1)
+    if smallest.buffer_bytes > machine.capacity_bytes:
+        return DoesNotFit(needed_bytes=smallest.buffer_bytes, capacity_bytes=machine.capacity_bytes)
+    low, high = 1, work.x.output
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cut(middle).buffer_bytes <= machine.capacity_bytes else (low, middle - 1)
+    return cut(low)
 
 
 def block_work(program: Program, block: Block) -> Work | None:
@@ -169,7 +189,8 @@ def _stages(
     moves = math.prod(counts[loop] for loop in counts if loop is not Loop.OUT_CHANNELS)
     for ref in data:
         if program.stored(ref) not in residency.beside:
-            size = tile_bytes(work, tiling.sizes, Role.INPUT)
+            beside_result = block.nodes and ref not in block.nodes[0].tensors
+            size = tile_bytes(work, tiling.sizes, Role.OUTPUT if beside_result else Role.INPUT)
             whole = residency.storages[ref].bytes
             stages.append(Stage(role=Role.INPUT, ref=ref, bytes=min(size, whole), copies=double if moves > 1 else 1))
     behind = [ref for ref in weights if program.stored(ref) not in residency.beside]

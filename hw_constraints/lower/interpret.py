@@ -1,0 +1,366 @@
+"""Runs a lowered program: tile by tile, out of byte arenas, at the addresses that the memory plan says.
+
+Codes of every tensor, weight and tile's buffer lie in one array of bytes for each memory. A tile's inputs and weights
+are copied into their buffers, computed from there, and results are copied back, so that a wrong address, an overlap of
+two living buffers, or a tile that reads too little gives other results than the network run as a whole
+(`tests/hw_constraints/lower/network_reference.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bitwright.hw_constraints.lower.array_steps import TILED, loop_lengths
+from bitwright.hw_constraints.lower.integer_ops import (
+    Array,
+    Real,
+    along_rows,
+    code_type,
+    elementwise,
+    products,
+    reduce_rows,
+    requantize,
+)
+from bitwright.hw_constraints.lower.nests import Box, data_form, is_rows, result_form, weights_form, window_index
+from bitwright.hw_constraints.lower.program import Address, LoweredGraph, LoweredOp, Role
+from bitwright.hw_constraints.lower.storage import PLAIN, Storage
+from bitwright.hw_constraints.lower.whole_ops import run_whole
+from bitwright.hw_constraints.lower.work import WorkKind
+from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import Node, TensorRef
+
+Codes = Mapping[TensorRef, Array]
+
+
+def interpret(
+    lowered: LoweredGraph, inputs: Codes, constants: Callable[[TensorRef], Array], scales: Mapping[TensorRef, float]
+) -> dict[TensorRef, Array]:
+    """The network's results as codes.
+
+    Args:
+        lowered: the program.
+        inputs: codes of the network's inputs.
+        constants: codes of a weight, bias or other constant.
+        scales: of every tensor that is read or written, constants among them.
+
+    Raises:
+        InputError: an operator or a format that the interpreter does not know.
+    """
+    machine = _Machine(lowered, constants, scales)
+    for ref, codes in inputs.items():
+        machine.write(ref, codes)
+    for op in lowered.ops:
+        machine.run(op)
+    return {ref: machine.read(ref) for ref in lowered.program.graph.outputs}
+
+
+class _Machine:
+    def __init__(
+        self, lowered: LoweredGraph, constants: Callable[[TensorRef], Array], scales: Mapping[TensorRef, float]
+    ) -> None:
+        self.lowered, self.program, self.graph, self.scales = lowered, lowered.program, lowered.program.graph, scales
+        plan = lowered.memory
+        sizes = {name: peak + plan.constant_bytes.get(name, 0) for name, peak in plan.peak_bytes.items()}
+        self.arenas = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
+        self.transfers: dict[tuple[str, int], int] = {}  # how many tiles a buffer has seen: they alternate
+        for ref in plan.constants:
+            self.constant_codes(ref)[...] = constants(ref).ravel()
+
+    # --- codes in arenas ---
+
+    def _bytes(self, address: Address, base: int = 0) -> Array:
+        start = base + address.offset
+        return self.arenas[address.memory][start : start + address.bytes]
+
+    def constant_codes(self, ref: TensorRef) -> Array:
+        """The codes of a constant, side by side; constants lie behind everything that the program writes."""
+        address = self.lowered.memory.constants[ref]
+        base = self.lowered.memory.peak_bytes[address.memory]
+        return self._bytes(address, base).view(code_type(self.program.bits(ref)))
+
+    def codes(self, ref: TensorRef) -> Array:
+        """The codes of a computed tensor as they are stored, side by side."""
+        address, storage = self.lowered.memory.tensors[ref]
+        return self._bytes(address).view(code_type(storage.bits))
+
+    def positions(self, ref: TensorRef) -> Array:
+        """Where each element of a tensor stands among its stored codes, in the tensor's own shape."""
+        if ref in self.lowered.memory.constants:
+            shape = tuple(size or 0 for size in self.graph.tensors[ref].shape)
+            return np.arange(math.prod(shape)).reshape(shape)
+        storage: Storage = self.lowered.memory.tensors[ref][1]
+        return storage.logical(np.arange(math.prod(storage.stored_shape)).reshape(storage.stored_shape))
+
+    def all_codes(self, ref: TensorRef) -> Array:
+        return self.constant_codes(ref) if ref in self.lowered.memory.constants else self.codes(ref)
+
+    def read(self, ref: TensorRef) -> Array:
+        """A whole tensor."""
+        return self.all_codes(ref)[self.positions(ref)]
+
+    def write(self, ref: TensorRef, codes: Array) -> None:
+        """A whole tensor."""
+        self.codes(ref)[self.positions(ref)] = codes
+
+    def real(self, ref: TensorRef) -> Real:
+        return self.read(ref).astype(np.float64) * self.scales[ref]
+
+    # --- operations ---
+
+    def run(self, op: LoweredOp) -> None:
+        """One operation: by tiles if it has a nest that tiles are boxes of, else in one piece."""
+        if op.work is None:
+            return
+        node = op.block.nodes[0] if op.block.nodes else None
+        in_pieces = op.work.kind is not WorkKind.MOVE and node is not None
+        if not in_pieces or node is None or node.op in TRANSPOSED_CONVOLUTIONS or node.op == "conv3d":
+            self._run_whole(op)
+        else:
+            _Nest(self, op, node).run()
+
+    def _run_whole(self, op: LoweredOp) -> None:
+        block = op.block
+        if not block.nodes:
+            source, result = block.reads[0], block.writes[0]
+            self.write(result, self.read(source))
+            return
+        node = block.nodes[0]
+        shapes = [tuple(size or 0 for size in self.graph.tensors[ref].shape) for ref in node.outputs]
+        if node.op in TRANSPOSED_CONVOLUTIONS or node.op == "conv3d":
+            layer = [self.read(ref).astype(np.float64) for ref in node.tensors[:2]]
+            values = run_whole(node, layer, shapes)[0] * (self.scales[node.tensors[0]] * self.scales[node.tensors[1]])
+            if len(node.tensors) > 2:
+                values = values + self.real(node.tensors[2]).reshape(1, -1, *(1,) * (values.ndim - 2))
+            results = [values]
+        else:
+            results = run_whole(node, [self.real(ref) for ref in node.tensors], shapes)
+        results = [self._followed(block.nodes, results[0])] if len(block.nodes) > 1 else results
+        for ref, values in zip(block.nodes[-1].outputs, results, strict=True):
+            if ref in block.writes:
+                self.write(ref, requantize(values, self.scales[ref], self.program.bits(ref)))
+
+    def _followed(self, nodes: tuple[Node, ...], values: Real) -> Real:
+        for before, node in itertools.pairwise(nodes):
+            operands = [values if ref == before.outputs[0] else self.real(ref) for ref in node.tensors]
+            values = elementwise(node, operands)
+        return values
+
+
+class _Nest:
+    """One operation, tile by tile."""
+
+    def __init__(self, machine: _Machine, op: LoweredOp, node: Node) -> None:
+        assert op.work is not None
+        self.machine, self.op, self.node, self.work = machine, op, node, op.work
+        self.graph, self.scales = machine.graph, machine.scales
+        self.result = op.block.writes[0]
+        self.image = machine.program.layouts.get(self.result, PLAIN) != PLAIN
+        self.rows = is_rows(node, op.work)
+        self.multiplies = op.work.macs > 0
+        self.sums: dict[Any, Real] = {}
+        form = result_form(self.graph, node, op.work, machine.positions(self.result), self.image)
+        self.result_positions = form
+        self.data = self.weights = self.bias = None
+        self.data_positions = self.weight_positions = np.zeros(0)
+        if op.work.kind is WorkKind.ELEMENTWISE:
+            return
+        data, weight, bias = graph_positions(machine, node) if self.multiplies else (0, 0, 0)
+        self.data = node.inputs[data]
+        assert self.data is not None
+        self.data_positions = data_form(self.graph, node, op.work, machine.positions(self.data), self.image)
+        if self.multiplies:
+            self.weights = node.inputs[weight]
+            assert self.weights is not None
+            self.weight_positions = weights_form(self.graph, node, op.work, machine.positions(self.weights))
+            self.bias = node.inputs[bias] if bias < len(node.inputs) else None
+
+    def run(self) -> None:
+        """All tiles in the order of the tiling; one tile where there is none."""
+        for box, last in self._boxes():
+            if self.work.kind is WorkKind.ELEMENTWISE:
+                values = self._chain(self.op.block.nodes, None, box)
+            elif self.rows:
+                codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.columns])
+                values = along_rows(self.node, codes * self._scale(self.data))[:, box.out_channels]
+                values = np.moveaxis(values, -1, 0)[None, None, :, None]
+            else:
+                found = self._accumulated(box)
+                if not last:
+                    continue
+                values = self._chain(self.op.block.nodes[1:], self._finished(found, box), box)
+            self._store(values, box)
+
+    def _boxes(self) -> Iterator[tuple[Box, bool]]:
+        """Each tile, and whether it is the last one that adds to its results."""
+        lengths = list(loop_lengths(self.work).values())
+        tiling = self.op.tiling
+        sizes = [tiling.sizes[loop] for loop in TILED] if tiling else lengths
+        order = [TILED.index(loop) for loop in tiling.order] if tiling else list(range(6))
+        inner = TILED.index(next(loop for loop in TILED if loop.value == "in_channels"))
+        for outer in itertools.product(*(range(0, lengths[loop], sizes[loop]) for loop in order)):
+            starts = [outer[order.index(loop)] for loop in range(6)]
+            yield Box.at(starts, sizes, lengths), starts[inner] + sizes[inner] >= lengths[inner]
+
+    # --- what passes through buffers ---
+
+    def _fetch(self, role: Role, ref: TensorRef | None, positions: Array) -> Real:
+        """Codes of a tile, through the buffer that the program has for them."""
+        assert ref is not None
+        codes = self.machine.all_codes(ref)
+        number = next((i for i, s in enumerate(self.op.stages) if s.role is role and s.ref == ref), None)
+        if number is None:
+            return codes[positions].astype(np.float64)
+        places, inverse = np.unique(positions, return_inverse=True)
+        held = self._buffer(number, codes[places])
+        return held[inverse].reshape(positions.shape).astype(np.float64)
+
+    def _buffer(self, number: int, codes: Array) -> Array:
+        """Copies codes into a buffer and gives back what lies there."""
+        stage, key = self.op.stages[number], (self.op.name, number)
+        if codes.nbytes > stage.bytes:
+            raise InputError(f"{self.op.name}: a tile of {codes.nbytes} bytes passes a buffer of {stage.bytes}")
+        address = self.machine.lowered.memory.stages[key]
+        turn = self.machine.transfers.get(key, 0)
+        self.machine.transfers[key] = turn + 1
+        start = address.offset + turn % stage.copies * stage.bytes
+        room = self.machine.arenas[address.memory][start : start + codes.nbytes].view(codes.dtype)
+        room[...] = codes.ravel()
+        return room
+
+    def _scale(self, ref: TensorRef | None) -> float:
+        assert ref is not None
+        return self.scales[ref]
+
+    # --- arithmetic ---
+
+    def _accumulated(self, box: Box) -> Real:
+        key = (box.batch.start, box.groups.start, box.out_channels.start, box.rows.start, box.columns.start)
+        before = self.sums.pop(key, None)
+        kind = self.work.kind
+        if kind is WorkKind.REDUCTION:
+            codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.groups, box.in_channels])
+            total = reduce_rows(self.node, codes, before)
+        elif kind is WorkKind.MATRIX_PRODUCT:
+            codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.batch, box.columns, box.in_channels])
+            part = products(np.moveaxis(codes, -1, -2)[:, None], self._weight_tile(box))
+            total = part if before is None else before + part
+        elif kind is WorkKind.POOL:
+            total = self._pooled(self._windows(box))
+        else:
+            windows = self._windows(box)
+            flat = windows.reshape(*windows.shape[:2], -1, windows.shape[-1] * windows.shape[-2])
+            part = products(flat, self._weight_tile(box))
+            total = part if before is None else before + part
+        self.sums[key] = total
+        return total
+
+    def _weight_tile(self, box: Box) -> Real:
+        batch = box.batch if self.weight_positions.shape[0] > 1 else slice(None)
+        positions = self.weight_positions[batch, box.groups, box.out_channels, box.in_channels]
+        codes = self._fetch(Role.WEIGHTS, self.weights, positions)
+        return codes.reshape(*codes.shape[:3], -1)
+
+    def _windows(self, box: Box) -> Real:
+        """`[batch, groups, channels, taps, rows, columns]`; what lies outside the image is 0, or nothing to a maximum."""
+        rows, columns = box.rows, box.columns
+        (top, bottom), pad_y = window_index(self.work.y, rows.start, rows.stop - rows.start)
+        (left, right), pad_x = window_index(self.work.x, columns.start, columns.stop - columns.start)
+        positions = self.data_positions[box.batch, box.groups, box.in_channels, top:bottom, left:right]
+        codes = self._fetch(Role.INPUT, self.data, positions)
+        outside = -np.inf if self.node.op.startswith(("max_pool", "adaptive_max")) else 0.0
+        padded = np.pad(codes, [(0, 0)] * 3 + [pad_y, pad_x], constant_values=outside)
+        y, x = self.work.y, self.work.x
+        count_y, count_x = rows.stop - rows.start, columns.stop - columns.start
+        taps = [
+            padded[
+                ...,
+                j * y.dilation : j * y.dilation + (count_y - 1) * y.stride + 1 : y.stride,
+                i * x.dilation : i * x.dilation + (count_x - 1) * x.stride + 1 : x.stride,
+            ]
+            for j in range(y.kernel)
+            for i in range(x.kernel)
+        ]
+        return np.stack(taps, axis=3)
+
+    def _pooled(self, windows: Real) -> Real:
+        maximum = self.node.op.startswith(("max_pool", "adaptive_max"))
+        return windows.max(axis=(2, 3)) if maximum else windows.sum(axis=(2, 3))
+
+    def _finished(self, total: Real, box: Box) -> Real:
+        """Real values of finished accumulators, in the shape of the result's tile."""
+        scale = self._scale(self.data)
+        if self.work.kind is WorkKind.REDUCTION:
+            divisor = self.work.in_channels if self.node.op == "mean" else 1
+            return (total * scale / divisor).reshape(1, -1, 1, 1, 1)
+        rows, columns = box.rows, box.columns
+        counts = (rows.stop - rows.start, columns.stop - columns.start)
+        if self.work.kind is WorkKind.POOL:
+            values = total * scale if "max" in self.node.op else total * scale / self._divisor(box)
+            return values[:, :, None]
+        values = total * (scale * self._scale(self.weights))
+        values = values.reshape(*values.shape[:3], *counts)
+        if self.bias is not None:
+            bias = self.machine.real(self.bias).ravel()
+            per_channel = bias.reshape(self.work.groups, self.work.out_channels)[box.groups, box.out_channels]
+            values = values + per_channel[None, :, :, None, None]
+        return values
+
+    def _divisor(self, box: Box) -> Real:
+        """How many positions each average is over."""
+        counts = []
+        included = self.node.attributes.get("count_include_pad", True)
+        for axis, places in ((self.work.y, box.rows), (self.work.x, box.columns)):
+            start = np.arange(places.start, places.stop) * axis.stride - axis.padding
+            # Positions of padding count, those that only rounding up brought in do not.
+            low, high = (-axis.padding, axis.input + axis.padding) if included else (0, axis.input)
+            counts.append(np.minimum(start + axis.kernel, high) - np.maximum(start, low))
+        fixed = self.node.attributes.get("divisor_override")
+        return np.asarray(counts[0][:, None] * counts[1][None, :] if not fixed else fixed, dtype=np.float64)
+
+    def _chain(self, nodes: tuple[Node, ...], values: Real | None, box: Box) -> Real:
+        """Elementwise operators on a tile."""
+        inner = {ref for node in self.op.block.nodes for ref in node.outputs}
+        for node in nodes:
+            operands = [
+                values if ref in inner and values is not None else self._beside_result(node, ref, box)
+                for ref in node.tensors
+            ]
+            values = elementwise(node, operands)
+        assert values is not None
+        return values
+
+    def _beside_result(self, node: Node, ref: TensorRef, box: Box) -> Real:
+        """An operand at the places of a result's tile."""
+        machine = self.machine
+        shape = tuple(size or 0 for size in self.graph.tensors[self.result].shape)
+        positions = machine.positions(ref)
+        if node.op == "batch_norm" and positions.ndim == 1:
+            positions = positions.reshape(1, -1, *(1,) * (len(shape) - 2))
+        positions = np.broadcast_to(positions, shape)
+        form = result_form(self.graph, self.node, self.work, positions, self.image)
+        return self._fetch(Role.INPUT, ref, form[_tile(box)]) * self.scales[ref]
+
+    def _store(self, values: Real, box: Box) -> None:
+        machine, ref = self.machine, self.result
+        codes = requantize(values, self.scales[ref], machine.program.bits(ref))
+        number = next((i for i, s in enumerate(self.op.stages) if s.role is Role.OUTPUT and s.ref == ref), None)
+        positions = self.result_positions[_tile(box)]
+        held = (
+            codes.reshape(positions.shape) if number is None else self._buffer(number, codes).reshape(positions.shape)
+        )
+        machine.codes(ref)[positions] = held
+
+
+def _tile(box: Box) -> tuple[slice, ...]:
+    return box.batch, box.groups, box.out_channels, box.rows, box.columns
+
+
+def graph_positions(machine: _Machine, node: Node) -> tuple[int, int, int]:
+    """Where a layer's data, weight and bias stand among its inputs."""
+    return machine.graph.layer_positions(node)

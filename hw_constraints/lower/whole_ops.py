@@ -1,0 +1,138 @@
+"""Operators that the interpreter runs in one piece: moves, and convolutions whose windows are no boxes of a nest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bitwright.hw_constraints.lower.integer_ops import Real
+from bitwright.hw_constraints.lower.layout import permutation
+from bitwright.hw_constraints.lower.work_of import sizes_of
+from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
+from bitwright.quant.errors import InputError
+from bitwright.quant.graph import Node
+
+
+def run_whole(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    """All results of a call.
+
+    Args:
+        node: the call.
+        operands: real values of its tensors, in order.
+        shapes: of its results.
+
+    Raises:
+        InputError: the interpreter does not know the operator.
+    """
+    if node.op in TRANSPOSED_CONVOLUTIONS:
+        return [_transposed_convolution(node, operands, shapes[0])]
+    if node.op == "conv3d":
+        return [_convolution(node, operands, shapes[0])]
+    if node.op in _MOVES:
+        return _MOVES[node.op](node, operands, shapes)
+    raise InputError(f"node {node.name!r}: the interpreter does not know {node.op!r}")
+
+
+def _taps(node: Node, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int], Any]:
+    count = len(kernel)
+    stride = sizes_of(node.attributes.get("stride"), count, 1)
+    padding = sizes_of(node.attributes.get("padding"), count, 0)
+    dilation = sizes_of(node.attributes.get("dilation"), count, 1)
+    return stride, padding, dilation, itertools.product(*map(range, kernel))
+
+
+def _transposed_convolution(node: Node, operands: Sequence[Real], shape: tuple[int, ...]) -> Real:
+    """Each input position adds its taps to the output; what falls outside is cut off."""
+    data, weights = operands[:2]
+    groups, kernel = node.attributes.get("groups", 1), weights.shape[2:]
+    stride, padding, dilation, taps = _taps(node, kernel)
+    # Room for everything that is written; the output is a box of it.
+    room = [
+        max((size - 1) * s + (k - 1) * d + 1, p + out)
+        for size, s, k, d, p, out in zip(data.shape[2:], stride, kernel, dilation, padding, shape[2:], strict=True)
+    ]
+    per_group = data.shape[1] // groups
+    total = np.zeros((shape[0], shape[1], *room))
+    grouped = total.reshape(shape[0], groups, -1, *room)
+    x = data.reshape(data.shape[0], groups, per_group, -1)
+    w = weights.reshape(groups, per_group, weights.shape[1], *kernel)
+    for tap in taps:
+        add = np.einsum("ngcp,gco->ngop", x, w[(..., *tap)]).reshape(*grouped.shape[:3], *data.shape[2:])
+        where = tuple(
+            slice(t * d, t * d + (size - 1) * s + 1, s)
+            for t, d, s, size in zip(tap, dilation, stride, data.shape[2:], strict=True)
+        )
+        grouped[(..., *where)] += add
+    box = tuple(slice(p, p + out) for p, out in zip(padding, shape[2:], strict=True))
+    return total[(..., *box)]
+
+
+def _convolution(node: Node, operands: Sequence[Real], shape: tuple[int, ...]) -> Real:
+    data, weights = operands[:2]
+    groups, kernel = node.attributes.get("groups", 1), weights.shape[2:]
+    stride, padding, dilation, taps = _taps(node, kernel)
+    padded = np.pad(data, [(0, 0), (0, 0), *((p, p) for p in padding)])
+    total = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
+    x = padded.reshape(data.shape[0], groups, -1, *padded.shape[2:])
+    w = weights.reshape(groups, -1, *weights.shape[1:])
+    for tap in taps:
+        where = tuple(
+            slice(t * d, t * d + (out - 1) * s + 1, s)
+            for t, d, s, out in zip(tap, dilation, stride, shape[2:], strict=True)
+        )
+        total += np.einsum("ngc...,goc->ngo...", x[(..., *where)], w[(..., *tap)])
+    return total.reshape(shape)
+
+
+def _sliced(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    axis, size = node.attributes.get("dim", 0), operands[0].shape[node.attributes.get("dim", 0)]
+    start, end = node.attributes.get("start") or 0, node.attributes.get("end")
+    start, end = (start + size if start < 0 else start), size if end is None else end
+    index: list[Any] = [slice(None)] * operands[0].ndim
+    index[axis] = slice(start, end + size if end < 0 else end, node.attributes.get("step", 1))
+    return [operands[0][tuple(index)]]
+
+
+def _parts(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    axis = node.attributes.get("dim", 0) % operands[0].ndim
+    ends = np.cumsum([shape[axis] for shape in shapes])[:-1]
+    return np.split(operands[0], ends, axis=axis)
+
+
+def _padded(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    given = node.attributes["pad"]
+    pairs = list(zip(given[::2], given[1::2], strict=True))[::-1]
+    widths = [(0, 0)] * (operands[0].ndim - len(pairs)) + pairs
+    if any(min(pair) < 0 for pair in widths) or node.attributes.get("mode", "constant") != "constant":
+        raise InputError(f"node {node.name!r}: the interpreter pads with constants only")
+    return [np.pad(operands[0], widths, constant_values=node.attributes.get("value") or 0.0)]
+
+
+def _nearest(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    """Result i reads input ⌊i · size / results⌋."""
+    values = operands[0]
+    for axis in range(2, values.ndim):
+        results, size = shapes[0][axis], values.shape[axis]
+        values = np.take(values, np.arange(results) * size // results, axis=axis)
+    return [values]
+
+
+_MOVES: dict[str, Callable[[Node, Sequence[Real], Sequence[tuple[int, ...]]], list[Real]]] = {
+    **dict.fromkeys(
+        ("permute", "transpose", "movedim", "t"), lambda n, o, s: [o[0].transpose(permutation(n, o[0].ndim))]
+    ),
+    "relayout": lambda n, o, s: [o[0]],
+    "slice": _sliced,
+    "select": lambda n, o, s: [np.take(o[0], n.attributes["index"], axis=n.attributes["dim"])],
+    "cat": lambda n, o, s: [np.concatenate(o, axis=n.attributes.get("dim", 0))],
+    "stack": lambda n, o, s: [np.stack(o, axis=n.attributes.get("dim", 0))],
+    **dict.fromkeys(("split", "split_with_sizes", "chunk"), _parts),
+    "unbind": lambda n, o, s: [np.take(o[0], i, axis=n.attributes.get("dim", 0)) for i in range(len(s))],
+    "expand": lambda n, o, s: [np.broadcast_to(o[0], s[0])],
+    **dict.fromkeys(("pad", "constant_pad_nd"), _padded),
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"), _nearest),
+    **dict.fromkeys(("reshape", "view", "flatten", "unsqueeze", "squeeze"), lambda n, o, s: [o[0].reshape(s[0])]),
+}
