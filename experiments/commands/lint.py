@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,17 +39,16 @@ def lint(
     baseline: Annotated[Path | None, typer.Option(help="A file of old findings, which do not count.")] = None,
     write_baseline: Annotated[bool, typer.Option("--write-baseline", help="Write that file instead.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="RULE", help="Print what a rule knows.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed, and show the change to make.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="With --fix: also what changes results.")] = False,
+    out: Annotated[Path | None, typer.Option(help="With --fix: save the fixed network as a .pt2 program.")] = None,
 ) -> int:
     """Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors.
 
     `# bitwright: ignore[rule]` on a line takes a finding back.
     """
-    from bitwright.experiments.lint_command import lint_model
     from bitwright.hw_constraints.lint import explain as explanation
-    from bitwright.hw_constraints.lint import load_rule, rule_names
-    from bitwright.hw_constraints.lint_report.baseline import read_baseline
     from bitwright.hw_constraints.lint_report.baseline import write_baseline as write
-    from bitwright.hw_constraints.lint_report.report import review
     from bitwright.quant.errors import InputError
 
     if explain is not None:
@@ -58,16 +58,33 @@ def lint(
         raise InputError("MODEL is missing: package.module:function that returns the network, a recipe or an ONNX file")
     if write_baseline and baseline is None:
         raise InputError("--write-baseline needs --baseline FILE: where to write it")
-    for name in rule or ():
-        load_rule(name)
-    known = None if baseline is None or write_baseline else read_baseline(baseline)
-    findings, files = lint_model(model, target or (), inputs or (), rules=rule)
-    report = review(findings, files=files, baseline=known, known_rules=rule_names())
+    if fix:
+        from bitwright.experiments.fix_command import print_fixes
+
+        return print_fixes(model, target or (), inputs or (), out=out, approximate=approximate, json=json)
+    compared = None if write_baseline else baseline
+    report = _report(model, target or (), inputs or (), rule, compared)
     if write_baseline and baseline is not None:
         print(f"{baseline}: {write(baseline, report.new)} findings")
         return 0
-    _print(report, Format.JSON if json else format, with_baseline=known is not None)
+    _print(report, Format.JSON if json else format, with_baseline=compared is not None)
     return 1 if report.failed else 0
+
+
+def _report(
+    model: str, targets: Sequence[str], inputs: Sequence[str], rules: Sequence[str] | None, baseline: Path | None
+) -> LintReport:
+    """Lints; what can be wrong with names and files is found out before the network is built."""
+    from bitwright.experiments.lint_command import lint_model
+    from bitwright.hw_constraints.lint import load_rule, rule_names
+    from bitwright.hw_constraints.lint_report.baseline import read_baseline
+    from bitwright.hw_constraints.lint_report.report import review
+
+    for name in rules or ():
+        load_rule(name)
+    known = None if baseline is None else read_baseline(baseline)
+    findings, files = lint_model(model, targets, inputs, rules=rules)
+    return review(findings, files=files, baseline=known, known_rules=rule_names())
 
 
 def _print(report: LintReport, format: Format, *, with_baseline: bool) -> None:
