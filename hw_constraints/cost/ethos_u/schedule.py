@@ -114,7 +114,11 @@ def cost_of(operations: Sequence[NpuOp], system: System) -> NetworkCost:
 def stage_weights(
     costs: Costs, operations: Sequence[NpuOp], steps: Steps, cascades: Sequence[Cascade], limit: int
 ) -> list[Step]:
-    """Every operation with its weights staged where that pays, in order."""
+    """Every operation with its weights staged where that pays, in order.
+
+    Within a cascade the compiler counts a buffer that was planned with the stripes and one that is kept now, both:
+    where stripes are as high as fits, later members go without.
+    """
     used = {cascade.last: cascade.bytes for cascade in cascades}
     ordered: list[Step] = []
     for op in operations:
@@ -130,7 +134,7 @@ def stage_weights(
         )
         staged = propose_buffer(costs, step, reference, ask)
         if reference.in_cascade:
-            used[reference.cascade] = taken + staged.buffer_bytes
+            used[reference.cascade] += staged.buffer_bytes
         ordered.append(staged)
     return ordered
 

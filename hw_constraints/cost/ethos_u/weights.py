@@ -36,7 +36,6 @@ class EncodedWeights:
         zeros: how many of the source's elements are coded as runs of zeros.
         fast: coded with 8 bits each, for the faster decoder (U85).
         cores: streams that the weights are split into.
-        unit: channels that one stream's weights are padded to.
     """
 
     channels: int
@@ -46,7 +45,6 @@ class EncodedWeights:
     zeros: int
     fast: bool
     cores: int
-    unit: int
 
     @property
     def bytes(self) -> int:
@@ -88,14 +86,14 @@ def encode(
         block: which the layer runs in.
         dilation: of its window; a subkernel has 8 / dilation taps.
     """
-    channels, channels_unit = codes.shape[0], block.micro[2]
+    channels = codes.shape[0]
     source = _padded(codes.shape, configuration, block, dilation)
     size, counts = math.prod(codes.shape), codes.frequencies
     padding = source - size
     runs = _zeros_in_runs(int(counts[256]), size, padding)
     counts[256] += padding
     bits, zeros = _code_bits(counts, runs)
-    scales = channels if not configuration.is_u85 else round_up(channels, round_up(channels_unit, 16))
+    scales = channels if not configuration.is_u85 else round_up(channels, round_up(block.micro[2], 16))
     return EncodedWeights(
         channels=channels,
         source=source,
@@ -104,7 +102,6 @@ def encode(
         zeros=zeros,
         fast=False,
         cores=configuration.cores,
-        unit=channels_unit,
     )
 
 
@@ -118,7 +115,6 @@ def encode_fast(encoded: EncodedWeights) -> EncodedWeights:
         zeros=0,
         fast=True,
         cores=encoded.cores,
-        unit=encoded.unit,
     )
 
 
