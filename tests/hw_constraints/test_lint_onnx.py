@@ -125,6 +125,27 @@ def test_the_command_takes_an_onnx_file(captured: Any, tmp_path: Path) -> None:
     assert any(Path(__file__).name in json.dumps(finding) for finding in report["findings"])
 
 
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"PK\x03\x04 no model", ("--target", "x86-vnni"), "not an ONNX model"),
+        (None, ("--target", "x86-vnni"), "model.onnx: no such file"),
+        (b"", (), "--target is missing; see `bitwright targets`"),
+        (b"", ("--target", "x86-vnni", "--input", "1x3"), "--input = '1x3'; an ONNX file has the shapes of its inputs"),
+    ],
+)
+def test_misuse_is_exit_code_2_without_a_traceback(
+    content: bytes | None, arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    result = invoke(str(path), *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.output
+
+
 def test_control_flow_in_a_file_is_a_finding(tmp_path: Path) -> None:
     value = helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 4])
     body = helper.make_graph([helper.make_node("Relu", ["x"], ["r"])], "body", [], [value])
