@@ -170,6 +170,12 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
             "accepts batch, groups, out_channels, in_channels, out_y, out_x, out_pixels",
         ),
         ("out_channels: 8", "out_channels: 4", "array:", "array.unroll multiplies to 32, macs says 64 MAC/cycle"),
+        (
+            "out_channels: 8}",
+            "out_channels: 8, out_x: 1, out_pixels: 1}",
+            "unroll",
+            "out_pixels are out_y and out_x as one loop; name either",
+        ),
         ("2 MiB", "0 MiB", "0 MiB", "memories.sram.size.value = '0 MiB'; must be greater than 0"),
         (
             "2 MiB",

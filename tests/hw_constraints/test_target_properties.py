@@ -27,7 +27,9 @@ def sourced(**statement: Any) -> dict[str, Any]:
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Any]:
     """A target file with one array, one memory beside it and one behind, and figures of its own."""
-    loops = draw(st.dictionaries(st.sampled_from([str(loop) for loop in Loop]), st.integers(1, 64), min_size=1))
+    image = draw(st.sampled_from([("out_y", "out_x"), ("out_pixels",)]))  # rows and columns, or both as one loop
+    names = [str(loop) for loop in Loop if loop in image or not loop.startswith("out_") or loop is Loop.OUT_CHANNELS]
+    loops = draw(st.dictionaries(st.sampled_from(names), st.integers(1, 64), min_size=1))
     macs = 1
     for count in loops.values():
         macs *= count
