@@ -91,6 +91,18 @@ class Draft:
         """A weight or bias; None for the ones and zeros that ONNX demands where the network has none."""
         return None if self.is_inner(name) else name
 
+    def transposed(self, name: str) -> str:
+        """A constant matrix with its dimensions changed, under a name of its own; its codes' scales go with it."""
+        result = f"{name}#transposed"
+        if result not in self.values.types:
+            kind, load = self.values.types[name], self.values.loaders[name]
+            turned = ValueType(kind.shape[::-1], kind.dtype)
+            self.values.add_constant(result, turned, lambda: np.ascontiguousarray(load().T))
+            known = self.qparams.get(name)
+            if known is not None:
+                self.qparams[result] = known.transposed()
+        return result
+
     def unshaped(self, name: str) -> str:
         """The vector that a constant is, before it was given ones around its dimension."""
         source = self.values.reshaped.get(name, name)
@@ -242,15 +254,6 @@ class Reader:
     def alias(self, source: str, output: int = 0) -> None:
         """The node changes nothing: its result is one of its operands."""
         self.draft.aliases[self.node.output[output]] = source
-
-    def transposed(self, name: str) -> str:
-        """A constant matrix as its transpose, under a name of its own."""
-        kind, result = self.values.types[name], f"{name}#transposed"
-        load = self.values.loaders[name]
-        self.values.add_constant(
-            result, ValueType(kind.shape[::-1], kind.dtype), lambda: np.ascontiguousarray(load().T)
-        )
-        return result
 
 
 def require(holds: bool, why: str) -> None:

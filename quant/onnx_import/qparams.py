@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,13 @@ class ImportedQParams:
             return False
         alike = np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
         return alike and self.spec.format == other.spec.format
+
+    def transposed(self) -> ImportedQParams:
+        """Those of the transposed matrix."""
+        if self.axis is None:
+            return self
+        scale, zero_point = (None if each is None else each.T for each in (self.scale, self.zero_point))
+        return replace(self, scale=scale, zero_point=zero_point, axis=1 - self.axis)
 
     def real_values(self, codes: Array) -> Array:
         """What the codes stand for, float32."""

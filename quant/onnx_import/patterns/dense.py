@@ -15,23 +15,7 @@ def _constant_right(network: Network, call: Call) -> Match | None:
         return None
     if not network.may_be(call, "linear") or network.draft.is_own or network.shape(x) == (None,):
         return None
-    return Match(op="linear", inputs=[x, transposed(network, weight), None])
-
-
-def transposed(network: Network, weight: str) -> str:
-    """A weight as ATen's linear has it: [out, in]."""
-    values, draft = network.draft.values, network.draft
-    name = f"{weight}#transposed"
-    if name not in values.types:
-        kind, load = values.types[weight], values.loaders[weight]
-        values.add_constant(name, type(kind)(kind.shape[::-1], kind.dtype), lambda: load().T.copy())
-        if weight in draft.qparams:
-            old = draft.qparams[weight]
-            axis = None if old.axis is None else 1 - old.axis
-            draft.qparams[name] = type(old)(
-                spec=old.spec, scale=old.scale, zero_point=old.zero_point, axis=axis, block=old.block
-            )
-    return name
+    return Match(op="linear", inputs=[x, network.draft.transposed(weight), None])
 
 
 @ends_in("add")

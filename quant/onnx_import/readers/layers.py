@@ -78,7 +78,7 @@ def _gemm(r: Reader) -> None:
     if r.integer("transB", 0):
         dims = r.inner("turned", r.shape(weight)[::-1], r.dtype(weight))
         is_constant = r.values.is_constant(weight)
-        weight = r.transposed(weight) if is_constant else r.emit("permute", [weight], [dims], dims=(1, 0))
+        weight = r.draft.transposed(weight) if is_constant else r.emit("permute", [weight], [dims], dims=(1, 0))
     if bias is not None:
         r.emit("addmm", [bias, x, weight], beta=beta, alpha=alpha)
     elif alpha == 1:
