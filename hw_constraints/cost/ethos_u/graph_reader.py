@@ -19,7 +19,7 @@ CLIPS = ("relu", "hardtanh", "clamp", "relu6")
 TABLES = ("sigmoid", "tanh", "hardswish", "leaky_relu", "hardsigmoid", "elu", "gelu")
 VIEWS = ("flatten", "view", "reshape", "dropout", "squeeze", "unsqueeze", "contiguous", "alias")
 BINARY = ("add", "sub", "mul", "minimum", "maximum")
-MAX_STRIDE = 3  # of the hardware [V]
+MAX_STRIDE, MAX_DILATION = 3, 2  # of the hardware [V]
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,10 @@ def _hardware_window(window: Window, shape: Hwc) -> Window:
     """Where an axis has one result, its stride is 1; elsewhere the hardware strides by 3 at most.
 
     Raises:
-        UnmodelledError: a longer stride, which the compiler takes apart.
+        UnmodelledError: a longer stride or dilation, which the compiler takes apart.
     """
+    if max(window.dilation) > MAX_DILATION:
+        raise UnmodelledError(f"the compiler takes dilations of {window.dilation} apart; 1 and 2 are modelled")
     stride = tuple(1 if shape[axis] == 1 else window.stride[axis] for axis in (0, 1))
     if max(stride) > MAX_STRIDE:
         raise UnmodelledError(f"the compiler takes strides of {stride} apart; those up to {MAX_STRIDE} are modelled")
@@ -199,7 +201,6 @@ def _grouped_conv(
     read, written = source.shape[2] // groups, shape[2] // groups
     joined = FeatureMap(name=str(node.outputs[0]), shape=shape, is_output=node.outputs[0] in reader.graph.outputs)
     joined.linear = joined.is_output or written % BRICK != 0
-    source.linear |= read % BRICK != 0
     parts = [
         NpuOp(
             name=joined.name,
@@ -209,7 +210,6 @@ def _grouped_conv(
             output=joined,
             shape=(shape[0], shape[1], written),
             input_shapes=[(source.shape[0], source.shape[1], read)],
-            reads_part=True,
             window=window,
             weights=part,
             macs=reader.graph.macs(node) // groups,

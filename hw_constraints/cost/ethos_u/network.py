@@ -79,5 +79,5 @@ def _choose_formats(operations: list[NpuOp]) -> None:
     """Bricks wherever every reader and writer sees the same columns and channels and nobody else reads it."""
     for op in operations:
         for tensor, shape in zip(op.inputs, op.input_shapes, strict=True):
-            if shape[1:] != tensor.shape[1:] and not op.reads_part:
+            if shape[1:] != tensor.shape[1:]:
                 tensor.linear = True

@@ -92,7 +92,6 @@ class NpuOp:
         output: the feature map that it writes.
         shape: of its results; a part of `output` where it writes into a concatenation.
         input_shapes: of each operand as the operation reads it.
-        reads_part: whether it reads some of its operand's channels alone.
         window: taps over the input.
         weights: the codes of its weights; None without.
         upscale: by how much the input is enlarged while it is read.
@@ -109,7 +108,6 @@ class NpuOp:
     output: FeatureMap
     shape: Hwc
     input_shapes: list[Hwc]
-    reads_part: bool = False
     window: Window = UNIT
     weights: WeightHistogram | None = None
     upscale: int = 1

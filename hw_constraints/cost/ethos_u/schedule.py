@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -193,30 +194,41 @@ def _with_weights(costs: Costs, step: Step, previous: Step | None, cycles: int) 
     return max(step.transfer_cycles - slack + step.slack_cycles, cycles + wait)
 
 
+def _stored(step: Step) -> tuple[int, int]:
+    """Bytes of the weights and of their scales, slice by slice as they are staged."""
+    weights = step.weights
+    assert weights is not None
+    borders = step.buffer.slices if step.buffer else (0, weights.channels)
+    sizes = [last - first for first, last in itertools.pairwise(borders)]
+    return sum(map(weights.weight_slice_bytes, sizes)), sum(map(weights.scale_bytes, sizes))
+
+
 def _weight_traffic(step: Step, system: System, busy: Traffic) -> None:
     """What the memories do while the operation runs."""
     weights, buffer = step.weights, step.buffer
     assert weights is not None
-    read = weights.stored_weights * step.access.refetches
+    stored, scales = _stored(step)
+    read = stored * step.access.refetches
     if buffer is None:
         busy.add(system.off_chip, Channel.WEIGHT, "weights", read)
     else:
         ahead = weights.slice_bytes(*buffer.slices[:2]) if buffer.ahead else 0
-        moved = max(weights.stored_weights - ahead, 0)
+        moved = max(stored - ahead, 0)
         busy.add(system.off_chip, Channel.COPY, "weights", moved)
         busy.add(system.on_chip, Channel.WRITE, "weights", moved)
         busy.add(system.on_chip, channel(weights), "weights", read)
-    busy.add(system.off_chip, Channel.SCALE, "scales", weights.stored_scales * step.access.refetches)
+    busy.add(system.off_chip, Channel.SCALE, "scales", scales * step.access.refetches)
 
 
 def _weight_bytes(step: Step, system: System, traffic: Traffic) -> None:
     """What is moved for the operation, ahead of it included."""
     weights = step.weights
     assert weights is not None
+    stored, scales = _stored(step)
     source = system.off_chip
     if step.buffer is not None:
         source = system.on_chip
-        traffic.add(system.off_chip, Channel.COPY, "weights", weights.bytes)
-        traffic.add(system.on_chip, Channel.WRITE, "weights", weights.bytes)
-    traffic.add(source, channel(weights), "weights", weights.stored_weights * step.access.refetches)
-    traffic.add(source, Channel.SCALE, "scales", weights.stored_scales * step.access.refetches)
+        traffic.add(system.off_chip, Channel.COPY, "weights", stored + scales)
+        traffic.add(system.on_chip, Channel.WRITE, "weights", stored + scales)
+    traffic.add(source, channel(weights), "weights", stored * step.access.refetches)
+    traffic.add(source, Channel.SCALE, "scales", scales * step.access.refetches)

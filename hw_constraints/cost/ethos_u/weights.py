@@ -32,7 +32,7 @@ class EncodedWeights:
         channels: output channels.
         source: weights with their padding, in elements.
         weight_bytes: encoded weights of all channels.
-        scale_bytes: bias, scale and shift of all channels.
+        scale_unit: channels that scales come in multiples of.
         zeros: how many of the source's elements are coded as runs of zeros.
         fast: coded with 8 bits each, for the faster decoder (U85).
         cores: streams that the weights are split into.
@@ -41,32 +41,31 @@ class EncodedWeights:
     channels: int
     source: int
     weight_bytes: int
-    scale_bytes: int
+    scale_unit: int
     zeros: int
     fast: bool
     cores: int
 
     @property
     def bytes(self) -> int:
-        """All that is stored."""
+        """All that is stored, unsliced."""
         return self.slice_bytes(0, self.channels)
 
     def slice_bytes(self, first: int, last: int) -> int:
-        """What the output channels `first … last - 1` take: each stream aligned to 16 bytes."""
-        share = (last - first) / self.channels
-        streams = 1 if self.fast else min(self.cores, last - first)
-        scales = round_up(round(self.scale_bytes * share), 16)
-        return scales + streams * round_up(ceil_div(round(self.weight_bytes * share), streams), 16)
+        """What the output channels `first … last - 1` take."""
+        return self.scale_bytes(last - first) + self.weight_slice_bytes(last - first)
 
-    @property
-    def stored_scales(self) -> int:
-        """Bias, scale and shift of all channels, filled up to 16 bytes."""
-        return round_up(self.scale_bytes, 16)
+    def weight_slice_bytes(self, channels: int) -> int:
+        """Encoded weights of so many channels, each stream filled up to 16 bytes."""
+        streams = 1 if self.fast else min(self.cores, channels)
+        return streams * round_up(ceil_div(round(self.weight_bytes * channels / self.channels), streams), 16)
 
-    @property
-    def stored_weights(self) -> int:
-        """Encoded weights of all channels, each stream filled up to 16 bytes."""
-        return self.bytes - self.stored_scales
+    def scale_bytes(self, channels: int) -> int:
+        """Bias, scale and shift of so many channels: split over the cores, on U85 filled up to micro-blocks."""
+        if self.scale_unit > 1:
+            return round_up(round_up(channels, self.scale_unit) * SCALE_BYTES, 16)
+        shares = (ceil_div(channels - core, self.cores) for core in range(min(self.cores, channels)))
+        return sum(round_up(share * SCALE_BYTES, 16) for share in shares)
 
     @cached_property
     def zero_share(self) -> float:
@@ -93,12 +92,11 @@ def encode(
     runs = _zeros_in_runs(int(counts[256]), size, padding)
     counts[256] += padding
     bits, zeros = _code_bits(counts, runs)
-    scales = channels if not configuration.is_u85 else round_up(channels, round_up(block.micro[2], 16))
     return EncodedWeights(
         channels=channels,
         source=source,
         weight_bytes=ceil_div(bits, 8),
-        scale_bytes=scales * SCALE_BYTES,
+        scale_unit=round_up(block.micro[2], 16) if configuration.is_u85 else 1,
         zeros=zeros,
         fast=False,
         cores=configuration.cores,
@@ -111,7 +109,7 @@ def encode_fast(encoded: EncodedWeights) -> EncodedWeights:
         channels=encoded.channels,
         source=encoded.source,
         weight_bytes=32 + encoded.source,
-        scale_bytes=encoded.scale_bytes,
+        scale_unit=encoded.scale_unit,
         zeros=0,
         fast=True,
         cores=encoded.cores,

@@ -97,22 +97,22 @@ class Grouped(nn.Module):
         return self.c(self.b(self.a(x)).relu())
 
 
-# From the same source, cycles and SRAM. Grouped on the U85 is 7 % off: Vela reads the stem's weights from DRAM there.
+# From the same source, cycles and SRAM.
 OTHERS = [
-    (Excited, "ethos-u55-128", 272237, 135824, 0.01),
-    (Excited, "ethos-u65-512", 100857, 135840, 0.01),
-    (Excited, "ethos-u85-1024", 110590, 135872, 0.01),
-    (Grouped, "ethos-u55-128", 197797, 133456, 0.01),
-    (Grouped, "ethos-u65-512", 68834, 133472, 0.01),
-    (Grouped, "ethos-u85-1024", 84291, 133504, 0.08),
+    (Excited, "ethos-u55-128", 272237, 135824),
+    (Excited, "ethos-u65-512", 100857, 135840),
+    (Excited, "ethos-u85-1024", 110590, 135872),
+    (Grouped, "ethos-u55-128", 197797, 133456),
+    (Grouped, "ethos-u65-512", 68834, 133472),
+    (Grouped, "ethos-u85-1024", 84291, 133504),
 ]
 
 
-@pytest.mark.parametrize(("network", "target", "cycles", "sram", "tolerance"), OTHERS)
-def test_other_forms_cost_what_vela_says(network, target, cycles, sram, tolerance):
+@pytest.mark.parametrize(("network", "target", "cycles", "sram"), OTHERS)
+def test_other_forms_cost_what_vela_says(network, target, cycles, sram):
     cost = network_cost(graph_of(network, 64), load_target(target))
     assert not cost.unmodelled
-    assert cost.cycles == pytest.approx(cycles, rel=tolerance)
+    assert cost.cycles == pytest.approx(cycles, rel=0.01)
     assert cost.on_chip_peak == pytest.approx(sram, rel=0.01)
 
 
