@@ -1,7 +1,8 @@
 """Inputs made up for a captured network: of the right shapes and types, and inside the ranges that it can take.
 
-Integers that end as an index stay below the size of what they index. What is recorded decides the rest: floats keep
-each input's mean and spread, integers its range, and transforms that were rigid in every record are rigid again.
+Integers that end as an index stay below the size of what they index, and matrices that are inverted can be. What is
+recorded decides the rest: floats keep each input's mean and spread, integers its range, and transforms that were rigid
+in every record are rigid again.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def _leaf(graph: Graph, node: torch.fx.Node, seen: Sequence[Any], generator: tor
         return torch.randint(*_integer_range(graph, node.meta[REF][0], seen), shape, generator=generator).to(dtype)
     if seen and all(map(is_rigid, seen)):
         return _rigid(shape, seen, generator).to(dtype)
+    if _is_inverted(graph, node.meta[REF][0]):
+        return _invertible(shape, generator).to(dtype)
     if dtype.is_complex:
         return torch.complex(*(torch.randn(shape, generator=generator) for _ in range(2))).to(dtype)
     drawn = torch.randn(shape, generator=generator) * scale
@@ -97,6 +100,23 @@ def _indexed_sizes(graph: Graph, ref: TensorRef) -> list[int]:
         size = source[axis]
         sizes += [size] if size is not None else []
     return sizes
+
+
+def _is_inverted(graph: Graph, ref: TensorRef) -> bool:
+    """Whether a tensor holds matrices whose inverse is taken."""
+    readers = graph.consumers[ref]
+    return any(
+        node.op in ("inverse", "linalg_inv", "linalg_inv_ex")
+        or (node.op in _PASS_ON and _is_inverted(graph, node.outputs[0]))
+        for node in readers
+    )
+
+
+def _invertible(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Matrices with singular values between 1/2 and 2: of others, an inverse in float32 has few digits by any means."""
+    left, right = (torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64)).Q for _ in range(2))
+    values = 4.0 ** (torch.rand(shape[:-1], generator=generator, dtype=torch.float64) - 0.5)
+    return left * values.unsqueeze(-2) @ right
 
 
 def is_rigid(matrices: torch.Tensor) -> bool:
