@@ -1,5 +1,14 @@
 """Cycles, bytes and memory of a network on Arm's Ethos-U, decided and reckoned the way its compiler Vela does.
 
-`operations` (what the unit executes) → `blocks` (into which pieces) → `cycles` and `traffic` (of one operation) →
-`weights` (their encoded size) → `buffering`, `cascades`, `staging` (what lies in on-chip memory when) → `schedule`.
+`graph_reader` and `network` (what the unit executes, in which order) → `blocks` (into which pieces) → `cycles` and
+`traffic` (of one operation) → `weights` (their encoded size) → `costs` and `step` (an operation cut into stripes and
+slices) → `buffering`, `cascades`, `staging`, `live` (what lies in on-chip memory when) → `schedule` → `estimate`.
+
+The compiler estimates in order to decide, and where its estimate is rough, so is this one: a prediction of what it will
+do has to share its view. Known to differ from it, each by a few percent at most where it was seen:
+
+- what a chain of operations writes that ends without an activation (U85) is counted here and not there;
+- copying a lookup table into the unit, and copying a network's input into SRAM before a layer reads it often, are not
+  modelled; neither are 2:4 sparse weights and weights of at most 16 distinct values (U85);
+- the encoded size of weights is reckoned from their histogram, not from their order (within 1 % of the encoder's).
 """
