@@ -65,6 +65,7 @@ def _toolchain(target: Target) -> dict[str, str]:
         "opset": str(target.artifact.opset or _ABSENT),
         "runtimes": ", ".join(target.artifact.runtimes) or _ABSENT,
         "open dimensions": target.shapes.dynamic,
+        "partitions": "one" if target.operators.single_partition else "any number",
         "cost model": target.cost.kind.replace("_", " ") if target.cost else _ABSENT,
     }
 

@@ -44,7 +44,11 @@ def _engines(target: Target, sources: Sources) -> str:
 
 
 def _what(engine: Engine) -> str:
-    kind = "host processor" if engine.kind is EngineKind.HOST else _words(engine.kind).replace("mac", "MAC")
+    kind = (
+        "takes what the accelerator does not run"
+        if engine.kind is EngineKind.HOST
+        else _words(engine.kind).replace("mac", "MAC")
+    )
     parts = [f"{engine.count} x {kind}" if engine.count > 1 else kind]
     if engine.runs:
         parts.append(f"runs {', '.join(map(_words, engine.runs))}")
