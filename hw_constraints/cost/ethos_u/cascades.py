@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class Cascade:
         first: index of the first operation.
         last: index of the last one.
         bytes: rolling buffers and staged weights.
-        rolling: bytes of each feature map between them, by `id`.
+        rolling: bytes of each feature map between them, by `id`; 0 where it takes the place of the one before.
     """
 
     first: int
@@ -63,8 +64,12 @@ def build_cascades(operations: Sequence[NpuOp], narrow: Steps, whole: Steps, lim
             continue
         last = members[-1].index
         rolling = {}
+        before = None
         for producer, consumer in itertools.pairwise(members):
-            rolling[id(producer.output)] = rolling_bytes(narrow[producer.index], narrow[consumer.index])
+            shape = rolling_shape(narrow[producer.index], narrow[consumer.index])
+            shared = shape == before and _in_place(producer, narrow[producer.index])
+            rolling[id(producer.output)] = 0 if shared else math.prod(shape)
+            before = shape
         for position, member in enumerate(members):
             chosen[member.index] = narrow[member.index].changed(cascade=last, leads=position == 0)
         cascades.append(Cascade(first=op.index, last=last, bytes=size, rolling=rolling))
@@ -75,18 +80,17 @@ def _grow(op: NpuOp, narrow: Steps, chosen: Steps, known: set[int], limit: int) 
     """The longest cascade from an operation on that fits; it ends where an operation fits whole."""
     members, best, best_size = [op], [op], 0
     size = narrow[op.index].buffer_bytes
-    before: tuple[int, tuple[int, ...]] | None = None
+    before: tuple[int, int, int] | None = None
     while True:
         producer = members[-1]
         follower = _follower(producer, known)
         if follower is None or follower.index in chosen or not _can_cascade(narrow[follower.index]):
             return best, best_size
-        made = rolling_bytes(narrow[producer.index], narrow[follower.index])
-        same = (made, rolling_shape(narrow[producer.index], narrow[follower.index]))
+        shape = rolling_shape(narrow[producer.index], narrow[follower.index])
         size += narrow[follower.index].buffer_bytes
-        if not (before == same and _in_place(producer, narrow[producer.index])):
-            size += made
-        before = same
+        if not (shape == before and _in_place(producer, narrow[producer.index])):
+            size += math.prod(shape)
+        before = shape
         whole = follower.inputs[0].bytes + follower.written.bytes
         if _in_place(follower, None) and follower.inputs[0].bytes == follower.written.bytes:
             whole = follower.inputs[0].bytes
@@ -126,12 +130,6 @@ def rolling_shape(producer: Step, consumer: Step) -> tuple[int, int, int]:
     needed = consumer.stripe_input[0]
     rows = round_up(producer.stripe + needed, needed)
     return rows, consumer.stripe_input[1], round_up(producer.op.shape[2], BRICK)
-
-
-def rolling_bytes(producer: Step, consumer: Step) -> int:
-    """Bytes between two operations of a cascade."""
-    rows, columns, channels = rolling_shape(producer, consumer)
-    return rows * columns * channels
 
 
 def optimize_cascade(
