@@ -29,12 +29,19 @@ def _row(op: LoweredOp, layer: LayerEstimate | None, memories: list[str], with_c
     row = [op.block.module_path or op.name, operators, op.block.engine or "none", _tiles(op)]
     if with_cost:
         cycles = f"{layer.cycles:,.0f}" if layer and layer.cycles is not None else "–"
-        us = f"{layer.us:,.2f}" if layer and layer.us is not None else "–"
+        us = _digits(layer.us) if layer and layer.us is not None else "–"
         use = f"{layer.utilisation:.0%}" if layer and layer.utilisation is not None else "–"
         row += [cycles, us, use]
     traffic = layer.traffic if layer else op.traffic
     row += [f"{traffic[name].total:,}" if name in traffic and traffic[name].total else "–" for name in memories]
     return row + ([layer.bound_by if layer else "–"] if with_cost else [])
+
+
+def _digits(value: float) -> str:
+    """Three digits at least, whatever the size: 0.0123, 1.23, 12.3, 1,234."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _tiles(op: LoweredOp) -> str:
@@ -49,7 +56,7 @@ def _totals(program: LoweredGraph, cost: LatencyEstimate | None, no_cost: str) -
     cycles = f", {cost.cycles:,.0f} cycles" if cost.cycles is not None else ""
     missing = cost.not_modelled
     bound = "at least " if missing else ""
-    lines = [f"{head}; {bound}{cost.us:,.1f} µs{cycles} ({cost.origin}: {cost.model})"]
+    lines = [f"{head}; {bound}{_digits(cost.us)} µs{cycles} ({cost.origin}: {cost.model})"]
     if missing:
         lines.append(f"  {len(missing)} operations have no figure: {missing[0].bound_by} ({_names(missing)})")
     if cost.energy_uj is not None:

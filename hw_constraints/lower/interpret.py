@@ -87,7 +87,7 @@ class _Machine:
     def codes(self, ref: TensorRef) -> Array:
         """The codes of a computed tensor as they are stored, side by side."""
         address, storage = self.lowered.memory.tensors[ref]
-        return self._bytes(address).view(code_type(storage.bits))
+        return self._bytes(address)[: storage.bytes].view(code_type(storage.bits))
 
     def positions(self, ref: TensorRef) -> Array:
         """Where each element of a tensor stands among its stored codes, in the tensor's own shape."""
@@ -267,7 +267,7 @@ class _Nest:
         return codes.reshape(*codes.shape[:3], -1)
 
     def _windows(self, box: Box) -> Real:
-        """`[batch, groups, channels, taps, rows, columns]`; what lies outside the image is 0, or nothing to a maximum."""
+        """`[batch, groups, channels, taps, rows, columns]`; padding is 0, and less than anything to a maximum."""
         rows, columns = box.rows, box.columns
         (top, bottom), pad_y = window_index(self.work.y, rows.start, rows.stop - rows.start)
         (left, right), pad_x = window_index(self.work.x, columns.start, columns.stop - columns.start)
@@ -321,7 +321,7 @@ class _Nest:
             low, high = (-axis.padding, axis.input + axis.padding) if included else (0, axis.input)
             counts.append(np.minimum(start + axis.kernel, high) - np.maximum(start, low))
         fixed = self.node.attributes.get("divisor_override")
-        return np.asarray(counts[0][:, None] * counts[1][None, :] if not fixed else fixed, dtype=np.float64)
+        return np.asarray(fixed if fixed else counts[0][:, None] * counts[1][None, :], dtype=np.float64)
 
     def _chain(self, nodes: tuple[Node, ...], values: Real | None, box: Box) -> Real:
         """Elementwise operators on a tile."""

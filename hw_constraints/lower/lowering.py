@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bitwright.hw_constraints.lower.allocate import Buffer, Placement, allocate
 from bitwright.hw_constraints.lower.decompose import decompose
 from bitwright.hw_constraints.lower.fuse import fuse
@@ -47,7 +49,7 @@ def lower(graph: Graph, target: Target, *, plan: QuantPlan | None = None) -> Low
     hardware = hardware_of(target)
     residency = place(program, hardware)
     ops, residency = tile(program, hardware, residency)
-    ops = schedule(ops, hardware, residency)
+    ops = schedule(ops, program, hardware, residency)
     return _allocated(ops, program, hardware, residency)
 
 
@@ -64,14 +66,23 @@ def _allocated(ops: tuple[LoweredOp, ...], program: Program, hardware: Hardware,
     capacity = hardware.beside.size_bytes if hardware.beside else None
     for _ in range(_ATTEMPTS):
         buffers, placement = _placed(ops, program, residency, capacity)
-        ref = None if placement.fits else crowded(placement, buffers, residency)
-        if ref is None:
+        if placement.fits:
+            break
+        ref = crowded(placement, buffers, residency)
+        if ref is None:  # holes between tiles alone: without weights that come ahead there are none
+            ops = tuple(replace(op, prefetched=0) for op in ops)
+            buffers, placement = _placed(ops, program, residency, capacity)
             break
         size = residency.lifetimes[ref].bytes
         why = f"{ref} ({size:,} bytes) goes to {hardware.behind.name}: holes between the buffers leave it no room"
         residency = residency.without({ref: why})
         ops, residency = tile(program, hardware, residency)
-        ops = schedule(ops, hardware, residency)
+        ops = schedule(ops, program, hardware, residency)
+    if not placement.fits:
+        raise InputError(
+            f"the program needs {placement.peak_bytes:,} bytes beside the engines of {program.target.id}, which have "
+            f"{capacity:,}: split the largest layers, or lower the resolution"
+        )
     memory = memory_plan(ops, program, hardware, residency, placement, buffers)
     return LoweredGraph(program=program, ops=ops, memory=memory)
 

@@ -16,7 +16,7 @@ from bitwright.quant.graph import TensorRef
 
 def buffers_beside(ops: Sequence[LoweredOp], program: Program, residency: Residency) -> list[Buffer]:
     """The tensors that stay and the tiles' buffers, with the operations between which they live."""
-    align = _alignment(program)
+    align = program.alignment_bytes
     buffers = [
         Buffer(
             name=str(ref),
@@ -44,11 +44,6 @@ def buffers_beside(ops: Sequence[LoweredOp], program: Program, residency: Reside
 
 def _stage_name(op: LoweredOp, number: int) -> str:
     return f"{op.name} tile {number}"
-
-
-def _alignment(program: Program) -> int:
-    """What addresses are multiples of: the layouts' demand, and the widest element."""
-    return max(8, *(each.alignment_bytes for each in program.target.layouts.values())) if program.target.layouts else 8
 
 
 def crowded(placement: Placement, buffers: Sequence[Buffer], residency: Residency) -> TensorRef | None:
@@ -79,7 +74,7 @@ def memory_plan(
     behind = hardware.behind.name
     stay = residency.beside if hardware.beside else frozenset()  # what a cache keeps has its address behind it
     lifetimes = residency.lifetimes
-    align = _alignment(program)
+    align = program.alignment_bytes
     outside = [
         Buffer(name=str(ref), size_bytes=each.bytes, first=max(each.first, 0), last=each.last, alignment=align)
         for ref, each in sorted(lifetimes.items())

@@ -26,7 +26,10 @@ TILE_SHARE = 4
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A stored tensor's bytes, the position of its writer (-1: before the program), and that of its last reader."""
+    """A stored tensor's bytes, rounded up to what addresses are multiples of, and when it lives.
+
+    `first` is the position of its writer (-1: before the program), `last` that of its last reader.
+    """
 
     bytes: int
     first: int
@@ -130,8 +133,9 @@ def _lifetimes(program: Program, storages: Mapping[TensorRef, Storage]) -> dict[
     for ref in (*graph.outputs, *(after for _, after in graph.state)):
         last[program.stored(ref)] = end
     constants = {ref for ref in last if graph.is_constant(ref) or ref in program.known}
+    align = program.alignment_bytes
     return {
-        ref: Lifetime(storages[ref].bytes, first.get(ref, -1), max(when, first.get(ref, -1), 0))
+        ref: Lifetime(-(-storages[ref].bytes // align) * align, first.get(ref, -1), max(when, first.get(ref, -1), 0))
         for ref, when in last.items()
         if ref not in constants
     }

@@ -136,6 +136,11 @@ class Program:
         spec = self.plan.activations.get(ref) or self.plan.weights.get(ref)
         return spec.format.bits if spec is not None else dtype_bits(self.graph.tensors[ref].dtype)
 
+    @property
+    def alignment_bytes(self) -> int:
+        """What addresses are multiples of: what the layouts ask for, and the widest element."""
+        return max([8, *(each.alignment_bytes for each in self.target.layouts.values())])
+
     def bytes_of(self, ref: TensorRef) -> int:
         """Bytes of a tensor's elements, without padding."""
         return -(-self.graph.tensors[ref].elements * self.bits(ref) // 8)

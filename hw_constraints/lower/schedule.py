@@ -12,16 +12,22 @@ from dataclasses import replace
 
 from bitwright.hw_constraints.lower.hardware import Hardware
 from bitwright.hw_constraints.lower.place import Residency
-from bitwright.hw_constraints.lower.program import LoweredOp, Pass, Role
+from bitwright.hw_constraints.lower.program import LoweredOp, Pass, Program, Role
 
 
-def schedule(ops: Sequence[LoweredOp], hardware: Hardware, residency: Residency) -> tuple[LoweredOp, ...]:
+def schedule(
+    ops: Sequence[LoweredOp], program: Program, hardware: Hardware, residency: Residency
+) -> tuple[LoweredOp, ...]:
     """Decides which weights are fetched ahead."""
     if hardware.beside is None:
         return tuple(ops)
     capacity = hardware.beside.size_bytes or 0
     live = residency.live_bytes
-    taken = [live[position] + sum(stage.bytes * stage.copies for stage in op.stages) for position, op in enumerate(ops)]
+    align = program.alignment_bytes
+    taken = [
+        live[position] + sum(-(-stage.bytes * stage.copies // align) * align for stage in op.stages)
+        for position, op in enumerate(ops)
+    ]
     scheduled = list(ops)
     for position in range(1, len(ops)):
         op, before = ops[position], ops[position - 1]
@@ -31,8 +37,9 @@ def schedule(ops: Sequence[LoweredOp], hardware: Hardware, residency: Residency)
         if weights[0].ref not in op.block.constants:
             continue  # the operation before may be the one that computes it
         size = sum(stage.bytes for stage in weights)
-        if taken[position - 1] + size <= capacity:
-            taken[position - 1] += size
+        room = -(-size // align) * align
+        if taken[position - 1] + room <= capacity:
+            taken[position - 1] += room
             text = f"{size:,} bytes of weights come in while {before.name!r} runs"
             scheduled[position] = replace(op, prefetched=size).because(Pass.SCHEDULE, text)
         else:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 PLAIN = "plain"
-_BLOCKED = re.compile(r"NC/(\d+)HW\1|NHCWB(\d+)")
+# Blocks of channels before the rows (TensorRT's and the DLA's names), or between rows and columns (Arm's).
+_BLOCKED = re.compile(r"(?:NC/\d+HW|N?CHW)(\d+)|NHCWB(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,9 @@ def tile_one(program: Program, hardware: Hardware, residency: Residency, positio
         return op
     if work.kind is WorkKind.MOVE:
         return op.because(Pass.TILE, "moves bytes only: a transfer without tiles")
-    room = (hardware.beside.size_bytes or 0) - residency.live_bytes[position]
+    # Every buffer may lose what its address is rounded up by.
+    lost = program.alignment_bytes * (len(block.reads) + len(block.writes) + 1)
+    room = (hardware.beside.size_bytes or 0) - residency.live_bytes[position] - lost
     streamed = _streamed(program, residency, block, work)
     described = program.target.layouts.get(program.layouts.get(block.writes[0], PLAIN))
     machine = TileMachine.of(

@@ -63,6 +63,8 @@ def _assumptions(lowered: LoweredGraph, hardware: Hardware) -> tuple[str, ...]:
             f"tensors that fit into {hardware.cache.name} together stay there between two operations; "
             + ("its bandwidth is no bound" if hardware.cache.bytes_per_second(1.0) is None else "at its bandwidth")
         )
+    silent = [each for each in (hardware.beside, hardware.behind) if each and not each.bytes_per_second(1.0)]
+    notes += [f"{each.name} is no bound: the target's file has no memories.{each.name}.bandwidth" for each in silent]
     if lowered.target.cost and "launch" not in lowered.target.cost.figures:
         notes.append("starting an operation takes no time: the target's file has no cost.figures.launch")
     return tuple(notes)
