@@ -1,8 +1,8 @@
 """The microarchitecture of each Ethos-U configuration, and the memories around it.
 
-Sources. [A] Arm Ethos-U55/U65/U85 NPU Technical Reference Manuals and product pages (MACs a cycle, internal memories).
-[V] ethos-u-vela 5.2.0, the source distribution on PyPI: tables of accelerator configurations and of cycles per element
-in ethosu/regor/architecture/ethosu{55,65,85}. Clocks and memories come from the target's file.
+Source of what is marked [V], here and in the other files: ethos-u-vela 5.2.0, the source distribution on PyPI, with its
+tables of accelerator configurations and of cycles per element in ethosu/regor/architecture/ethosu{55,65,85}, and its
+scheduler in ethosu/regor/compiler. Clocks and memories come from the target's file.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class System:
         return self.feature_maps is not self.on_chip
 
 
-# [V] ethos_u55.cpp and ethos_u65.cpp. On U65-512 two cores of 256 MACs share the channels.
+# [V] The accelerator configurations, figure for figure. On U65-512 two cores of 256 MACs share the channels.
 _U55_BLOCK: Hwc = (32, 64, 128)
 _U85_BLOCK: Hwc = (128, 128, 1024)
 
