@@ -29,7 +29,7 @@ class SortForTopK:
             if node.op in ("sort", "argsort"):
                 kept = _kept(graph, node)
                 found = f"{node.op} of {_length(graph, node)} elements, of which {kept} are read" if kept else ""
-                suggestion = f"topk({kept}, largest={bool(node.attributes['descending'])})"
+                suggestion = f"topk({kept}, largest={bool(node.attributes.get('descending'))})"
             else:
                 found = f"{node.op} fetches the values that topk has returned" if _fetches_again(graph, node) else ""
                 suggestion = "values, indices = x.topk(k), and the values as they are"
