@@ -126,7 +126,18 @@ class Editor:
                 self._values.pop(node.name, None)
                 self.graph.erase_node(node)
         self.graph.lint()
-        return replace(self._captured, fx_graph=self.graph, values=self._values, replaced=self._replaced)
+        return replace(self._captured, fx_graph=self.graph, values=self._values, replaced=self._still_there())
+
+    def _still_there(self) -> dict[TensorRef, TensorRef]:
+        """What stands for each removed tensor now; without those for which nothing does any more."""
+        there = {ref for node in self.graph.nodes for ref in node.meta.get(REF, ()) if ref is not None}
+        found = {}
+        for old, new in self._replaced.items():
+            while new not in there and new in self._replaced:
+                new = self._replaced[new]
+            if new in there and old not in there:
+                found[old] = new
+        return found
 
     def _next_ordinal(self) -> int:
         like = _first_ref(self.at)
