@@ -9,7 +9,7 @@ from bitwright.quant.formats import FORMATS, IntFormat
 from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.onnx_import.qparams import ImportedQParams
 from bitwright.quant.plan import BiasPlan, QuantPlan
-from bitwright.quant.scheme import BiasKind, QParamsSpec, QuantScheme
+from bitwright.quant.scheme import BiasKind, Granularity, QParamsSpec, QuantScheme
 
 _DEFAULT = QParamsSpec(format=FORMATS["uint8"], symmetric=False)
 # What follows an operator inside one kernel, so that there are no codes in between.
@@ -125,9 +125,11 @@ def _scheme(
     has_biases: bool,
 ) -> QuantScheme:
     """The scheme that such a plan would follow from: its most frequent formats and the operators that it has."""
+    # A scheme has one scale for an activation; a file may have more.
+    whole = {ref: spec for ref, spec in activations.items() if spec.granularity is Granularity.PER_TENSOR}
     return QuantScheme(
         name=name,
-        activations=_most_frequent(activations) or _DEFAULT,
+        activations=_most_frequent(whole) or _DEFAULT,
         weights=_most_frequent(weights) or _most_frequent(activations) or _DEFAULT,
         bias=BiasKind.INT32 if has_biases else BiasKind.FLOAT32,
         quantized_operators=frozenset(chain[0].op for chain in chains),

@@ -23,6 +23,7 @@ from bitwright.quant.graph import Graph
 from bitwright.quant.graph_difference import graph_difference
 from bitwright.quant.onnx_import import ImportedModel, graph_from_onnx
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.scheme import Granularity
 
 
 class Residual(nn.Module):
@@ -164,6 +165,22 @@ def test_codes_at_the_borders_are_the_float_tensors_behind_them(tmp_path: Path) 
         assert imported.graph.tensors[ref].dtype == "float32"
         assert imported.qparams[ref].scale == 0.5
         assert imported.qparams[ref].zero_point == 3
+
+
+def test_an_activation_with_a_scale_for_each_channel_is_coded_so(tmp_path: Path) -> None:
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=1),
+        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=1),
+        onnx.helper.make_node("Relu", ["d"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    tensors = [numpy_helper.from_array(np.float32([0.5, 2]), "s"), numpy_helper.from_array(np.uint8([3, 4]), "z")]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
+    imported = graph_from_onnx(tmp_path / "m.onnx")
+    known = imported.qparams[imported.graph.inputs[0]]
+    assert (known.axis, known.spec.granularity) == (1, Granularity.PER_CHANNEL)
+    assert imported.plan is not None and imported.plan.scheme.activations.granularity is Granularity.PER_TENSOR
 
 
 def test_blocks_of_four_bits_keep_their_size(tmp_path: Path) -> None:
