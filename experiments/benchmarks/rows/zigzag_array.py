@@ -24,7 +24,7 @@ from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.target_types import Target
 
 ROW = "zigzag_array"
-NETWORKS = ("resnet18", "squeezenet1_1", "resnet50", "vgg16", "mobilenet_v2")
+NETWORKS = ("resnet18", "squeezenet1_1", "resnet50", "vgg16", "googlenet")
 FILES = Path(asking.__file__).parent / "zigzag"
 HARDWARE, MAPPING, TARGET = (FILES / name for name in ("array96.yaml", "mapping.yaml", "array96_target.yaml"))
 
