@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.placement import Place
@@ -34,15 +37,15 @@ class PartitionBreak:
         if not hosted:
             return
         behind, before = _work_behind(context, graph), _behind_accelerated(context, graph)
-        total = sum(_macs(graph, node) for node in graph.nodes)
+        macs = np.array([_macs(graph, node) for node in graph.nodes], np.float64)
         for _, node in context.computed_nodes():
             makers = [maker for ref in node.tensors if (maker := context.maker(ref))]
             begins = node.name in hosted and not any(maker.name in hosted for maker in makers)
             if not begins or node.name not in before or not behind[node.name]:
                 continue
-            cut_off = [each for i, each in enumerate(graph.nodes) if behind[node.name] >> i & 1]
-            work = sum(_macs(graph, each) for each in cut_off)
-            share = f"{100 * work / total:.0f} % of the products" if total and work else f"{len(cut_off)} calls"
+            cut_off = _positions(behind[node.name], len(macs))
+            work, total = macs[cut_off].sum(), macs.sum()
+            share = f"{100 * work / total:.0f} % of the products" if work else f"{cut_off.sum()} calls"
             single = context.target.operators.single_partition
             yield finding_at(
                 self.name,
@@ -89,6 +92,12 @@ def _work_behind(context: LintContext, graph: Graph) -> dict[str, int]:
                 reached |= behind[reader.name] | bits[reader.name]
         behind[node.name] = reached
     return behind
+
+
+def _positions(bits: int, count: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` bits are set."""
+    packed = np.frombuffer(bits.to_bytes(-(-count // 8), "little"), np.uint8)
+    return np.unpackbits(packed, count=count, bitorder="little").astype(bool)
 
 
 RULE = PartitionBreak
