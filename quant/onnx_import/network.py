@@ -70,6 +70,8 @@ class Network:
     def may_replace(self, last: Call, match: Match) -> bool:
         """Whether nobody else wants what falls away: no reader outside, no result, no codes, no other operator."""
         gone = {*match.consumed, last}
+        if any(name is not None and self.producers.get(name) in gone for name in match.inputs):
+            return False  # it would read what it takes away
         for call in match.consumed:
             if self.origin(call).group != self.origin(last).group:
                 return False
