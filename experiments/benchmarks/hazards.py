@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bitwright.experiments.benchmarks import driving, places
-from bitwright.experiments.lint_command import capture_for_lint, lint_captured
+from bitwright.experiments.lint_command import Captured, capture_for_lint, lint_captured
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
@@ -139,8 +139,13 @@ def serious(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 @cache
 def findings_of(network: str, target: str, file: Path | None = None) -> tuple[Finding, ...]:
     """What the linter says about a network, or an edited copy of its source, on an accelerator."""
+    return lint_captured(_captured(network, file), load_target(target))
+
+
+@cache
+def _captured(network: str, file: Path | None) -> Captured:
     loaded = driving.load(network, file)
-    return lint_captured(capture_for_lint(loaded.model, loaded.args), load_target(target))
+    return capture_for_lint(loaded.model, loaded.args)
 
 
 def added(hazard: Hazard, folder: Path) -> tuple[Finding, ...]:
