@@ -15,6 +15,8 @@ from bitwright.quant.capture_failure import CaptureFailure
 from bitwright.quant.control_flow_reader import FunctionReader, Hazard, Held
 from bitwright.quant.graph import SourceLine
 
+__all__ = ["ADVICE", "ControlFlow", "Hazard", "located", "read_forward", "read_modules"]
+
 ADVICE = {
     Hazard.BRANCH: "compute both and choose with torch.where, or decide outside of the network",
     Hazard.LOOP: "loop a fixed number of times and mask the results that are not wanted",

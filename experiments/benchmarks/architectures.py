@@ -157,7 +157,7 @@ def _implement_operators() -> None:
     import torchvision
     from torchvision.ops.roi_align import _roi_align
 
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     library.define(
         "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
         "int sampling_ratio, bool aligned) -> Tensor"
