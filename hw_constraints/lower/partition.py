@@ -74,8 +74,11 @@ def _broken_constraint(graph: Graph, node: Node, target: Target) -> str | None:
 def _reason(node: Node, target: Target, plan: QuantPlan, place: Place) -> str:
     if place is Place.REFUSED:
         return f"the toolchain of {target.id} has no {node.op}"
-    kept = plan.kept_float.get(node.name)
-    return kept or f"{target.id} does not list {node.op}: everything else runs in {target.operators.others}"
+    operators = target.operators
+    if node.op not in operators.quantized | operators.shared_qparams | operators.decomposed.keys():
+        where = "on the host" if place is Place.HOST else "in floating point"
+        return f"{target.id} has no {node.op}; what it lacks runs {where}"
+    return plan.kept_float.get(node.name) or f"{node.op} has no operands in the formats of {target.id}"
 
 
 def partition(program: Program) -> Program:

@@ -68,7 +68,7 @@ def tile_one(program: Program, hardware: Hardware, residency: Residency, positio
         channel_multiple=described.channel_multiple.get(format_name(work.output_bits), 1) if described else 1,
     )
     whole_rows = work.kind is WorkKind.REDUCTION and block.op in ROW_OPERATORS
-    tiling = _by_rows(work, machine) if whole_rows else choose_tiling(work, machine)
+    tiling = rows_tiling(work, machine) if whole_rows else choose_tiling(work, machine)
     if isinstance(tiling, Tiling):
         if not streamed:
             op = replace(op, tiling=tiling)
@@ -80,7 +80,7 @@ def tile_one(program: Program, hardware: Hardware, residency: Residency, positio
 
 
 @lru_cache(maxsize=65536)
-def _by_rows(work: Work, machine: TileMachine) -> Tiling | DoesNotFit:
+def rows_tiling(work: Work, machine: TileMachine) -> Tiling | DoesNotFit:
     """As many whole rows as fit: each result of such an operator depends on its row from end to end."""
     lengths = loop_lengths(work)
 
