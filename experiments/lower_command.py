@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bitwright.hw_constraints.cost.estimate import LatencyEstimate, estimate
 from bitwright.hw_constraints.lower.lowering import lower
@@ -27,6 +28,33 @@ class Lowered:
     program: LoweredGraph
     cost: LatencyEstimate | None
     no_cost: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate with its layers; without one the program alone, and why there is none."""
+        if self.cost is not None:
+            return self.cost.to_json()
+        memory = self.program.memory
+        return {
+            "target": self.program.target.id,
+            "no_cost": self.no_cost,
+            "peak_bytes": dict(memory.peak_bytes),
+            "constant_bytes": dict(memory.constant_bytes),
+            "layers": [
+                {
+                    "name": op.name,
+                    "operators": [node.op for node in op.block.nodes] or [op.block.op],
+                    "module": op.block.module_path,
+                    "source": str(op.block.source) if op.block.source else None,
+                    "writes": [str(ref) for ref in op.block.writes],
+                    "engine": op.block.engine,
+                    "partition": op.block.partition,
+                    "tiles": op.tiling.tiles if op.tiling else None,
+                    "traffic": {name: {"read": t.read, "written": t.written} for name, t in op.traffic.items()},
+                    "reasons": [str(reason) for reason in op.reasons],
+                }
+                for op in self.program.ops
+            ],
+        }
 
 
 def lower_model(model: str, target_name: str | None, inputs: Sequence[str]) -> Lowered:

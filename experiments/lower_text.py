@@ -58,7 +58,7 @@ def _totals(program: LoweredGraph, cost: LatencyEstimate | None, no_cost: str) -
     bound = "at least " if missing else ""
     lines = [f"{head}; {bound}{_digits(cost.us)} µs{cycles} ({cost.origin}: {cost.model})"]
     if missing:
-        lines.append(f"  {len(missing)} operations have no figure: {missing[0].bound_by} ({_names(missing)})")
+        lines.append(f"  no figure for {len(missing)} of them: {missing[0].bound_by} ({_names(missing)})")
     if cost.energy_uj is not None:
         lines.append(f"  energy: {cost.energy_uj:,.1f} µJ")
     return lines
@@ -76,7 +76,8 @@ def _stretches(program: LoweredGraph) -> list[str]:
     for ops in program.partitions:
         side = "accelerator" if ops[0].block.on_accelerator else ops[0].block.engine or "no toolchain takes them"
         why = next((str(reason.text) for reason in ops[0].reasons if reason.by == "partition"), "")
-        lines.append(f"  {ops[0].block.partition}: {len(ops)} operations from {ops[0].name} on ({side}) {why}".rstrip())
+        count = f"{len(ops)} operation{'s' if len(ops) > 1 else ''}"
+        lines.append(f"  {ops[0].block.partition}: {count} from {ops[0].name} on ({side}) {why}".rstrip())
     return lines
 
 

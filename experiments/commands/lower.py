@@ -33,7 +33,7 @@ def lower(
     from bitwright.quant.errors import InputError
 
     found = lower_model(model, target, inputs or ())
-    if found.cost is None and (trace or picture or json):
+    if found.cost is None and (trace or picture):
         raise InputError(found.no_cost)
     if found.cost is not None and trace is not None:
         trace.write_text(json_text.dumps(perfetto(found.cost)), encoding="utf-8")
@@ -41,8 +41,8 @@ def lower(
         draw(found.cost, picture)
     if explain is not None:
         print(story(found.program, explain))
-    elif json and found.cost is not None:
-        print_json(found.cost.to_json())
+    elif json:
+        print_json(found.to_json())
     else:
         print_lowered(found)
     return 0
