@@ -28,13 +28,13 @@ from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 ROW = "autofix"
 # Each with targets on which it has something to fix.
 PUBLIC: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("resnet18", ("ethos-u65-512", "ethos-u55-128")),
-    ("mobilenet_v3_small", ("orin-dla", "tesla-fsd-hw3", "ethos-u85-1024")),
-    ("efficientnet_b0", ("tesla-fsd-hw3", "edge-tpu", "ethos-u85-1024")),
+    ("resnet18", ("amd-dpu",)),
+    ("mobilenet_v3_small", ("amd-dpu", "edge-tpu")),
+    ("efficientnet_b0", ("edge-tpu", "amd-dpu")),
     ("vgg11_bn", ("ethos-u85-1024",)),
     ("r3d_18", ("ethos-u85-1024", "tesla-fsd-hw3")),
-    ("vit_b_32", ("tensorrt-orin", "ethos-u85-1024")),
-    ("swin_t", ("ethos-u85-1024", "tensorrt-orin")),
+    ("vit_b_32", ("ti-tda4",)),
+    ("swin_t", ("ti-tda4", "ethos-u85-1024")),
     ("convnext_tiny", ("ethos-u85-1024", "edge-tpu")),
     ("ghostnet_100", ("ethos-u85-1024", "x86-vnni")),
     ("tinynet_a", ("ethos-u85-1024",)),
