@@ -59,7 +59,8 @@ class ImportedQParams:
             along = [1] * codes.ndim
             along[self.axis] = -1
             scale, zero_point = scale.reshape(along), zero_point.reshape(along)
-        return ((codes.astype(np.float32) - zero_point) * scale).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # a scale that is no number is the file's
+            return ((codes.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
 
 def qparams_of(
