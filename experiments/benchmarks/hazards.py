@@ -73,6 +73,7 @@ class Judgement:
         holds: whether it is.
         why: the reason.
         network: on which network; empty for all.
+        target: on which accelerator; empty for all.
         said: a part of what was found; empty for whatever it is.
         line: a part of the line; empty for all.
     """
@@ -81,6 +82,7 @@ class Judgement:
     holds: bool
     why: str
     network: str = ""
+    target: str = ""
     said: str = ""
     line: str = ""
 
@@ -90,6 +92,7 @@ class Judgement:
         return (
             finding.rule == self.rule
             and self.network in ("", network)
+            and self.target in ("", finding.target)
             and self.said in finding.found
             and self.line in text
         )

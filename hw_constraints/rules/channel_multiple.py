@@ -39,7 +39,7 @@ class ChannelMultiple:
             if node.name not in feeding or not graph.is_layer(node) or context.place(node) is not Place.LOW:
                 continue
             channels = _channels(graph, node)
-            if channels is None or channels <= _LANE:
+            if channels is None or channels <= _LANE or _is_squeezed(graph, node):
                 continue
             stored = _stored(context, channels)
             if channels % _LANE:
@@ -61,6 +61,12 @@ class ChannelMultiple:
             allowed=allowed,
             suggestion=f"{stored} channels, at the same cost" + (f", or {less}" if less != channels else ""),
         )
+
+
+def _is_squeezed(graph: Graph, node: Node) -> bool:
+    """Whether it is a convolution of one position, as in squeeze-and-excitation: its padding costs next to nothing."""
+    positions = graph.tensors[node.outputs[0]].shape[2:]
+    return node.op.startswith("conv") and all(size == 1 for size in positions)
 
 
 def _feeding_layers(graph: Graph) -> set[str]:

@@ -53,6 +53,9 @@ def _neutral(graph: Graph, node: Node) -> str:
     if node.op not in _NEUTRAL or len(node.tensors) != 1:
         return ""
     number = node.attributes.get("exponent" if node.op == "pow" else "other")
+    maker = graph.producers.get(node.tensors[0])
+    if maker is not None and maker.op == "reciprocal":
+        return ""  # the user wrote `1 / x`, which is traced as a reciprocal and a product
     same = graph.tensors[node.tensors[0]].dtype == graph.tensors[node.outputs[0]].dtype
     if same and isinstance(number, int | float) and number == _NEUTRAL[node.op]:
         return f"changes nothing: its other operand is {number}"

@@ -17,6 +17,12 @@ def pruned_linear() -> Graph:
     return b.graph(b.call("linear", x, b.parameter(10, 27), None, shape=(1, 10)))
 
 
+def squeezed() -> Graph:
+    b = GraphBuilder()
+    x = b.conv2d(b.input(1, 64, 1, 1), 18, kernel=1)
+    return b.graph(b.conv2d(x, 64, kernel=1))
+
+
 BAD = [
     RuleCase(
         name="pruned",
@@ -40,6 +46,7 @@ BAD = [
 GOOD = [
     RuleCase(name="multiples", target="ethos-u85-1024", graph=layers(32, 64)),
     RuleCase(name="results", target="x86-vnni", graph=layers(64, 85)),
+    RuleCase(name="squeezed", target="x86-vnni", graph=squeezed()),
     RuleCase(name="few", target="x86-vnni", graph=layers(3, 64)),
     RuleCase(name="little-padding", target="ethos-u85-1024", graph=layers(60, 64)),
 ]

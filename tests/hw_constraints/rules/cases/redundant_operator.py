@@ -23,5 +23,6 @@ BAD = [
 GOOD = [
     RuleCase(name="relu-behind-tanh", target="x86-vnni", graph=behind("relu", "tanh")),
     RuleCase(name="times-two", target="x86-vnni", graph=behind("mul", other=2)),
+    RuleCase(name="one-over-x", target="x86-vnni", graph=behind("mul", "reciprocal", other=1)),
     RuleCase(name="plus-one", target="x86-vnni", graph=behind("add", other=1)),
 ]
