@@ -116,7 +116,8 @@ def _invertible(shape: tuple[int, ...], generator: torch.Generator) -> torch.Ten
     """Matrices with singular values between 1/2 and 2: of others, an inverse in float32 has few digits by any means."""
     left, right = (torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64)).Q for _ in range(2))
     values = 4.0 ** (torch.rand(shape[:-1], generator=generator, dtype=torch.float64) - 0.5)
-    return left * values.unsqueeze(-2) @ right
+    made: torch.Tensor = left * values.unsqueeze(-2) @ right
+    return made
 
 
 def is_rigid(matrices: torch.Tensor) -> bool:
