@@ -32,6 +32,7 @@ from bitwright.hw_constraints.lower.storage import PLAIN, Storage
 from bitwright.hw_constraints.lower.whole_ops import run_whole
 from bitwright.hw_constraints.lower.work import WorkKind
 from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
+from bitwright.hw_constraints.target_hardware import Loop
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Node, TensorRef
 
@@ -170,7 +171,7 @@ class _Nest:
         self.data_positions = self.weight_positions = np.zeros(0)
         if op.work.kind is WorkKind.ELEMENTWISE:
             return
-        data, weight, bias = graph_positions(machine, node) if self.multiplies else (0, 0, 0)
+        data, weight, bias = self.graph.layer_positions(node) if self.multiplies else (0, 0, 0)
         self.data = node.inputs[data]
         assert self.data is not None
         self.data_positions = data_form(self.graph, node, op.work, machine.positions(self.data), self.image)
@@ -202,7 +203,7 @@ class _Nest:
         tiling = self.op.tiling
         sizes = [tiling.sizes[loop] for loop in TILED] if tiling else lengths
         order = [TILED.index(loop) for loop in tiling.order] if tiling else list(range(6))
-        inner = TILED.index(next(loop for loop in TILED if loop.value == "in_channels"))
+        inner = TILED.index(Loop.IN_CHANNELS)
         for outer in itertools.product(*(range(0, lengths[loop], sizes[loop]) for loop in order)):
             starts = [outer[order.index(loop)] for loop in range(6)]
             yield Box.at(starts, sizes, lengths), starts[inner] + sizes[inner] >= lengths[inner]
@@ -359,8 +360,3 @@ class _Nest:
 
 def _tile(box: Box) -> tuple[slice, ...]:
     return box.batch, box.groups, box.out_channels, box.rows, box.columns
-
-
-def graph_positions(machine: _Machine, node: Node) -> tuple[int, int, int]:
-    """Where a layer's data, weight and bias stand among its inputs."""
-    return machine.graph.layer_positions(node)

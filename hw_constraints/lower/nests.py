@@ -8,18 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bitwright.hw_constraints.lower.integer_ops import Array
-from bitwright.hw_constraints.lower.layout import permutation
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
 from bitwright.hw_constraints.lower.work_of import ROW_OPERATORS, canonical
-from bitwright.hw_constraints.target_hardware import Loop
 from bitwright.quant.graph import Graph, Node
-
-__all__ = ["Box", "by_groups", "data_form", "permutation", "result_form", "weights_form", "window_index"]
 
 
 @dataclass(frozen=True)
@@ -138,11 +133,3 @@ def window_index(axis: Axis, first: int, results: int) -> tuple[tuple[int, int],
     low, high = axis.window(first, results)
     high = max(high, low)
     return (low, high), (min(max(0, low - start), axis.span(results)), max(0, stop - high) if high > low else 0)
-
-
-def loops_of(order: Sequence[Loop], tiled: Sequence[Loop]) -> list[int]:
-    """At which place of `tiled` each loop of an order stands."""
-    return [list(tiled).index(loop) for loop in order]
-
-
-Index = tuple[Any, ...]
