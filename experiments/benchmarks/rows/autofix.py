@@ -132,6 +132,8 @@ def _outcomes(
 def _outcome(name: str, network: str, public: bool, target: str, fixed: FixedModel) -> Outcome:
     here = [tensor for each in fixed.applied for tensor in each.here]
     times = [each.time for each in fixed.applied if each.time]
+    if times and times[0][0].unknown != times[-1][1].unknown:
+        times = []  # the model knows more of the network after than before: the two totals are of different things
     left = {(each.rule, each.node) for each in fixed.after}
     return Outcome(
         fix=name,
