@@ -135,13 +135,13 @@ def code_hash(stage: Stage) -> str:
     """The source that a stage's result follows from: its own file and the packages it names."""
     digest = hashlib.sha256(Path(inspect.getfile(stage.run)).read_bytes())
     for package in stage.code:
-        digest.update(_source_hash(package).encode())
+        digest.update(source_hash(package).encode())
     return digest.hexdigest()
 
 
 @cache
-def _source_hash(package: str) -> str:
-    """Of a module, or of everything in a package.
+def source_hash(package: str) -> str:
+    """The source of a module, or of everything in a package.
 
     Raises:
         ModuleNotFoundError: a stage names one that does not exist.
