@@ -74,8 +74,8 @@ def _files(package: str, marker: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(package)
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     if marker.startswith("."):
-        files = (path.stem for folder in folders for path in folder.glob(f"*{marker}"))
-        return tuple(sorted(name for name in files if not name.startswith("_")))  # the others are parts of several
+        names = (path.stem for folder in folders for path in folder.glob(f"*{marker}"))
+        return tuple(sorted(name for name in names if not name.startswith("_")))  # the others are parts of several
     defined = re.compile(rf"^(?:class\s+)?{marker}\b", re.MULTILINE)
     files = (path for folder in folders for path in folder.glob("*.py") if path.stem != "__init__")
     return tuple(sorted(path.stem for path in files if defined.search(path.read_text(encoding="utf-8"))))

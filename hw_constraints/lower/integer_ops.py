@@ -19,7 +19,12 @@ from bitwright.quant.graph import Node
 Array = npt.NDArray[Any]
 Real = npt.NDArray[np.float64]
 
-_CODES = {8: np.dtype(np.int8), 16: np.dtype(np.int16), 32: np.dtype(np.int32), 64: np.dtype(np.int64)}
+_CODES: Mapping[int, np.dtype[Any]] = {
+    8: np.dtype(np.int8),
+    16: np.dtype(np.int16),
+    32: np.dtype(np.int32),
+    64: np.dtype(np.int64),
+}
 
 
 def code_type(bits: int) -> np.dtype[Any]:
@@ -46,14 +51,14 @@ def _scalar_or(node: Node, operands: list[Real], name: str = "other") -> Any:
 
 def _clamp(node: Node, operands: list[Real]) -> Real:
     low, high = node.attributes.get("min"), node.attributes.get("max")
-    return np.clip(operands[0], -np.inf if low is None else low, np.inf if high is None else high)
+    return np.asarray(np.clip(operands[0], -np.inf if low is None else low, np.inf if high is None else high))
 
 
 def _batch_norm(node: Node, operands: list[Real]) -> Real:
     x, *parameters = operands
     per_channel = [each.reshape(1, -1, *(1,) * (x.ndim - 2)) if each.ndim == 1 else each for each in parameters]
     weight, bias, mean, var = per_channel
-    return (x - mean) / np.sqrt(np.abs(var) + node.attributes.get("eps", 1e-5)) * weight + bias
+    return np.asarray((x - mean) / np.sqrt(np.abs(var) + node.attributes.get("eps", 1e-5)) * weight + bias)
 
 
 _UNARY: dict[str, Callable[[Real], Real]] = {
@@ -117,7 +122,7 @@ def products(windows: Real, weights: Real) -> Real:
     Returns:
         Accumulators `[batch, groups, out_channels, positions]`.
     """
-    return np.matmul(weights, windows)
+    return np.asarray(np.matmul(weights, windows))
 
 
 _REDUCTIONS: Mapping[str, Callable[..., Real]] = {
@@ -138,12 +143,12 @@ def reduce_rows(node: Node, rows: Real, before: Real | None) -> Real:
     """
     if node.op not in _REDUCTIONS:
         raise InputError(f"node {node.name!r}: the interpreter does not know {node.op!r}")
-    part = _REDUCTIONS[node.op](rows, axis=-1)
+    part = np.asarray(_REDUCTIONS[node.op](rows, axis=-1))
     if before is None:
         return part
     if node.op in ("mean", "sum"):
-        return before + part
-    return np.maximum(before, part) if node.op in ("amax", "max") else np.minimum(before, part)
+        return np.asarray(before + part)
+    return np.asarray(np.maximum(before, part) if node.op in ("amax", "max") else np.minimum(before, part))
 
 
 def along_rows(node: Node, rows: Real) -> Real:
@@ -156,7 +161,7 @@ def along_rows(node: Node, rows: Real) -> Real:
         shifted = rows - rows.max(axis=-1, keepdims=True)
         # Sums in one order for every row, however many rows a tile has.
         total = np.cumsum(np.exp(shifted), axis=-1)[..., -1:]
-        return np.exp(shifted) / total if node.op == "softmax" else shifted - np.log(total)
+        return np.asarray(np.exp(shifted) / total if node.op == "softmax" else shifted - np.log(total))
     if node.op == "cumsum":
         return np.cumsum(rows, axis=-1)
     raise InputError(f"node {node.name!r}: the interpreter does not know {node.op!r}")

@@ -291,7 +291,7 @@ class _Nest:
 
     def _pooled(self, windows: Real) -> Real:
         maximum = self.node.op.startswith(("max_pool", "adaptive_max"))
-        return windows.max(axis=(2, 3)) if maximum else windows.sum(axis=(2, 3))
+        return np.asarray(windows.max(axis=(2, 3)) if maximum else windows.sum(axis=(2, 3)))
 
     def _finished(self, total: Real, box: Box) -> Real:
         """Real values of finished accumulators, in the shape of the result's tile."""

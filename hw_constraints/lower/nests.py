@@ -97,8 +97,8 @@ def weights_form(graph: Graph, node: Node, work: Work, weights: Array) -> Array:
     if node.op != "linear" and weight > position:
         weights = np.moveaxis(weights, -2, -1) if weights.ndim > 1 else weights[None]
     if work.batch > 1:
-        shape = tuple(size or 1 for size in graph.tensors[node.outputs[0]].shape)
-        weights = np.broadcast_to(weights, (*shape[:-2], *weights.shape[-2:]))
+        leading = tuple(size or 1 for size in graph.tensors[node.outputs[0]].shape)[:-2]
+        weights = np.broadcast_to(weights, (*leading, *weights.shape[-2:]))
     return weights.reshape(-1, 1, work.out_channels, work.in_channels, 1, 1)
 
 

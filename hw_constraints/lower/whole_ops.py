@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,14 +60,19 @@ def _transposed_convolution(node: Node, operands: Sequence[Real], shape: tuple[i
     x = data.reshape(data.shape[0], groups, per_group, -1)
     w = weights.reshape(groups, per_group, weights.shape[1], *kernel)
     for tap in taps:
-        add = np.einsum("ngcp,gco->ngop", x, w[(..., *tap)]).reshape(*grouped.shape[:3], *data.shape[2:])
+        add = np.einsum("ngcp,gco->ngop", x, w[_behind(tap)]).reshape(*grouped.shape[:3], *data.shape[2:])
         where = tuple(
             slice(t * d, t * d + (size - 1) * s + 1, s)
             for t, d, s, size in zip(tap, dilation, stride, data.shape[2:], strict=True)
         )
-        grouped[(..., *where)] += add
+        grouped[_behind(where)] += add
     box = tuple(slice(p, p + out) for p, out in zip(padding, shape[2:], strict=True))
-    return total[(..., *box)]
+    return np.asarray(total[_behind(box)])
+
+
+def _behind(places: Iterable[Any]) -> tuple[Any, ...]:
+    """An index into the last axes."""
+    return (Ellipsis, *places)
 
 
 def _convolution(node: Node, operands: Sequence[Real], shape: tuple[int, ...]) -> Real:
@@ -83,7 +88,7 @@ def _convolution(node: Node, operands: Sequence[Real], shape: tuple[int, ...]) -
             slice(t * d, t * d + (out - 1) * s + 1, s)
             for t, d, s, out in zip(tap, dilation, stride, shape[2:], strict=True)
         )
-        total += np.einsum("ngc...,goc->ngo...", x[(..., *where)], w[(..., *tap)])
+        total += np.einsum("ngc...,goc->ngo...", x[_behind(where)], w[_behind(tap)])
     return total.reshape(shape)
 
 

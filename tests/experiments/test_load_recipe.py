@@ -35,7 +35,7 @@ def test_a_short_recipe_is_enough(recipe: Path) -> None:
     assert (loaded.name, loaded.target, loaded.calibrate.samples) == ("mine", "x86-vnni", 200)
 
 
-TARGETS = "ethos-u85-1024, h200, tensorrt-orin, x86-avx2, x86-vnni"
+TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u85-1024, h200, hexagon-htp, orin-dla, tensorrt-orin, tensorrt-thor, tesla-fsd-hw3, ti-tda4, x86-avx2, x86-vnni"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ TARGETS = "ethos-u85-1024, h200, tensorrt-orin, x86-avx2, x86-vnni"
         (GOOD + "seed: one\n", "mine.yaml:5: seed = 'one'; expected a valid integer, unable to parse string as an integer"),
         (GOOD + "quantise: {}\n", "mine.yaml:5: quantise: no such key (did you mean 'quantize'?); allowed: name, "
          "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, prove, measure, "
-         "qat, search, report"),
+         "lower, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
          "epochs, batch, lr, weight_decay, label_smoothing"),
         (GOOD + "train: {epochs: 0}\n", "mine.yaml:5: train.epochs = 0; expected greater than or equal to 1"),
@@ -99,7 +99,7 @@ def test_binary_and_missing_files(recipe: Path) -> None:
     [
         ("epochs", "command line: 'epochs' is no key=value (such as train.epochs=3)"),
         ("trian.epochs=3", "command line: trian: no such key (did you mean 'train'?); allowed: name, description, "
-         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, prove, measure, qat, search, "
+         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, prove, measure, lower, qat, search, "
          "report"),
         ("train.epochs=many", "command line: train.epochs = 'many'; expected a valid integer, unable to parse string as "
          "an integer"),

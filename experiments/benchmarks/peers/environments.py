@@ -93,7 +93,11 @@ PEERS = {
             methods=("int8",),
         ),
         # Another way from PyTorch to an ONNX file: asked by `peers/asking.py`.
-        Peer(name="torch_onnx", requirements=(TORCH, "pillow==13.0.0", "onnx==1.23.2", "onnxscript==0.7.2"), methods=()),
+        Peer(
+            name="torch_onnx",
+            requirements=(TORCH, "pillow==13.0.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+            methods=(),
+        ),
         # A compiler with a cost model, not a quantizer: run by `peers/vela.py`.
         Peer(name="vela", requirements=("ethos-u-vela==5.2.0",), methods=()),
         # References for arrays and for placing buffers: asked by `peers/asking.py`.
