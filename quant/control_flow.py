@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from bitwright.quant.capture_failure import CaptureFailure
-from bitwright.quant.control_flow_reader import FunctionReader, Hazard, Held
+from bitwright.quant.control_flow_reader import FunctionReader, Hazard, Held, first_use
 from bitwright.quant.graph import SourceLine
 
 __all__ = ["ADVICE", "ControlFlow", "Hazard", "located", "read_forward", "read_modules"]
@@ -77,11 +77,14 @@ def read_modules(model: torch.nn.Module, hazards: Iterable[Hazard]) -> tuple[Con
 def located(failure: CaptureFailure, model: torch.nn.Module, hazard: Hazard) -> CaptureFailure:
     """A failure that came without a line, with the first line of the model's source that does such a thing.
 
-    Of several lines, one that writes a name which the failure speaks of (`self.past`) is preferred.
+    Of several lines, one that writes a name which the failure speaks of (`self.past`) is preferred. Where none does it,
+    because a submodule does it in another method than `forward`, the line that first names that submodule is meant.
     """
-    lines = [each.source for each in read_modules(model, [hazard])]
-    if failure.source is not None or not lines:
+    if failure.source is not None:
         return failure
+    lines = [each.source for each in read_modules(model, [hazard])]
+    if not lines:
+        return replace(failure, source=first_use(model, re.findall(r"self\.(\w+)", failure.reason)))
     named = [line for line in lines if any(word in failure.reason for word in re.findall(r"self\.\w+", line.text))]
     return replace(failure, source=(named or lines)[0])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
@@ -313,6 +313,19 @@ class FunctionReader:
     def _note(self, hazard: Hazard, node: ast.expr) -> None:
         line = self._lines[node.lineno - 1].strip()
         self.found.add((hazard, SourceLine(self._file, self._first + node.lineno - 1, line)))
+
+
+def first_use(module: torch.nn.Module, attributes: Collection[str]) -> SourceLine | None:
+    """The first line of a module's `forward` that names one of its attributes; None without a source to read."""
+    source = _source(type(module).forward)
+    if source is None:
+        return None
+    definition, file, first, lines = source
+    uses = [node for node in ast.walk(definition) if isinstance(node, ast.Attribute) and _is_own_attribute(node)]
+    numbers = [use.lineno for use in uses if use.attr in attributes]
+    if not numbers:
+        return None
+    return SourceLine(file, first + min(numbers) - 1, lines[min(numbers) - 1].strip())
 
 
 def _source(function: Callable[..., Any]) -> tuple[ast.FunctionDef, str, int, list[str]] | None:

@@ -28,6 +28,8 @@ class UnusedInput:
         if graph is None:
             return
         for ref in graph.inputs:
+            if ref.region:  # what a caller passes to a part of the network is no signature of what is deployed
+                continue
             if not graph.consumers[ref] and ref not in graph.outputs and ref not in {new for _, new in graph.state}:
                 yield Finding(
                     rule=self.name,

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bitwright.quant.capture import CaptureError, capture
 from bitwright.quant.control_flow import ControlFlow, Hazard, read_forward, read_modules
 
 X = torch.randn(2, 4)
@@ -212,3 +213,36 @@ def test_a_finding_becomes_a_failure_with_advice() -> None:
     failure = ControlFlow(hazard=found.hazard, source=found.source).failure()
     assert "register_buffer('count'" in failure.suggestion
     assert not failure.data_dependent
+
+
+class Tracker(nn.Module):
+    """Has no `forward` to look through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def update(self, x: torch.Tensor) -> None:
+        self.seen = [x]
+
+
+class Tracks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracker = Tracker()
+        self.scale = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Leaves x in self.tracker."""
+        y = x * self.scale
+        self.tracker.update(y)
+        return y
+
+
+def test_state_in_another_method_of_a_submodule_stands_on_the_line_that_calls_it() -> None:
+    with pytest.raises(CaptureError, match=r"assigns self\.tracker\.seen\[0\]") as raised:
+        capture(Tracks(), (X,))
+    source = raised.value.failure.source
+    assert source is not None
+    assert source.text == "self.tracker.update(y)"
+    assert Path(__file__).read_text().splitlines()[source.line - 1].strip() == source.text

@@ -1,5 +1,5 @@
 from bitwright.hw_constraints.testing import GraphBuilder, RuleCase
-from bitwright.quant.graph import Graph
+from bitwright.quant.graph import Graph, TensorInfo, TensorKind, TensorRef
 
 
 def inputs(*, read: bool) -> Graph:
@@ -15,6 +15,16 @@ def constant_result() -> Graph:
     return b.graph(y, b.parameter(4, 4))
 
 
+def part() -> Graph:
+    """A region whose caller passes more than it reads."""
+    b = GraphBuilder()
+    y = b.call("relu", b.input(1, 8), shape=(1, 8))
+    unread = TensorRef("head", "$pool")
+    b.tensors[unread] = TensorInfo(ref=unread, shape=(1, 8), dtype="float32", kind=TensorKind.INPUT)
+    b.inputs.append(unread)
+    return b.graph(y)
+
+
 BAD = [
     RuleCase(name="never-read", target="x86-vnni", graph=inputs(read=False), lines=(None,), says="input $x1"),
     RuleCase(
@@ -23,5 +33,6 @@ BAD = [
 ]
 GOOD = [
     RuleCase(name="read", target="x86-vnni", graph=inputs(read=True)),
+    RuleCase(name="region", target="x86-vnni", graph=part()),
     RuleCase(name="nothing-captured", target="x86-vnni"),
 ]
