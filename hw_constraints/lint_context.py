@@ -153,6 +153,27 @@ class LintContext:
 _BITS = {"bool": 8, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16, "int64": 64, "float64": 64}
 
 
+def finding_about(
+    rule: str, graph: Graph, ref: TensorRef, *, severity: Severity, found: str, allowed: str, suggestion: str
+) -> Finding:
+    """A finding about a tensor that no operator makes (an input, a state), at the line that reads it first.
+
+    Without a line where nothing reads it.
+    """
+    reader = next((each for each in graph.consumers[ref] if each.source), None)
+    return Finding(
+        rule=rule,
+        severity=severity,
+        node=str(ref),
+        found=found,
+        allowed=allowed,
+        suggestion=suggestion,
+        source=reader.source if reader else None,
+        focus=focus(reader) if reader else "",
+        module_path=reader.module_path if reader else "",
+    )
+
+
 def finding_at(rule: str, node: Node, *, severity: Severity, found: str, allowed: str, suggestion: str) -> Finding:
     """A finding about an operator call, with the user's own line."""
     return Finding(

@@ -22,6 +22,7 @@ from bitwright.hw_constraints.target_numerics import (
     Numerics,
     OperatorSupport,
     Shapes,
+    TableLookups,
 )
 from bitwright.hw_constraints.target_schema import TargetFile
 from bitwright.hw_constraints.target_schema_hardware import ArrayFile, EngineFile, MemoryFile
@@ -177,12 +178,13 @@ class _Builder:
 
     def _operators(self) -> OperatorSupport:
         given = self.checked.operators
-        apart = given.decomposed
+        apart, tables = given.decomposed, given.table_lookups
         return OperatorSupport(
             quantized=frozenset(given.quantized),
             shared_qparams=frozenset(given.shared_qparams),
             codes_only=frozenset(given.codes_only),
             fused_patterns=tuple(dict.fromkeys(chain for chains in given.fused_patterns for chain in chains)),
+            table_lookups=TableLookups(of=frozenset(tables.of), **self._sourced(tables)) if tables else None,
             decomposed={op: Decomposition(parts=parts, **self._sourced(apart)) for op, parts in apart.into.items()}
             if apart
             else {},

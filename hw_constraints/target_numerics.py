@@ -82,6 +82,18 @@ class Decomposition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableLookups:
+    """Functions of one element that the operator before them looks up as it writes its result.
+
+    They take no pass of their own. Unlike in a fused pattern, what is looked up are codes, with a scale of their own.
+    """
+
+    of: frozenset[str]
+    source: Source
+    verified: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatorSupport:
     """What the target does with each operator type; `codes_only` and `fused_patterns` as in `QuantScheme`.
 
@@ -92,6 +104,7 @@ class OperatorSupport:
     shared_qparams: frozenset[str]
     fused_patterns: tuple[tuple[str, ...], ...]
     codes_only: frozenset[str]
+    table_lookups: TableLookups | None = None
     decomposed: Mapping[str, Decomposition]
     refused: frozenset[str]
     others: Otherwise

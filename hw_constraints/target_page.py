@@ -96,6 +96,9 @@ def _operators(target: Target, sources: Sources) -> str:
     ]
     if operators.codes_only:
         lines.append(f"- Writing codes only, never real values: {', '.join(sorted(operators.codes_only))}")
+    if tables := operators.table_lookups:
+        mark = sources.mark(tables.source, verified=tables.verified)
+        lines.append(f"- Looked up by the operator before them: {', '.join(sorted(tables.of))} {mark}")
     if operators.decomposed:
         apart = [
             f"{op} as {', '.join(each.parts)} {sources.mark(each.source, verified=each.verified)}"

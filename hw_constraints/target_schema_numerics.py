@@ -59,12 +59,19 @@ class DecomposedFile(Sourced):
     into: dict[OperatorName, tuple[OperatorName, ...]] = Field(min_length=1)
 
 
+class TableLookupsFile(Sourced):
+    """Functions of one element that the operator before them looks up as it writes its result."""
+
+    of: tuple[OperatorName, ...] = Field(min_length=1)
+
+
 class OperatorsFile(Sourced):
     """Which operators run in low precision, which only move codes, and what happens to all others."""
 
     quantized: tuple[OperatorName, ...] = Field(min_length=1)
     shared_qparams: tuple[OperatorName, ...] = ()
     fused_patterns: tuple[Chains, ...] = ()
+    table_lookups: TableLookupsFile | None = None
     decomposed: DecomposedFile | None = None
     codes_only: tuple[OperatorName, ...] = ()
     refused: tuple[OperatorName, ...] = ()
@@ -86,9 +93,11 @@ class OperatorsFile(Sourced):
                 if name in seen:
                     raise ValueError(f"operator {name!r} stands in {seen[name]} and again in {key}")
                 seen[name] = key
-        for name in self.codes_only:
-            if name not in self.quantized:
-                raise ValueError(f"codes_only has {name!r}, which is not quantized")
+        looked_up = self.table_lookups.of if self.table_lookups else ()
+        for key, listed in (("codes_only", self.codes_only), ("table_lookups", looked_up)):
+            for name in listed:
+                if name not in self.quantized:
+                    raise ValueError(f"{key} has {name!r}, which is not quantized")
         runs = {*self.quantized, *self.shared_qparams}
         for name, parts in taken_apart.items():
             for part in parts:

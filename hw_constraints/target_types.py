@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -146,6 +146,22 @@ class Target:
             if not verified
         )
 
+    def leaned_on(self, ops: Collection[str]) -> tuple[UnverifiedField, ...]:
+        """The unverified statements that what is said about a network with these operator types rests on."""
+        constraints = {f"constraints.{each.name}" for op in ops for each in self.constraints_on(op)}
+        taken_apart = {f"operators.decomposed.{op}" for op in ops}
+        found = []
+        for each in self.unverified():
+            section = each.path.partition(".")[0]
+            if section == "sparsity":  # weights are dense
+                continue
+            if section == "constraints" and each.path not in constraints:
+                continue
+            if each.path.startswith("operators.decomposed.") and each.path not in taken_apart:
+                continue
+            found.append(each)
+        return tuple(found)
+
     def statements(self) -> Iterator[tuple[str, str, Source, bool]]:
         """Everything that the file says with a source: its path, what it says, where it was read, whether checked."""
         yield from self._hardware_statements()
@@ -156,6 +172,8 @@ class Target:
         yield "operators", count, operators.source, operators.verified
         for op, each in operators.decomposed.items():
             yield f"operators.decomposed.{op}", ", ".join(each.parts), each.source, each.verified
+        if tables := operators.table_lookups:
+            yield "operators.table_lookups", ", ".join(sorted(tables.of)), tables.source, tables.verified
         yield "shapes.dynamic", shapes.dynamic, shapes.source, shapes.verified
         for constraint in self.constraints:
             path = f"constraints.{constraint.name}"

@@ -178,16 +178,4 @@ def estimate(lowered: LoweredGraph) -> LatencyEstimate:
 
 def leaned_on(lowered: LoweredGraph) -> tuple[UnverifiedField, ...]:
     """The unverified statements of the target that a lowering of this network rests on."""
-    ops = {node.op for op in lowered.ops for node in op.block.nodes}
-    used_constraints = {each.name for op in ops for each in lowered.target.constraints_on(op)}
-    found = []
-    for each in lowered.target.unverified():
-        section, _, rest = each.path.partition(".")
-        if section == "constraints" and rest not in used_constraints:
-            continue
-        if each.path.startswith("operators.decomposed.") and each.path.rpartition(".")[2] not in ops:
-            continue
-        if section == "sparsity":
-            continue  # dense weights
-        found.append(each)
-    return tuple(found)
+    return lowered.target.leaned_on({node.op for op in lowered.ops for node in op.block.nodes})

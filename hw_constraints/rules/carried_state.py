@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_about, finding_at
 
 
 class CarriedState:
@@ -33,20 +33,21 @@ class CarriedState:
                 f"feed output {before.module_path} back as input on every call, or make it an argument and a result"
             )
             node = context.graph.producers.get(after)
-            where = (
-                finding_at(
-                    self.name, node, severity=Severity.WARNING, found=found, allowed=allowed, suggestion=suggestion
+            severity = Severity.WARNING
+            if node:
+                where = finding_at(
+                    self.name, node, severity=severity, found=found, allowed=allowed, suggestion=suggestion
                 )
-                if node
-                else Finding(
-                    rule=self.name,
-                    severity=Severity.WARNING,
-                    node=str(before),
+            else:
+                where = finding_about(
+                    self.name,
+                    context.graph,
+                    before,
+                    severity=severity,
                     found=found,
                     allowed=allowed,
                     suggestion=suggestion,
                 )
-            )
             yield replace(where, focus=_attribute(where, before.module_path))
 
 

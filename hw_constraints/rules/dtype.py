@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_about, finding_at
 from bitwright.hw_constraints.operators import MULTIPLICATIONS
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
@@ -16,6 +16,9 @@ from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
 
 # What networks are trained in and quantizers start from, whatever the accelerator then computes in.
 _STARTING_POINT = "float32"
+# Written as x + 3, clipped to [0, 6], times 1/6: the ranges between follow from the operand's, and no plan needs to
+# reach them.
+_RANGES_FOLLOW = frozenset({"hardsigmoid"})
 
 
 class Dtype:
@@ -40,10 +43,11 @@ class Dtype:
         for graph, ref in context.input_tensors():
             info = graph.tensors[ref]
             if _is_foreign(info, accepted):
-                yield Finding(
-                    rule=self.name,
+                yield finding_about(
+                    self.name,
+                    graph,
+                    ref,
                     severity=Severity.ERROR,
-                    node=str(ref),
                     found=f"input {ref} is {info.dtype}",
                     allowed=", ".join(accepted),
                     suggestion=f"pass {ref} as {_STARTING_POINT}",
@@ -101,7 +105,8 @@ class Dtype:
     def _left_in_float(self, context: LintContext, plan: QuantPlan, node: Node) -> Iterator[Finding]:
         target = context.target
         decomposition = target.operators.decomposed.get(node.op)
-        if decomposition and not target.numerics.float_formats and plan.kept_float.get(node.name):
+        left_in_float = not target.numerics.float_formats and plan.kept_float.get(node.name)
+        if decomposition and left_in_float and node.op not in _RANGES_FOLLOW:
             parts = ", ".join(decomposition.parts)
             yield finding_at(
                 self.name,

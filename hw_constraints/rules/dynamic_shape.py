@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_about, finding_at
 from bitwright.hw_constraints.target_types import DynamicShapes
 from bitwright.quant.graph import Graph, Node, TensorRef
 
@@ -33,10 +33,11 @@ class DynamicShape:
         for graph, ref in context.input_tensors():
             shape = graph.tensors[ref].shape
             if None in shape[1 if dynamic is DynamicShapes.BATCH else 0 :]:
-                yield Finding(
-                    rule=self.name,
+                yield finding_about(
+                    self.name,
+                    graph,
+                    ref,
                     severity=Severity.ERROR,
-                    node=str(ref),
                     found=f"input {ref} has the shape {_spell(shape)}",
                     allowed=allowed,
                     suggestion=f"capture with a fixed size for {ref}, one artefact for each size that is needed",

@@ -9,6 +9,7 @@ from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
 from bitwright.hw_constraints.operators import ACTIVATIONS
 from bitwright.hw_constraints.placement import Place
+from bitwright.quant.graph import Graph, Node
 
 # Below (vectors, the gates of squeeze-and-excitation) the pass over the tensor is not what takes the time.
 _WORTH_IT = 1024  # elements
@@ -17,9 +18,9 @@ _WORTH_IT = 1024  # elements
 class UnfusedActivation:
     """Compares each layer and the activation behind it with the chains that the target's file lists.
 
-    Where the pair is no chain, the layer's result is rounded, written and read again for the activation alone; where
-    the activation has no low-precision kernel either, it is converted to float and back. An activation whose result
-    leaves the network is fine: nothing has to be converted back.
+    Where the pair is no chain and the layer looks nothing up in a table, its result is rounded, written and read again
+    for the activation alone; where the activation has no low-precision kernel either, it is converted to float and
+    back. An activation whose result leaves the network is fine: nothing has to be converted back.
     """
 
     name: ClassVar[str] = "unfused_activation"
@@ -49,6 +50,8 @@ class UnfusedActivation:
             )
             if node.op in listed:
                 continue  # a chain but for another reader of the layer's own result
+            if _is_looked_up(context, graph, node):
+                continue
             fits = f"{layer.op} with {' or '.join(listed)} behind it" if listed else f"{layer.op} alone"
             yield finding_at(
                 self.name,
@@ -58,6 +61,12 @@ class UnfusedActivation:
                 allowed=f"as one: {fits} ({target.id})",
                 suggestion=f"{listed[-1]}, and train a little further" if listed else "leave the activation out",
             )
+
+
+def _is_looked_up(context: LintContext, graph: Graph, node: Node) -> bool:
+    """Whether the layer looks it up in a table as it writes: where nothing else reads what the layer computes."""
+    tables = context.target.operators.table_lookups
+    return tables is not None and node.op in tables.of and graph.sole_consumer(node.tensors[0]) is node
 
 
 RULE = UnfusedActivation

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
-from bitwright.hw_constraints.lint_context import LintContext, finding_at
+from bitwright.hw_constraints.lint_context import LintContext, finding_about, finding_at
 
 _MAKES_INDICES = frozenset({"to", "_to_copy", "arange", "floor_divide", "remainder", "mul", "add", "sub"})
 
@@ -30,10 +30,11 @@ class WideIndex:
         allowed = f"8 to 32 bits: {context.target.id} has no wider integers"
         for graph, ref in context.input_tensors():
             if graph.tensors[ref].dtype == "int64":
-                yield Finding(
-                    rule=self.name,
+                yield finding_about(
+                    self.name,
+                    graph,
+                    ref,
                     severity=Severity.WARNING,
-                    node=str(ref),
                     found=f"input {ref} has 64-bit integers",
                     allowed=allowed,
                     suggestion=f"pass {ref} as int32, or look its values up outside",

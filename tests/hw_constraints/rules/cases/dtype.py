@@ -42,9 +42,9 @@ def planned(target: str, **overrides: str) -> QuantPlan:
     return plan(net(), scheme.with_overrides(Override(module="stem", **specs)) if specs else scheme)
 
 
-def activated() -> Graph:
+def activated(op: str = "silu") -> Graph:
     b = GraphBuilder()
-    return b.graph(b.call("silu", b.conv2d(b.input(1, 8, 16, 16), 8), shape=(1, 8, 16, 16)))
+    return b.graph(b.call(op, b.conv2d(b.input(1, 8, 16, 16), 8), shape=(1, 8, 16, 16)))
 
 
 def index() -> Graph:
@@ -55,9 +55,9 @@ def index() -> Graph:
 
 BAD = [
     RuleCase(name="double-arises", target="x86-vnni", graph=double_inside(), lines=(1,), says="mul makes float64"),
-    RuleCase(name="double-input", target="tensorrt-orin", graph=double_input(), lines=(None,), says="$x0 is float64"),
+    RuleCase(name="double-input", target="tensorrt-orin", graph=double_input(), lines=(1,), says="$x0 is float64"),
     RuleCase(name="complex", target="h200", graph=complex_inside(), lines=(1,), says="complex64"),
-    RuleCase(name="half-where-only-float", target="x86-vnni", graph=net("float16"), lines=(None,), says="float16"),
+    RuleCase(name="half-where-only-float", target="x86-vnni", graph=net("float16"), lines=(1,), says="float16"),
     RuleCase(
         name="four-bit-weights",
         target="x86-vnni",
@@ -112,6 +112,12 @@ GOOD = [
         target="x86-vnni",
         graph=activated(),
         plan=plan(activated(), load_target("x86-vnni").scheme()),
+    ),
+    RuleCase(
+        name="clipped-line",
+        target="ethos-u85-1024",
+        graph=activated("hardsigmoid"),
+        plan=plan(activated("hardsigmoid"), load_target("ethos-u85-1024").scheme()),
     ),
     RuleCase(name="float32", target="ethos-u85-1024", graph=net()),
     RuleCase(name="half-on-a-gpu", target="tensorrt-orin", graph=net("float16")),

@@ -20,7 +20,7 @@ def fixed() -> Graph:
 
 
 BAD = [
-    RuleCase(name="open-batch", target="ethos-u85-1024", graph=open_batch(), lines=(None,), says="[?, 8]"),
+    RuleCase(name="open-batch", target="ethos-u85-1024", graph=open_batch(), lines=(1,), says="[?, 8]"),
     RuleCase(name="from-data", target="ethos-u85-1024", graph=nonzero(), lines=(1,), says="torch.where"),
 ]
 GOOD = [

@@ -15,7 +15,7 @@ def given(dtype: str) -> Graph:
 
 BAD = [
     RuleCase(name="cast", target="ethos-u85-1024", graph=cells("int64"), lines=(1,), says="to makes 64-bit integers"),
-    RuleCase(name="input", target="edge-tpu", graph=given("int64"), lines=(None,), says="input $x0"),
+    RuleCase(name="input", target="edge-tpu", graph=given("int64"), lines=(1,), says="input $x0"),
 ]
 GOOD = [
     RuleCase(name="32-bits", target="ethos-u85-1024", graph=cells("int32")),
