@@ -37,9 +37,15 @@ def keeps_only_caches(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Map
 @torch.no_grad()
 def fill(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """One call in eval mode, for the sake of what it leaves behind."""
-    model.eval()
+    enter_eval(model)
     copied, named = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
     model(*copied, **named)
+
+
+def enter_eval(model: torch.nn.Module) -> None:
+    """Eval mode, for a model that is not in it already: some forget their tables whenever a mode is set."""
+    if any(module.training for module in model.modules()):
+        model.eval()
 
 
 def _moved(tensor: torch.Tensor) -> torch.Tensor:

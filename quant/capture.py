@@ -19,7 +19,7 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind, OutputKind
 
-from bitwright.quant.attribute_caches import fill, keeps_only_caches
+from bitwright.quant.attribute_caches import enter_eval, fill, keeps_only_caches
 from bitwright.quant.canonicalize import canonicalize
 from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
@@ -77,7 +77,7 @@ def _export(
     try:
         with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
             warnings.simplefilter("always")
-            model.eval()
+            enter_eval(model)
             program = functionalize(torch.export.export(model, args, kwargs, strict=False))
     except Exception as error:  # torch.export raises whatever forward and its own passes raise
         raise CaptureError(failure_of(error)) from error

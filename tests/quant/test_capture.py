@@ -560,6 +560,24 @@ def test_a_table_that_is_computed_once_from_parameters_is_no_state() -> None:
     agrees(model, (X,))
 
 
+class Forgetful(Cached):
+    """Forgets its table whenever its mode is set, so that training does not go on with an old one."""
+
+    def train(self, mode: bool = True) -> "Forgetful":
+        super().train(mode)
+        self.cache = {}
+        return self
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_table_that_is_forgotten_with_the_mode_is_no_state(training: bool) -> None:
+    model = Forgetful(of_the_input=False).train(training)
+    capture(model, (X,))
+    assert model.cache == {}
+    assert model.training is training
+    agrees(model.eval(), (X,))
+
+
 def test_what_is_kept_of_the_first_input_is_state() -> None:
     with pytest.raises(CaptureError, match=r'self\.cache\["table"\] = .*\n.*forward assigns self\.cache'):
         capture(Cached(of_the_input=True), (X,))
