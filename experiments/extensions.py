@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bitwright.hw_constraints.backends.base import BACKENDS
+from bitwright.hw_constraints.lint import RULES
+from bitwright.hw_constraints.target_files import TARGETS
 from bitwright.nas.spaces import SPACES
 from bitwright.quant.extension_point import ExtensionPoint
 from bitwright.quant.observers import OBSERVERS
@@ -25,8 +27,4 @@ DATASETS = ExtensionPoint(
 )
 MODELS = ExtensionPoint(kind="model", package="bitwright.experiments.models", marker="MODEL", group="bitwright.models")
 STAGES = ExtensionPoint(kind="stage", package="bitwright.experiments.stages", marker="STAGE", group="bitwright.stages")
-TARGETS = ExtensionPoint(
-    kind="target", package="bitwright.hw_constraints.targets", marker=".yaml", group="bitwright.targets"
-)
-RULES = ExtensionPoint(kind="rule", package="bitwright.hw_constraints.rules", marker="RULE", group="bitwright.rules")
 RECIPES = ExtensionPoint(kind="recipe", package="bitwright.recipes", marker=".yaml", group="bitwright.recipes")

@@ -5,35 +5,32 @@ Names come from file names and from the entry points `bitwright.targets`, so lis
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bitwright.quant.errors import InputError, unknown
+from bitwright.quant.errors import InputError
+from bitwright.quant.extension_point import ExtensionPoint
 from bitwright.quant.yaml_lines import KeyPath, Locations, load
 
 FOLDER = Path(__file__).parent / "targets"
-ENTRY_POINTS = "bitwright.targets"
 _LARGEST = 256 * 1024  # bytes; ours have up to ten thousand
 # What a file says of itself alone.
 _OWN_KEYS = ("id", "version", "description", "extends")
 
 
-@cache
+TARGETS = ExtensionPoint(
+    kind="target", package="bitwright.hw_constraints.targets", marker=".yaml", group="bitwright.targets"
+)
+
+
 def target_names() -> tuple[str, ...]:
     """Names of all targets: ours, and those that installed packages register.
 
     Raises:
         InputError: a name is registered twice.
     """
-    own = {path.stem for path in FOLDER.glob("[!_]*.yaml")}
-    others = [point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
-    for name in others:
-        if name in own or others.count(name) > 1:
-            raise InputError(f"target {name!r} is registered twice; uninstall one of the packages that bring it")
-    return tuple(sorted([*own, *others]))
+    return TARGETS.names()
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -49,10 +46,9 @@ def find(name_or_path: str | Path) -> Path:
         if not Path(text).is_file():
             raise InputError(f"{text}: no such target file; targets by name: {', '.join(target_names())}")
         return Path(text)
-    if text not in target_names():
-        raise unknown("target", text, target_names())
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=text):
-        return Path(point.load())
+    TARGETS.check(text)
+    if not TARGETS.is_ours(text):
+        return Path(TARGETS.load(text))
     return FOLDER / f"{text}.yaml"
 
 

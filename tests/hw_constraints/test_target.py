@@ -1,3 +1,4 @@
+import importlib.metadata
 import pickle
 import subprocess
 import sys
@@ -289,14 +290,7 @@ def _register(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
         return [point for point in points if group == point.group and name in (None, point.name)]
 
-    monkeypatch.setattr(target_files.importlib.metadata, "entry_points", entry_points)
-    target_files.target_names.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _forget_registered_targets() -> Any:
-    yield
-    target_files.target_names.cache_clear()
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
 
 
 def test_another_package_registers_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
