@@ -102,15 +102,17 @@ def allocate(buffers: Sequence[Buffer], capacity: int | None = None, *, effort: 
 
 
 def _bound(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> int:
-    """The largest sum of live sizes. Offsets are multiples of the alignments' common divisor, which rounds all up."""
+    """The largest sum of live sizes.
+
+    Offsets are multiples of the alignments' common divisor, which rounds every size up but that of the buffer on top:
+    at each moment the one that rounding adds most to may be that one.
+    """
     if not buffers:
         return 0
     grain = math.gcd(*(buffer.alignment for buffer in buffers))
     sizes = np.array([buffer.size_bytes for buffer in buffers], dtype=np.int64)
     rounded = -(-sizes // grain) * grain
-    # Only the buffer on top may end between two multiples.
-    slack = int((rounded - sizes).max())
-    return max(int(lifetimes.live_sum(rounded).max()) - slack, int(lifetimes.live_sum(sizes).max()))
+    return int((lifetimes.live_sum(rounded) - lifetimes.largest_live(rounded - sizes)).max())
 
 
 def _orders(buffers: Sequence[Buffer], lifetimes: Lifetimes) -> list[list[int]]:

@@ -69,6 +69,26 @@ class Lifetimes:
         np.subtract.at(change, np.asarray(self.last, dtype=np.int64) + 1, sizes)
         return np.cumsum(change)[:-1]
 
+    def largest_live(self, values: Ints) -> Ints:
+        """For each moment the largest value among the intervals that live then; 0 where none does.
+
+        Each interval is covered by two spans of a power of two, and each span hands its maximum to its halves.
+        """
+        lengths = np.asarray(self.last, dtype=np.int64) - np.asarray(self.first, dtype=np.int64) + 1
+        levels = np.frexp(lengths)[1] - 1
+        firsts = np.asarray(self.first, dtype=np.int64)
+        spans = np.zeros(self.moments, dtype=np.int64)
+        for level in range(int(levels.max(initial=0)), -1, -1):
+            chosen = levels == level
+            width = 1 << level
+            np.maximum.at(spans, firsts[chosen], values[chosen])
+            np.maximum.at(spans, firsts[chosen] + lengths[chosen] - width, values[chosen])
+            if level:
+                halves = spans.copy()
+                np.maximum(halves[width // 2 :], spans[: self.moments - width // 2], out=halves[width // 2 :])
+                spans = halves
+        return spans
+
     def live_max(self, values: Ints) -> list[int]:
         """For each interval the largest of the moments' values within it, by a table of maxima over powers of two."""
         table = [values]

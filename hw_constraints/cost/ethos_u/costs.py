@@ -30,6 +30,12 @@ def _remember(table: dict[tuple[Hashable, ...], Any], key: tuple[Hashable, ...],
     table[key] = value
 
 
+def forget() -> None:
+    """Forgets every step and estimate."""
+    _steps.clear()
+    _performances.clear()
+
+
 class _Cut(NamedTuple):
     """How an operation is cut, and where its operands are then; see `Costs.performance`."""
 

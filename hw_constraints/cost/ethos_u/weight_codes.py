@@ -60,6 +60,11 @@ def weight_histograms(graph: Graph, node: Node, groups: int = 1) -> tuple[Weight
     return _known[key]
 
 
+def forget() -> None:
+    """Forgets every histogram."""
+    _known.clear()
+
+
 def histogram(codes: npt.NDArray[np.int8]) -> WeightHistogram:
     """Of codes [out, kh, kw, in]."""
     counts = np.bincount(codes.astype(np.int16).ravel() + 256, minlength=512).astype(np.int64)
