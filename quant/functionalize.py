@@ -13,6 +13,7 @@ import torch
 import torch.fx
 from torch.export import ExportedProgram
 
+from bitwright.quant.disabled_autocast import inline_disabled_autocast
 from bitwright.quant.einsum import einsum_by_matmul
 
 aten = torch.ops.aten
@@ -38,6 +39,7 @@ _COMPUTE = frozenset(
 
 def functionalize(program: ExportedProgram) -> ExportedProgram:
     """Returns the program without in-place operators, taking the short way where it is surely the same."""
+    inline_disabled_autocast(program)
     graph = program.graph
     if all(_is_simple(node) for node in graph.nodes if node.op == "call_function"):
         for node in [node for node in graph.nodes if _is_in_place(node)]:
