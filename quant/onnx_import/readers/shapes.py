@@ -85,10 +85,7 @@ def _tile(r: Reader) -> None:
 def _concat(r: Reader) -> None:
     names = [r.input(i) for i in range(len(r.inputs))]
     require(bool(names), "no operands")
-    if len(names) == 1:
-        r.alias(names[0])
-    else:
-        r.emit("cat", names, dim=r.integer("axis", 0))
+    r.emit("cat", names, dim=r.integer("axis", 0))
 
 
 @reads("Split")

@@ -126,6 +126,7 @@ ONE: list[tuple[str, Callable[[Maker], Any]]] = [
     ("expand", lambda m: m("Expand", "x", [3, 4, 8, 10])),
     ("repeat", lambda m: m("Tile", "x", [1, 2, 1, 1])),
     ("cat", lambda m: m("Concat", "x", "x", axis=1)),
+    ("cat", lambda m: m("Concat", "x", axis=1)),
     ("split_with_sizes", lambda m: m("Split", "x", [3, 5], results=2, axis=2)),
     ("slice", lambda m: m("Slice", "x", [1], [-1], [3], [2])),
     ("flip", lambda m: m("Slice", "x", [-1], [np.iinfo(np.int64).min], [3], [-1])),
