@@ -72,6 +72,10 @@ class LintContext:
         """Where the accelerator runs a call."""
         return self._places[node.name]
 
+    def is_hosted(self, node: Node) -> bool:
+        """Whether a call on real numbers runs on the host; what only passes codes on stays where its operand is."""
+        return node.name in self._hosted
+
     def is_place(self, ref: TensorRef) -> bool:
         """Whether a tensor holds indices or coordinates rather than values."""
         return ref in self._coordinates
@@ -140,6 +144,24 @@ class LintContext:
     @cached_property
     def _places(self) -> dict[str, Place]:
         return places(self.graph, self.target, self.plan, fused=self._fused) if self.graph else {}
+
+    @cached_property
+    def _hosted(self) -> frozenset[str]:
+        assert self.graph is not None
+        hosted: set[str] = set()
+        for node in self._computed:
+            makers = [maker for ref in node.tensors if (maker := self.graph.producers.get(ref))]
+            if node.op in self.target.operators.shared_qparams:
+                there = any(maker.name in hosted for maker in makers)
+            else:
+                there = self.place(node) is Place.HOST and self._is_real(node)
+            if there:
+                hosted.add(node.name)
+        return frozenset(hosted)
+
+    def _is_real(self, node: Node) -> bool:
+        assert self.graph is not None
+        return any(self.graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
 
     @cached_property
     def _fused(self) -> frozenset[str]:

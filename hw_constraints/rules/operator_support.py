@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import MULTIPLICATIONS, OPERATORS
+from bitwright.hw_constraints.operators import MOVEMENTS, MULTIPLICATIONS, OPERATORS
 from bitwright.hw_constraints.target_types import Otherwise, Target
 from bitwright.quant.graph import Graph, Node
 
@@ -30,6 +30,7 @@ _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
         (frozenset({"sigmoid", "mul"}), "x * torch.sigmoid(x)"),
         (frozenset({"leaky_relu"}), "leaky_relu or ReLU, and train a little further"),
     ),
+    "leaky_relu": ((frozenset({"relu"}), "ReLU, and train a little further"),),
     "gelu": ((frozenset({"hardswish"}), "hardswish, and train a little further"),),
     "mish": ((frozenset({"hardswish"}), "hardswish, and train a little further"),),
     "hardswish": ((frozenset({"mul", "hardtanh"}), "x * F.relu6(x + 3) / 6"),),
@@ -64,7 +65,7 @@ class OperatorSupport:
         runs_others = target.operators.others is Otherwise.FLOAT
         available = (listed | OPERATORS if runs_others else listed) - target.operators.refused
         for graph, node in context.computed_nodes():
-            if node.op in listed or context.is_fused(node):
+            if node.op in listed or context.is_fused(node) or _moves_on_the_host(context, graph, node):
                 continue
             verdict = _verdict(graph, node, target)
             if verdict:
@@ -77,6 +78,12 @@ class OperatorSupport:
                     allowed=f"operators that {target.id} runs (bitwright targets {target.id})",
                     suggestion=_suggestion(node.op, available),
                 )
+
+
+def _moves_on_the_host(context: LintContext, graph: Graph, node: Node) -> bool:
+    """Whether it only moves what the host has anyway: then the accelerator need not know it."""
+    makers = [maker for ref in node.tensors if (maker := graph.producers.get(ref))]
+    return node.op in MOVEMENTS and bool(makers) and all(map(context.is_hosted, makers))
 
 
 def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] | None:

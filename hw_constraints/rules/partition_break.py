@@ -33,14 +33,13 @@ class PartitionBreak:
         if context.graph is None or context.target.operators.others is not Otherwise.HOST:
             return
         graph = context.graph
-        hosted = {node.name for _, node in context.computed_nodes() if _on_host(context, graph, node)}
-        if not hosted:
+        if not any(context.is_hosted(node) for _, node in context.computed_nodes()):
             return
         behind, before = _work_behind(context, graph), _behind_accelerated(context, graph)
         macs = np.array([_macs(graph, node) for node in graph.nodes], np.float64)
         for _, node in context.computed_nodes():
-            makers = [maker for ref in node.tensors if (maker := context.maker(ref))]
-            begins = node.name in hosted and not any(maker.name in hosted for maker in makers)
+            makers = [maker for ref in node.tensors if (maker := graph.producers.get(ref))]
+            begins = context.is_hosted(node) and not any(map(context.is_hosted, makers))
             if not begins or node.name not in before or not behind[node.name]:
                 continue
             cut_off = _positions(behind[node.name], len(macs))
@@ -58,11 +57,6 @@ class PartitionBreak:
             )
             if single:
                 return  # nothing behind it runs on the accelerator anyway
-
-
-def _on_host(context: LintContext, graph: Graph, node: Node) -> bool:
-    real = any(graph.tensors[ref].is_floating for ref in (*node.tensors, *node.outputs))
-    return context.place(node) is Place.HOST and real
 
 
 def _macs(graph: Graph, node: Node) -> int:

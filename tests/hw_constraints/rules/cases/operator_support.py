@@ -57,7 +57,16 @@ def integers() -> Graph:
     return b.graph(b.call("bitwise_and", index, index, shape=(1, 8), dtype="int64"))
 
 
+def rolled(*, on_the_host: bool) -> Graph:
+    b = GraphBuilder()
+    x = b.conv2d(b.input(1, 8, 16, 16), 8)
+    y = b.call("sin" if on_the_host else "relu", x, shape=(1, 8, 16, 16))
+    return b.graph(b.call("roll", y, shape=(1, 8, 16, 16), shifts=(1,), dims=(3,)))
+
+
 BAD = [
+    RuleCase(name="move", target="orin-dla", graph=rolled(on_the_host=False), lines=(3,), says="roll: runs on"),
+    RuleCase(name="moves-what-the-host-has", target="orin-dla", graph=rolled(on_the_host=True), lines=(2,), says="sin"),
     RuleCase(name="on-the-host", target="ethos-u85-1024", graph=net("softplus"), lines=(2,), says="processor beside"),
     RuleCase(name="supported-twin", target="ethos-u85-1024", graph=net("mish"), lines=(2,), says="hardswish"),
     RuleCase(name="norm-alone", target="ethos-u85-1024", graph=lone_norm(), lines=(1,), says="instance_norm: runs on"),

@@ -28,6 +28,14 @@ def at_the_start() -> Graph:
     return b.graph(b.conv2d(b.call("sin", b.input(1, 16, 16, 16), shape=(1, 16, 16, 16)), 16))
 
 
+def behind_a_move() -> Graph:
+    """What the accelerator can move stays where it comes from: the break is `sin`, not the concatenation behind it."""
+    b = GraphBuilder()
+    x = b.conv2d(b.input(1, 16, 16, 16), 16)
+    y = b.call("sin", x, shape=(1, 16, 16, 16))
+    return b.graph(b.conv2d(b.call("cat", y, x, shape=(1, 32, 16, 16), dim=1), 16))
+
+
 BAD = [
     RuleCase(
         name="copied-twice",
@@ -37,6 +45,7 @@ BAD = [
         says="50 % of the products",
         severity=Severity.WARNING,
     ),
+    RuleCase(name="behind-a-move", target="orin-dla", graph=behind_a_move(), lines=(2,), says="sin on the host"),
     RuleCase(name="one-stay", target="ethos-u85-1024", graph=between("sin", "cos"), lines=(2,)),
     RuleCase(
         name="everything-behind",
