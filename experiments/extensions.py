@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitwright.hw_constraints.backends.base import BACKENDS
+from bitwright.hw_constraints.fixes.base import FIXES
 from bitwright.hw_constraints.lint import RULES
 from bitwright.hw_constraints.target_files import TARGETS
 from bitwright.nas.spaces import SPACES
@@ -12,6 +13,7 @@ from bitwright.quant.observers import OBSERVERS
 __all__ = [
     "BACKENDS",
     "DATASETS",
+    "FIXES",
     "MODELS",
     "OBSERVERS",
     "RECIPES",

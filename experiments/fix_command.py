@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
-    from bitwright.hw_constraints.fix import AppliedFix, FixedModel
+    from bitwright.hw_constraints.finding import Finding
+    from bitwright.hw_constraints.fix import AppliedFix, FixedModel, RefusedFix
+    from bitwright.hw_constraints.modelled_time import ModelledTime
+    from bitwright.quant.parity import TensorParity
 
 
 def fix_model(
@@ -42,10 +46,8 @@ def fix_model(
 
     if model.endswith(".onnx"):
         raise InputError(f"MODEL = {model!r}; --fix rewrites a network of PyTorch: package.module:function or a recipe")
-    if out is not None and out.suffix != ".pt2":
-        raise InputError(
-            f"--out = {str(out)!r}; the fixed network is saved as a program: give a name that ends in .pt2"
-        )
+    if out is not None:
+        _check_out(out)
     network, example, names = network_of(model, [target_name] if target_name else (), inputs)
     captured = fold_batch_norm(capture(network, example))
     # A shape on the command line gives made-up values; only a recipe's examples are recorded.
@@ -75,48 +77,126 @@ def print_fixes(
     if json:
         print_json(fixes_json(fixed))
     else:
-        print(fixes_text(fixed) + (f"\n{out}" if out else ""))
+        print(fixes_text(fixed) + (f"\nsaved, for torch.export.load: {out}" if out else ""))
     return 1 if any(each.severity == "error" for each in fixed.after) else 0
 
 
+def _check_out(out: Path) -> None:
+    """Before minutes of work: the name is a program's and its folder is there."""
+    if out.suffix != ".pt2":
+        raise InputError(
+            f"--out = {str(out)!r}; the fixed network is saved as a program: give a name that ends in .pt2"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(out, error) from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise _not_writable(out, "it is a folder" if out.is_dir() else "its folder takes no new files")
+
+
+def _not_writable(out: Path, why: OSError | str) -> InputError:
+    reason = why if isinstance(why, str) else (why.strerror or str(why))
+    return InputError(f"--out = {str(out)!r} cannot be written: {reason}; give another place")
+
+
 def save(fixed: FixedModel, example: tuple[Any, ...], out: Path) -> None:
-    """Writes the fixed network as an exported program, which `torch.export.load` reads."""
+    """Writes the fixed network as an exported program, which `torch.export.load` reads.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     import torch
 
     from bitwright.quant.to_module import to_module
 
     program = torch.export.export(to_module(fixed.captured), example, strict=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, str(out))
+    try:
+        with out.open("wb") as file:
+            torch.export.save(program, file)
+    except OSError as error:
+        raise _not_writable(out, error) from None
 
 
 def fixes_text(fixed: FixedModel) -> str:
-    """All fixes as plain text: what was made and why that is sound, the change to make by hand, what was refused."""
-    blocks = [_applied_text(each) for each in fixed.applied]
-    tally: dict[tuple[str, str, str], int] = {}
+    """All fixes as plain text: what was made and why that is sound, the change to make by hand, what was refused.
+
+    Fixes of one kind on one line of the source are one block: blocks of a network share their lines.
+    """
+    from bitwright.hw_constraints.finding_text import summary
+
+    made: dict[tuple[str, str, str, str], list[AppliedFix]] = {}
+    for applied in fixed.applied:
+        made.setdefault((applied.fix, *_kind(applied.finding)), []).append(applied)
+    refused: dict[tuple[str, str, str], list[RefusedFix]] = {}
     for each in fixed.refused:
-        key = each.fix, each.finding.rule, each.reason
-        tally[key] = tally.get(key, 0) + 1
-    for (name, rule, reason), count in tally.items():
-        times = f" ({count} places)" if count > 1 else ""
-        blocks.append(f"not made[{name}] for {rule}{times}: {reason}")
-    removed = len(fixed.before) - len(fixed.after)
-    blocks.append(f"{len(fixed.applied)} fixes made, {len(fixed.before)} findings before, {removed} fewer after")
+        refused.setdefault((each.fix, each.finding.rule, each.reason), []).append(each)
+    blocks = [*map(_applied_text, made.values()), *map(_refused_text, refused.values())]
+    count = len(fixed.applied)
+    left = f"{len(fixed.after)} after ({summary(fixed.after)})" if fixed.after else "none after"
+    blocks.append(f"{count} fix{'' if count == 1 else 'es'} made: {len(fixed.before)} findings before, {left}")
     if fixed.parity is not None:
-        blocks[-1] += f"; the fixed network against the original: {fixed.parity}"
+        blocks[-1] += f"\nthe fixed network against the original: {fixed.parity}"
     return "\n\n".join(blocks)
 
 
-def _applied_text(each: AppliedFix) -> str:
-    place = f" {each.finding.source}" if each.finding.source else ""
-    here = "; ".join(str(tensor) for tensor in each.here)
-    lines = [f"fixed[{each.fix}]{place}: {each.summary}", f"removes: {each.finding.rule}: {each.finding.found}"]
-    lines.append(f"parity:  {here or each.parity}")
-    if each.time is not None:
-        before, after = each.time
-        together = f" with {each.together} fixes like it" if each.together > 1 else ""
-        lines.append(f"time:    {before.us:.1f} -> {after.us:.1f} us modelled{together}")
-    return "\n".join([*lines, each.diff.rstrip()]).rstrip()
+def _kind(finding: Finding) -> tuple[str, str, str]:
+    return finding.rule, finding.found, _place(finding)
+
+
+def _place(finding: Finding) -> str:
+    from bitwright.hw_constraints.lint_report.baseline import relative
+
+    return f"{relative(finding.source.file)}:{finding.source.line}" if finding.source else finding.node
+
+
+def _applied_text(same: Sequence[AppliedFix]) -> str:
+    first = same[0]
+    modules = _some([each.finding.module_path for each in same if each.finding.module_path])
+    where = f"{_place(first.finding)}{f' ({modules})' if modules else ''}"
+    lines = [f"fixed[{first.fix}] {where}: {first.summary}", f"removes: {first.finding.rule}: {first.finding.found}"]
+    lines.append(f"parity:  {_parity_text([tensor for each in same for tensor in each.here]) or first.parity}")
+    if first.time is not None:
+        others = f", with {first.together - 1} more like it" if first.together > 1 else ""
+        lines.append(f"time:    {_time_text(*first.time)}{others}")
+    return "\n".join([*lines, first.diff.rstrip()]).rstrip()
+
+
+def _parity_text(here: Sequence[TensorParity]) -> str:
+    """The worst of the rewritten tensors; empty when there is none to compare."""
+    if not here:
+        return ""
+    worst = max(here, key=lambda each: each.max_rel)
+    if len(here) > 1 and all(each.bit_equal for each in here):
+        return f"bit for bit equal, {len(here)} tensors"
+    return str(worst) if len(here) == 1 else f"{worst}, the worst of {len(here)} tensors"
+
+
+def _time_text(before: ModelledTime, after: ModelledTime) -> str:
+    """Two totals; where they are of different operators, that and not a saving is said."""
+    if before.unknown == after.unknown:
+        if after.us == before.us:
+            return f"{after.us:.4g} us modelled, as before"
+        return f"{before.us:.4g} -> {after.us:.4g} us modelled ({after.us / before.us - 1:+.2%})"
+    return (
+        f"{before.us:.4g} us and {before.unknown} operators without a figure -> "
+        f"{after.us:.4g} us and {after.unknown} without one (modelled)"
+    )
+
+
+def _refused_text(same: Sequence[RefusedFix]) -> str:
+    first = same[0]
+    places = _some([_place(each.finding) for each in same])
+    off = [each.approximation.sqnr for each in same if each.approximation is not None]
+    why = f"it is an approximation ({min(off):.1f} dB at worst); --approximate makes it" if off else first.reason
+    return f"not made[{first.fix}] for {first.finding.rule} at {places}: {why}"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """The first few different names, and how many more there are."""
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - most} more" if len(different) > most else ""
+    return ", ".join(different[:most]) + more
 
 
 def fixes_json(fixed: FixedModel) -> dict[str, Any]:
@@ -131,6 +211,7 @@ def fixes_json(fixed: FixedModel) -> dict[str, Any]:
                 "sqnr_db": each.parity.sqnr,
                 "bit_equal": all(tensor.bit_equal for tensor in each.here),
                 "modelled_us": [time.us for time in each.time] if each.time else None,
+                "not_modelled": [time.unknown for time in each.time] if each.time else None,
                 "together": each.together,
                 "diff": each.diff,
             }

@@ -28,6 +28,7 @@ from bitwright.quant.rewrite import Refused
 RANDOM_INPUTS = 2
 # An error of a tenth of the signal's amplitude: below that, training again is not a touch-up any more.
 FLOOR_DB = 20.0
+ASK = "it is an approximation; ask for approximate fixes, too"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,19 @@ class AppliedFix:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedFix:
-    """One fix that was tried and not made."""
+    """One fix that was tried and not made.
+
+    Attributes:
+        fix: its name.
+        finding: what stays.
+        reason: why.
+        approximation: how far off the results would be, where only that they are not exact stands in its way.
+    """
 
     fix: str
     finding: Finding
     reason: str
+    approximation: Parity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +210,10 @@ class _Session:
         findings, time = (self.findings, self.time) if reason else self._look(step.captured)
         reason = reason or _left(self.findings, findings, step)
         if not reason and time and self.time and time.is_worse_than(self.time):
-            reason = f"the modelled time rises from {self.time.us:.1f} to {time.us:.1f} us"
+            reason = f"the modelled time rises from {self.time.us:.6g} to {time.us:.6g} us"
         if reason:
             if len(step.sites) == 1:
-                self._refuse(chosen, step.sites[0][0], reason)
+                self._refuse(chosen, step.sites[0][0], reason, parity if reason == ASK else None)
             return False
         for (site, settings), refs in zip(step.sites, step.tensors, strict=True):
             here = tuple(each for each in parity.tensors if each.name in set(map(str, refs)))
@@ -234,11 +243,13 @@ class _Session:
             return f"meant to be exact: {parity.reason()}"
         if parity.sqnr < FLOOR_DB:
             return f"too far off: {parity.sqnr:.1f} dB, at least {FLOOR_DB:.0f} dB are asked for"
-        return "" if self.approximate else f"it is an approximation ({parity}); ask for approximate fixes, too"
+        return "" if self.approximate else ASK
 
-    def _refuse(self, chosen: Fix, site: Site, reason: str) -> None:
+    def _refuse(self, chosen: Fix, site: Site, reason: str, approximation: Parity | None = None) -> None:
         key = chosen.name, site.finding.rule, site.node.name
-        self.refused[key] = RefusedFix(fix=chosen.name, finding=site.finding, reason=reason)
+        self.refused[key] = RefusedFix(
+            fix=chosen.name, finding=site.finding, reason=reason, approximation=approximation
+        )
 
     def _look(self, captured: CapturedModel) -> tuple[tuple[Finding, ...], ModelledTime | None]:
         """The findings of a network and its time, planned as the target asks for."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from bitwright.hw_constraints.fixes.base import ByHand
+from bitwright.hw_constraints.lint_report.baseline import relative
 from bitwright.hw_constraints.source_focus import focus
 from bitwright.quant.graph import Node
 
@@ -33,7 +34,8 @@ def source_diff(node: Node, change: ByHand) -> str:
     changed = _replaced(lines, number, node, change)
     if changed is None:
         changed = [*lines[: number - 1], _comment(lines[number - 1], change, node), *lines[number - 1 :]]
-    diff = difflib.unified_diff(lines, changed, f"a/{node.source.file}", f"b/{node.source.file}", n=_CONTEXT)
+    path = relative(node.source.file).lstrip("/")  # as git writes it, so that `git apply` reads it
+    diff = difflib.unified_diff(lines, changed, f"a/{path}", f"b/{path}", n=_CONTEXT)
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in diff)
 
 

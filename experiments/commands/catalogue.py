@@ -32,6 +32,12 @@ def ls(
         from bitwright.hw_constraints.lint import summaries
 
         print_table(("rule", "what it looks for"), list(summaries().items()))
+    elif kind == "fixes":
+        from bitwright.hw_constraints.fixes.base import load_fix
+
+        loaded = [load_fix(each) for each in names[kind]]
+        rows = [(each.name, "exact" if each.exact else "approximate", each.summary) for each in loaded]
+        print_table(("fix", "results", "what it does"), rows)
     else:
         print_table(("kind", "names"), [(each, ", ".join(found)) for each, found in names.items()])
     return 0

@@ -43,9 +43,9 @@ def lint(
     approximate: Annotated[bool, typer.Option("--approximate", help="With --fix: also what changes results.")] = False,
     out: Annotated[Path | None, typer.Option(help="With --fix: save the fixed network as a .pt2 program.")] = None,
 ) -> int:
-    """Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors.
+    r"""Say what an accelerator will not run of a network, and on which of your lines. Exit code 1 on errors.
 
-    `# bitwright: ignore[rule]` on a line takes a finding back.
+    The comment `# bitwright: ignore\[rule]` on a line takes a finding back.
     """
     from bitwright.hw_constraints.lint import explain as explanation
     from bitwright.hw_constraints.lint_report.baseline import write_baseline as write
@@ -58,10 +58,15 @@ def lint(
         raise InputError("MODEL is missing: package.module:function that returns the network, a recipe or an ONNX file")
     if write_baseline and baseline is None:
         raise InputError("--write-baseline needs --baseline FILE: where to write it")
+    if not fix and (approximate or out is not None):
+        raise InputError(f"{'--approximate' if approximate else '--out'} needs --fix")
     if fix:
         from bitwright.experiments.fix_command import print_fixes
 
-        return print_fixes(model, target or (), inputs or (), out=out, approximate=approximate, json=json)
+        _refuse_report_options(rule, baseline, format)
+        return print_fixes(
+            model, target or (), inputs or (), out=out, approximate=approximate, json=json or format is Format.JSON
+        )
     compared = None if write_baseline else baseline
     report = _report(model, target or (), inputs or (), rule, compared)
     if write_baseline and baseline is not None:
@@ -69,6 +74,16 @@ def lint(
         return 0
     _print(report, Format.JSON if json else format, with_baseline=compared is not None)
     return 1 if report.failed else 0
+
+
+def _refuse_report_options(rules: Sequence[str] | None, baseline: Path | None, format: Format) -> None:
+    """Options that mean nothing with `--fix`."""
+    from bitwright.quant.errors import InputError
+
+    shaped = format in (Format.SARIF, Format.GITHUB)
+    for given, option in ((rules, "--rule"), (baseline, "--baseline"), (shaped, f"--format {format}")):
+        if given:
+            raise InputError(f"{option} is for findings; --fix takes them all, and prints text or --json")
 
 
 def _report(

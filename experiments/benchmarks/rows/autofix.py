@@ -1,19 +1,23 @@
 """Does each fix hold what it promises on a whole network: parity, its finding gone, less modelled time?
 
 Public architectures first, with seeded random weights; then the driving-style networks, for what no classifier does.
-Each fix is taken alone, so that what it brings is its own.
+Each fix is taken alone, so that what it brings is its own. A network that cannot be captured, or that a target cannot
+plan, is a line of the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitwright.experiments.benchmarks import driving
-from bitwright.experiments.benchmarks.architectures import ARCHITECTURES, build
+from bitwright.experiments.benchmarks.architectures import ARCHITECTURES, Architecture, build
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
 from bitwright.experiments.benchmarks.records import Reach, Record, record
@@ -22,10 +26,12 @@ from bitwright.hw_constraints.fixes.base import fix_names, load_fix
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import CaptureError, capture
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.errors import InputError
 from bitwright.quant.parity import EXACT, Inputs
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
 ROW = "autofix"
+LIMIT_S = 480.0  # after that no further network is begun
 # Each with targets on which it has something to fix.
 PUBLIC: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("resnet18", ("amd-dpu",)),
@@ -45,7 +51,21 @@ DRIVING = ("x86-vnni", "ethos-u85-1024", "ethos-u65-512", "tensorrt-orin")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one fix did to one network."""
+    """What one fix did to one network.
+
+    Attributes:
+        fix: its name.
+        network: the network.
+        public: whether that is a published architecture.
+        target: the accelerator.
+        places: how many times it was made.
+        exact: whether it promises the same results.
+        error: the largest at any of the places, relative to the tensor's scale.
+        sqnr: the lowest of any result, in dB.
+        gone: at how many places the finding is gone.
+        us: modelled time before and after; None where the target has no cost model.
+        unknown: how many operators that time leaves out, before and after: a host's above all.
+    """
 
     fix: str
     network: str
@@ -56,75 +76,137 @@ class Outcome:
     error: float
     sqnr: float
     gone: int
-    before_us: float | None
-    after_us: float | None
+    us: tuple[float, float] | None
+    unknown: tuple[int, int] | None
 
     @property
-    def ratio(self) -> float | None:
-        """Modelled time after it, over the time before it."""
-        return self.after_us / self.before_us if self.before_us and self.after_us is not None else None
+    def is_faster(self) -> bool:
+        """Whether it surely saves modelled time: what the model leaves out takes no negative time before."""
+        return bool(self.us and self.unknown and self.us[1] < self.us[0] and self.unknown[1] <= self.unknown[0])
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the totals say nothing: a higher one, of operators that the model had no figure for before."""
+        return bool(self.us and self.unknown and self.us[1] >= self.us[0] and self.unknown[1] < self.unknown[0])
 
     def line(self) -> dict[str, Any]:
         """For the table."""
+        before, after = self.us or (None, None)
+        unknown_before, unknown_after = self.unknown or (None, None)
         return {
             "fix": self.fix,
             "network": self.network,
+            "public": self.public,
             "target": self.target,
             "places": self.places,
             "kind": "exact" if self.exact else "approximate",
             "error": self.error,
             "SQNR, dB": self.sqnr,
             "findings gone": self.gone,
-            "us before": self.before_us,
-            "us after": self.after_us,
-            "ratio": self.ratio,
+            "us before": before,
+            "us after": after,
+            "not modelled before": unknown_before,
+            "not modelled after": unknown_after,
+            "saves time": self.is_faster,
         }
+
+
+@dataclass
+class Trials:
+    """What was tried so far.
+
+    Attributes:
+        best: of each fix the outcome that says most.
+        refused: networks that could not be captured, or not be planned for a target, with the reason.
+        skipped: networks for which the time was not enough.
+    """
+
+    best: dict[str, Outcome] = field(default_factory=dict)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def wants(self, name: str, public: bool) -> bool:
+        """Whether another network could say more about a fix."""
+        known = self.best.get(name)
+        return known is None or _rank(known) < (True, public, False)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keeps an outcome that says more than those before."""
+        known = self.best.get(outcome.fix)
+        if known is None or _rank(outcome) > _rank(known):
+            self.best[outcome.fix] = outcome
+
+
+def _rank(outcome: Outcome) -> tuple[bool, bool, bool]:
+    """Time saved counts most, then that the network is public, then operators taken off a host."""
+    return (outcome.is_faster, outcome.public, outcome.is_moved)
 
 
 def run(bench: Bench) -> list[Record]:
     """Tries every fix on every network until each has one where it saves time, public ones first."""
     torch.set_num_threads(1)
-    best: dict[str, Outcome] = {}
-    for network, public, captured, args, targets in _networks(bench):
-        for target in targets:
-            for outcome in _outcomes(network, public, captured, args, target, best):
-                if outcome.fix not in best or _rank(outcome) > _rank(best[outcome.fix]):
-                    best[outcome.fix] = outcome
-    return _records([best[name] for name in sorted(best)])
-
-
-def _rank(outcome: Outcome) -> tuple[bool, bool]:
-    """Time saved counts most, then that the network is public."""
-    return (outcome.ratio is not None and outcome.ratio < 1.0, outcome.public)
-
-
-def _networks(bench: Bench) -> Iterator[tuple[str, bool, CapturedModel, tuple[Any, ...], tuple[str, ...]]]:
-    install_library(bench.home)
-    known = {each.name: each for each in ARCHITECTURES}
-    for name, targets in PUBLIC:
-        model, args = build(known[name], bench.home / LIBRARY)
-        yield name, True, fold_batch_norm(capture(model, args)), args, targets
-    for name in driving.names():
-        network = driving.load(name)
+    trials, begun = Trials(), time.monotonic()
+    for name, public, targets, load in _networks(bench, trials):
+        if time.monotonic() - begun > LIMIT_S:
+            trials.skipped.append(name)
+            continue
         try:
-            captured = fold_batch_norm(capture(network.model, network.args))
-        except CaptureError:
-            continue  # the linter's matter: what cannot be captured cannot be rewritten
-        yield name, False, captured, network.args, DRIVING
+            captured, args = load()
+        except (CaptureError, InputError) as error:  # the linter's matter: it says on which line
+            trials.refused.append(_refusal(name, "", error))
+            continue
+        for target in targets:
+            try:
+                for outcome in _outcomes(name, public, captured, args, target, trials):
+                    trials.add(outcome)
+            except InputError as error:
+                trials.refused.append(_refusal(name, target, error))
+    return _records(trials)
+
+
+def _refusal(network: str, target: str, error: Exception) -> dict[str, str]:
+    return {"network": network, "target": target, "reason": str(error).splitlines()[0]}
+
+
+Loaded = tuple[CapturedModel, tuple[Any, ...]]
+
+
+def _networks(bench: Bench, trials: Trials) -> Iterator[tuple[str, bool, tuple[str, ...], Callable[[], Loaded]]]:
+    try:
+        install_library(bench.home)
+    except InputError as error:  # no package index within reach
+        trials.refused.append(_refusal(", ".join(name for name, _ in PUBLIC), "", error))
+    else:
+        known = {each.name: each for each in ARCHITECTURES}
+        for name, targets in PUBLIC:
+            yield name, True, targets, partial(_public, known[name], bench.home / LIBRARY)
+    for name in driving.names():
+        yield name, False, DRIVING, partial(_driving, name)
+
+
+def _public(architecture: Architecture, library: Path) -> Loaded:
+    return _folded(*build(architecture, library))
+
+
+def _folded(model: torch.nn.Module, args: tuple[Any, ...]) -> Loaded:
+    return fold_batch_norm(capture(model, args)), args
+
+
+def _driving(name: str) -> Loaded:
+    network = driving.load(name)
+    return _folded(network.model, network.args)
 
 
 def _outcomes(
-    network: str,
-    public: bool,
-    captured: CapturedModel,
-    args: tuple[Any, ...],
-    target: str,
-    best: dict[str, Outcome],
+    network: str, public: bool, captured: CapturedModel, args: tuple[Any, ...], target: str, trials: Trials
 ) -> Iterator[Outcome]:
+    loaded, nodes = load_target(target), captured.graph.by_name
+    found = [(each, nodes[each.node]) for each in fix(captured, loaded, fixes=()).before if each.node in nodes]
     for name in fix_names():
-        if name in best and _rank(best[name]) >= (True, public):
+        answers = load_fix(name).answers
+        if not trials.wants(name, public) or not any(answers(*each) for each in found):
             continue
-        fixed = fix(captured, load_target(target), recorded=[Inputs(args=args)], approximate=True, fixes=[name])
+        fixed = fix(captured, loaded, recorded=[Inputs(args=args)], approximate=True, fixes=[name])
         if fixed.applied:
             yield _outcome(name, network, public, target, fixed)
 
@@ -132,8 +214,7 @@ def _outcomes(
 def _outcome(name: str, network: str, public: bool, target: str, fixed: FixedModel) -> Outcome:
     here = [tensor for each in fixed.applied for tensor in each.here]
     times = [each.time for each in fixed.applied if each.time]
-    if times and times[0][0].unknown != times[-1][1].unknown:
-        times = []  # the model knows more of the network after than before: the two totals are of different things
+    first, last = (times[0][0], times[-1][1]) if times else (None, None)
     left = {(each.rule, each.node) for each in fixed.after}
     return Outcome(
         fix=name,
@@ -145,36 +226,63 @@ def _outcome(name: str, network: str, public: bool, target: str, fixed: FixedMod
         error=max((each.max_rel for each in here), default=0.0),
         sqnr=min((each.parity.sqnr for each in fixed.applied), default=0.0),
         gone=sum((each.finding.rule, each.finding.node) not in left for each in fixed.applied),
-        before_us=times[0][0].us if times else None,
-        after_us=times[-1][1].us if times else None,
+        us=(first.us, last.us) if first and last else None,
+        unknown=(first.unknown, last.unknown) if first and last else None,
     )
 
 
-def _records(outcomes: Sequence[Outcome]) -> list[Record]:
-    table = [outcome.line() for outcome in outcomes]
+def _records(trials: Trials) -> list[Record]:
+    outcomes = [trials.best[name] for name in sorted(trials.best)]
     exact = [outcome for outcome in outcomes if outcome.exact]
-    faster = [outcome for outcome in outcomes if outcome.ratio is not None and outcome.ratio < 1.0]
+    approximate = [outcome for outcome in outcomes if not outcome.exact]
+    faster = [outcome for outcome in outcomes if outcome.is_faster]
     places = sum(outcome.places for outcome in outcomes)
-    figures = (
-        ("fixes", float(len(outcomes)), "fixes made on a network", len(fix_names()), Reach("≥", 10.0)),
-        (
-            "exact_error",
-            max((each.error for each in exact), default=0.0),
-            "of the scale",
-            len(exact),
-            Reach("≤", EXACT),
-        ),
-        ("findings_left", float(places - sum(each.gone for each in outcomes)), "findings", places, Reach("=", 0.0)),
-        ("faster", float(len(faster)), "fixes that save modelled time", len(outcomes), Reach("≥", 10.0)),
-        (
+    return [
+        _figure("fixes", len(outcomes), "fixes made on a network", len(fix_names()), outcomes, Reach("≥", 10.0)),
+        _figure("exact_error", _worst(exact), "of the scale", len(exact), exact, Reach("≤", EXACT)),
+        _figure("approximate_error", _worst(approximate), "of the scale", len(approximate), approximate),
+        _figure("findings_left", places - sum(each.gone for each in outcomes), "findings", places, (), Reach("=", 0.0)),
+        _figure("faster", len(faster), "fixes that save modelled time", len(outcomes), faster, Reach("≥", 10.0)),
+        _figure(
             "faster_public",
-            float(sum(each.public for each in faster)),
+            sum(each.public for each in faster),
             "fixes that save modelled time on a public network",
             len(outcomes),
+            [each for each in faster if each.public],
             Reach("≥", 10.0),
         ),
-    )
-    return [
-        record(f"{ROW}.{name}", area="hw_constraints", value=value, unit=unit, n=n, reach=reach, table=table)
-        for name, value, unit, n, reach in figures
+        _figure(
+            "not_comparable",
+            sum(each.is_moved for each in outcomes),
+            "fixes that take operators off the host, for which the model has no time",
+            len(outcomes),
+            [each for each in outcomes if each.is_moved],
+        ),
+        record(
+            f"{ROW}.refused",
+            area="hw_constraints",
+            value=float(len(trials.refused)),
+            unit="networks not captured or not planned",
+            n=len(PUBLIC) + len(driving.names()),
+            table=trials.refused,
+        ),
+        record(
+            f"{ROW}.skipped",
+            area="hw_constraints",
+            value=float(len(trials.skipped)),
+            unit=f"networks not begun within {LIMIT_S:.0f} s",
+            n=len(PUBLIC) + len(driving.names()),
+            table=[{"network": name} for name in trials.skipped],
+        ),
     ]
+
+
+def _worst(outcomes: Sequence[Outcome]) -> float:
+    return max((each.error for each in outcomes), default=0.0)
+
+
+def _figure(
+    name: str, value: float, unit: str, n: int, outcomes: Sequence[Outcome], reach: Reach | None = None
+) -> Record:
+    table = [outcome.line() for outcome in outcomes]
+    return record(f"{ROW}.{name}", area="hw_constraints", value=float(value), unit=unit, n=n, reach=reach, table=table)
