@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bitwright.hw_constraints.lower.program import LoweredGraph, LoweredOp, Traffic
 from bitwright.hw_constraints.target_types import Capability, UnverifiedField
@@ -59,7 +59,9 @@ class LatencyEstimate:
         model: the cost model's name.
         lowered: what was reckoned.
         layers: in the order in which they run.
-        peak_bytes: by memory.
+        peak_bytes: by memory, as the lowered program places its buffers.
+        model_peak_bytes: by memory, as the schedule takes it that the cost model itself reckons with; empty for a model
+            that takes the program's.
         unverified: statements of the target that the figures lean on and nobody has checked.
         assumptions: what the model had to assume, in words.
         origin: where the numbers come from.
@@ -69,6 +71,7 @@ class LatencyEstimate:
     lowered: LoweredGraph
     layers: tuple[LayerEstimate, ...]
     peak_bytes: Mapping[str, int]
+    model_peak_bytes: Mapping[str, int] = field(default_factory=dict)
     unverified: tuple[UnverifiedField, ...] = ()
     assumptions: tuple[str, ...] = ()
     origin: str = MODELLED
@@ -115,6 +118,7 @@ class LatencyEstimate:
             "cycles": self.cycles,
             "energy_uj": self.energy_uj,
             "peak_bytes": dict(self.peak_bytes),
+            "model_peak_bytes": dict(self.model_peak_bytes),
             "constant_bytes": dict(self.lowered.memory.constant_bytes),
             "traffic": {name: {"read": each.read, "written": each.written} for name, each in self.traffic.items()},
             "not_modelled": [layer.name for layer in self.not_modelled],
@@ -147,11 +151,25 @@ def _layer_json(op: LoweredOp, layer: LayerEstimate) -> dict[str, Any]:
     }
 
 
+class Reckoning(NamedTuple):
+    """What a cost model answers.
+
+    Attributes:
+        layers: in the order in which they run.
+        assumptions: what had to be assumed, in words.
+        peak_bytes: by memory, where the model has a schedule of its own.
+    """
+
+    layers: tuple[LayerEstimate, ...]
+    assumptions: tuple[str, ...]
+    peak_bytes: Mapping[str, int] = {}
+
+
 class CostModel(Protocol):
     """What a module of `cost/models` offers as `estimate`."""
 
-    def __call__(self, lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
-        """The layers, and what had to be assumed, in words."""
+    def __call__(self, lowered: LoweredGraph) -> Reckoning:
+        """The layers and what comes with them."""
         ...
 
 
@@ -165,14 +183,15 @@ def estimate(lowered: LoweredGraph) -> LatencyEstimate:
     target.require(Capability.COST)
     assert target.cost is not None  # part of the capability
     model: CostModel = importlib.import_module(f"bitwright.hw_constraints.cost.models.{target.cost.kind}").estimate
-    layers, assumptions = model(lowered)
+    reckoned = model(lowered)
     return LatencyEstimate(
         model=target.cost.kind,
         lowered=lowered,
-        layers=layers,
+        layers=reckoned.layers,
         peak_bytes=lowered.memory.peak_bytes,
+        model_peak_bytes=reckoned.peak_bytes,
         unverified=leaned_on(lowered),
-        assumptions=assumptions,
+        assumptions=reckoned.assumptions,
     )
 
 

@@ -1,7 +1,8 @@
 """How long do lowering and its estimate take: cold, after one layer has changed, and for up to 20,000 nodes?
 
 The network is a captured MobileNetV2; capture does not count, as it does not for the tools that read a file. Cold means
-that nothing remembers a loop nest, a block or a layer's weights. One layer has changed: its kernel is 5×5 instead of 3×3.
+that nothing remembers a loop nest, a block or a layer's weights. One layer has changed: its kernel is 5×5 instead of
+3×3.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Configuration, Hwc
@@ -19,6 +19,9 @@ CLIPS = ("relu", "hardtanh", "clamp", "relu6")
 TABLES = ("sigmoid", "tanh", "hardswish", "leaky_relu", "hardsigmoid", "elu", "gelu")
 VIEWS = ("flatten", "view", "reshape", "dropout", "squeeze", "unsqueeze", "contiguous", "alias")
 BINARY = ("add", "sub", "mul", "minimum", "maximum")
+POOLS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+OF_IMAGES = ("conv2d", "upsample_nearest2d", *POOLS)
+GATE = ".gate"  # behind the name of a SiLU's result: that of its lookup table's
 MAX_STRIDE, MAX_DILATION = 3, 2  # of the hardware [V]
 
 
@@ -39,10 +42,16 @@ class UnmodelledError(Exception):
 
 
 class GraphReader:
-    """Walks the graph once, in its own order, and keeps which feature map stands for which tensor."""
+    """Walks the graph once, in its own order, and keeps which feature map stands for which tensor.
 
-    def __init__(self, graph: Graph, configuration: Configuration) -> None:
-        self.graph, self.configuration = graph, configuration
+    Args:
+        graph: the network.
+        configuration: of the accelerator.
+        elsewhere: names of the nodes that the accelerator does not run.
+    """
+
+    def __init__(self, graph: Graph, configuration: Configuration, elsewhere: Collection[str] = ()) -> None:
+        self.graph, self.configuration, self.elsewhere = graph, configuration, frozenset(elsewhere)
         self.maps: dict[TensorRef, FeatureMap] = {}
         self.operations: list[NpuOp] = []
         self.skip: set[str] = set()
@@ -62,6 +71,8 @@ class GraphReader:
             self._leave_out(node, str(error))
 
     def _check(self, node: Node) -> None:
+        if node.name in self.elsewhere:
+            raise UnmodelledError("the accelerator does not run it")
         if node.op not in _READERS:
             raise UnmodelledError(f"the model of the Ethos-U does not know {node.op!r}")
         result = self.graph.tensors[node.outputs[0]]
@@ -69,6 +80,10 @@ class GraphReader:
             raise UnmodelledError(f"its result is of type {result.dtype}")
         if len(result.shape) == 4 and result.shape[0] != 1:
             raise UnmodelledError(f"a batch of {result.shape[0]}; 1 is modelled")
+        if node.op in OF_IMAGES and len(result.shape) != 4:
+            raise UnmodelledError(f"its result has {len(result.shape)} axes; 4 are modelled")
+        if node.op == "linear" and len(result.shape) > 3:
+            raise UnmodelledError(f"a linear layer over {len(result.shape)} axes; up to 3 are modelled")
 
     def _leave_out(self, node: Node, reason: str) -> None:
         """What is not modelled reads and writes whole tensors, channels last, as the application does."""
@@ -84,10 +99,13 @@ class GraphReader:
         """The feature maps that a node reads.
 
         Raises:
-            UnmodelledError: one is a constant tensor.
+            UnmodelledError: one is a constant tensor, or one's last axis is not the other's.
         """
         if any(ref not in self.maps for ref in node.tensors):
             raise UnmodelledError("an operand is a constant tensor")
+        shapes = [self.graph.tensors[ref].shape for ref in node.tensors]
+        if len({len(shape) for shape in shapes if shape}) > 1:
+            raise UnmodelledError(f"operands of {' and '.join(str(len(shape)) for shape in shapes)} axes")
         return [self.maps[ref] for ref in node.tensors]
 
     def source(self, node: Node) -> FeatureMap:
@@ -100,6 +118,17 @@ class GraphReader:
         if first not in self.maps or any(ref in self.maps for ref in others):
             raise UnmodelledError("its input is a constant, or its weights are computed")
         return self.maps[first]
+
+    def weights(self, node: Node, groups: int = 1) -> tuple[WeightHistogram, ...]:
+        """The codes of a layer's weights, by group.
+
+        Raises:
+            UnmodelledError: the graph was made without values, on which their encoded size hangs.
+        """
+        try:
+            return weight_histograms(self.graph, node, groups)
+        except LookupError as error:
+            raise UnmodelledError(str(error.args[0])) from error
 
     def emit(
         self, node: Node, kind: OpKind, inputs: list[FeatureMap], window: Window = UNIT, **details: object
@@ -132,7 +161,7 @@ class GraphReader:
         last, activation = node, ""
         while True:
             follower = self.graph.sole_consumer(last.outputs[0])
-            if follower is None or activation:
+            if follower is None or activation or follower.name in self.elsewhere:
                 return last, activation
             if follower.op == "batch_norm" and self.graph.is_layer(node):
                 pass
@@ -147,7 +176,8 @@ class GraphReader:
 
 
 def _hwc(shape: tuple[int | None, ...]) -> Hwc:
-    known = [int(size or 1) for size in shape]
+    """NCHW by its names; of any other shape the last axis is the channels, all others together the columns."""
+    known = [int(size or 1) for size in shape] or [1]
     if len(known) == 4:
         return known[2], known[3], known[1]
     return 1, math.prod(known[:-1]), known[-1]
@@ -172,7 +202,7 @@ def _conv(reader: GraphReader, node: Node) -> None:
     source = reader.source(node)
     groups, channels = node.attributes["groups"], source.shape[2]
     depthwise = groups > 1 and groups == channels
-    weights = weight_histograms(graph, node, groups if groups > 1 and not depthwise else 1)
+    weights = reader.weights(node, groups if groups > 1 and not depthwise else 1)
     window = Window(
         kernel=weights[0].shape[1:3],
         stride=tuple(node.attributes["stride"]),
@@ -223,7 +253,7 @@ def _grouped_conv(
 
 def _linear(reader: GraphReader, node: Node) -> None:
     source = reader.source(node)
-    (weights,) = weight_histograms(reader.graph, node)
+    (weights,) = reader.weights(node)
     reader.emit(node, OpKind.CONVOLUTION, [source], weights=weights, macs=reader.graph.macs(node))
 
 
@@ -231,6 +261,8 @@ def _pool(reader: GraphReader, node: Node) -> None:
     source = reader.source(node)
     result = _hwc(reader.graph.tensors[node.outputs[0]].shape)
     if node.op == "adaptive_avg_pool2d":
+        if source.shape[0] % result[0] or source.shape[1] % result[1]:
+            raise UnmodelledError(f"windows of several sizes, from {source.shape[:2]} to {result[:2]}")
         kernel = stride = (source.shape[0] // result[0], source.shape[1] // result[1])
     else:
         kernel = tuple(node.attributes["kernel_size"])
@@ -250,7 +282,7 @@ def _activation(reader: GraphReader, node: Node) -> None:
 def _silu(reader: GraphReader, node: Node) -> None:
     """X · sigmoid(x), as TensorFlow Lite says it: a lookup table, then a product."""
     source = reader.source(node)
-    gate = FeatureMap(name=f"{node.outputs[0]}.gate", shape=source.shape)
+    gate = FeatureMap(name=f"{node.outputs[0]}{GATE}", shape=source.shape)
     reader.operations.append(
         NpuOp(
             name=gate.name,
@@ -308,7 +340,8 @@ def _upsample(reader: GraphReader, node: Node) -> None:
 def _cat(reader: GraphReader, node: Node) -> None:
     """Each operand's operation writes its part; a copy where the operand is read elsewhere, too."""
     graph = reader.graph
-    if node.attributes["dim"] % len(graph.tensors[node.outputs[0]].shape) != 1:
+    rank = len(graph.tensors[node.outputs[0]].shape)
+    if node.attributes["dim"] % rank != (1 if rank == 4 else rank - 1):
         raise UnmodelledError("a concatenation of something else than channels")
     operands = reader.operands(node)
     shape = _hwc(graph.tensors[node.outputs[0]].shape)
@@ -344,7 +377,7 @@ _READERS: dict[str, Callable[[GraphReader, Node], None]] = {
     "cat": _cat,
     "silu": _silu,
     "upsample_nearest2d": _upsample,
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _pool),
+    **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys(BINARY, _binary),
     **dict.fromkeys((*CLIPS, *TABLES), _activation),
     **dict.fromkeys(VIEWS, _view),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bitwright.hw_constraints.cost.ethos_u.figures import Configuration
 from bitwright.hw_constraints.cost.ethos_u.graph_reader import GraphReader, Unmodelled
 from bitwright.hw_constraints.cost.ethos_u.operations import NpuOp, OpKind, connect
@@ -11,9 +13,17 @@ MAX_CHAIN = 4  # operations in one chain of U85 [V]
 MAX_CHAIN_INPUTS = 3  # feature maps that a chain reads from memory [V]
 
 
-def operations_of(graph: Graph, configuration: Configuration) -> tuple[list[NpuOp], tuple[Unmodelled, ...]]:
-    """The operations in the order in which they run, and the nodes that no operation stands for."""
-    reader = GraphReader(graph, configuration)
+def operations_of(
+    graph: Graph, configuration: Configuration, elsewhere: Collection[str] = ()
+) -> tuple[list[NpuOp], tuple[Unmodelled, ...]]:
+    """The operations in the order in which they run, and the nodes that no operation stands for.
+
+    Args:
+        graph: the network.
+        configuration: of the accelerator.
+        elsewhere: names of the nodes that it does not run.
+    """
+    reader = GraphReader(graph, configuration, elsewhere)
     for node in graph.nodes:
         reader.read(node)
     ordered = _ordered(reader)

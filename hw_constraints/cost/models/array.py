@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bitwright.hw_constraints.cost.array import nest_cycles
-from bitwright.hw_constraints.cost.estimate import LayerEstimate
+from bitwright.hw_constraints.cost.estimate import LayerEstimate, Reckoning
 from bitwright.hw_constraints.cost.models.roofline import host_layer, roofline_layer
 from bitwright.hw_constraints.cost.roofline import energy_uj, rate_of
 from bitwright.hw_constraints.lower.hardware import Hardware, hardware_of
@@ -19,7 +19,7 @@ from bitwright.hw_constraints.target_hardware import Engine, Operand
 from bitwright.hw_constraints.target_types import Target
 
 
-def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
+def estimate(lowered: LoweredGraph) -> Reckoning:
     """Every operation by itself, then what prefetching hides."""
     target = lowered.target
     hardware = hardware_of(target)
@@ -27,7 +27,7 @@ def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[st
     for op in lowered.ops:
         layer = array_layer(op, target, hardware)
         layers.append(_hidden(op, layer, layers[-1], hardware) if layers and op.prefetched else layer)
-    return tuple(layers), _assumptions(lowered, hardware)
+    return Reckoning(tuple(layers), _assumptions(lowered, hardware))
 
 
 def array_layer(op: LoweredOp, target: Target, hardware: Hardware) -> LayerEstimate:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bitwright.hw_constraints.cost.estimate import LayerEstimate
+from bitwright.hw_constraints.cost.estimate import LayerEstimate, Reckoning
 from bitwright.hw_constraints.cost.ethos_u.estimate import network_cost
-from bitwright.hw_constraints.cost.ethos_u.schedule import OpCost
+from bitwright.hw_constraints.cost.ethos_u.graph_reader import GATE
+from bitwright.hw_constraints.cost.ethos_u.schedule import NetworkCost, OpCost
 from bitwright.hw_constraints.cost.models.roofline import estimate as roofline_estimate
 from bitwright.hw_constraints.cost.models.roofline import host_layer, roofline_layer
 from bitwright.hw_constraints.lower.hardware import hardware_of
@@ -13,42 +14,55 @@ from bitwright.hw_constraints.target_hardware import Engine
 from bitwright.quant.errors import InputError
 
 
-def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
-    """The compiler's own schedule; a roof, which is said, for each operation that the model does not know."""
+def estimate(lowered: LoweredGraph) -> Reckoning:
+    """The compiler's own schedule, operation by operation.
+
+    A roof, which is said, for each operation that the model does not know; no figure for those on the host. To the
+    schedule both are gaps: their operands are handed out, their results come in.
+    """
     hardware = hardware_of(lowered.target)
-    if not all(op.block.on_accelerator for op in lowered.ops):
-        return _roofs(lowered, "parts of the network run on the host")
+    aside = [op for op in lowered.ops if not op.block.on_accelerator]
     try:
-        cost = network_cost(lowered.program.graph, lowered.target)
+        cost = network_cost(
+            lowered.program.graph, lowered.target, {node.name for op in aside for node in op.block.nodes}
+        )
     except InputError as error:
-        return _roofs(lowered, str(error))
+        reckoned = roofline_estimate(lowered)
+        why = f"a roofline instead of the Ethos-U model: {error}"
+        return reckoned._replace(assumptions=(why, *reckoned.assumptions))
     unknown = {each.node.name: each.reason for each in cost.unmodelled}
-    owner = {str(ref): op.name for op in lowered.ops for ref in op.block.writes}
-    for view, source in lowered.program.views.items():
-        owner.setdefault(str(view), owner.get(str(lowered.program.stored(source)), ""))
-    costs: dict[str, list[OpCost]] = {}
-    for each in cost.ops:
-        costs.setdefault(owner.get(each.name, ""), []).append(each)
+    costs = _by_operation(lowered, cost)
     layers: list[LayerEstimate] = []
     notes: list[str] = []
     for op in lowered.ops:
         reason = next((unknown[node.name] for node in op.block.nodes if node.name in unknown), None)
-        if reason is not None:
+        if not op.block.on_accelerator:
+            layers.append(host_layer(op))
+        elif reason is not None:
             layers.append(roofline_layer(op, lowered.target, hardware))
             notes.append(f"a roofline for {op.name}: {reason}")
         else:
             layers.append(_layer(op, costs.get(op.name, []), hardware.engine(op.block.engine)))
+    if aside:
+        notes.append(f"no figures for what the accelerator does not run: {', '.join(op.name for op in aside)}")
     notes += [f"operation {each.name} has no counterpart in the program" for each in costs.get("", [])]
-    if cost.cascades:
-        notes.append(
-            f"{len(cost.cascades)} cascades run several operations in stripes; SRAM peak {cost.on_chip_peak:,} B"
-        )
-    return tuple(layers), tuple(notes)
+    peak, memory = cost.on_chip_peak, cost.system.on_chip.name
+    if cost.ops:
+        cut = f"; {len(cost.cascades)} cascades run several operations in stripes" if cost.cascades else ""
+        notes.append(f"{memory}: the compiler's own schedule, as modelled, peaks at {peak:,} bytes{cut}")
+    return Reckoning(tuple(layers), tuple(notes), {memory: peak} if cost.ops else {})
 
 
-def _roofs(lowered: LoweredGraph, why: str) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
-    layers, notes = roofline_estimate(lowered)
-    return layers, (f"a roofline instead of the Ethos-U model: {why}", *notes)
+def _by_operation(lowered: LoweredGraph, cost: NetworkCost) -> dict[str, list[OpCost]]:
+    """The model's operations by those of the program; under "" what has no counterpart there."""
+    owner = {str(ref): op.name for op in lowered.ops for node in op.block.nodes for ref in node.outputs}
+    owner |= {str(ref): op.name for op in lowered.ops for ref in op.block.writes}
+    for view, source in lowered.program.views.items():
+        owner.setdefault(str(view), owner.get(str(lowered.program.stored(source)), ""))
+    costs: dict[str, list[OpCost]] = {}
+    for each in cost.ops:
+        costs.setdefault(owner.get(each.name.removesuffix(GATE), ""), []).append(each)
+    return costs
 
 
 def _layer(op: LoweredOp, costs: list[OpCost], engine: Engine | None) -> LayerEstimate:

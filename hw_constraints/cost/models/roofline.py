@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from bitwright.hw_constraints.cost.estimate import LayerEstimate
+from bitwright.hw_constraints.cost.estimate import LayerEstimate, Reckoning
 from bitwright.hw_constraints.cost.roofline import energy_uj, rate_of, roof_of
 from bitwright.hw_constraints.lower.hardware import Hardware, hardware_of
 from bitwright.hw_constraints.lower.program import LoweredGraph, LoweredOp
 from bitwright.hw_constraints.target_types import Target
 
 
-def estimate(lowered: LoweredGraph) -> tuple[tuple[LayerEstimate, ...], tuple[str, ...]]:
+def estimate(lowered: LoweredGraph) -> Reckoning:
     """Every operation by itself, one behind the other."""
     target = lowered.target
     hardware = hardware_of(target)
     layers = tuple(roofline_layer(op, target, hardware) for op in lowered.ops)
-    return layers, _assumptions(lowered, hardware)
+    return Reckoning(layers, _assumptions(lowered, hardware))
 
 
 def roofline_layer(op: LoweredOp, target: Target, hardware: Hardware) -> LayerEstimate:

@@ -220,6 +220,69 @@ def test_what_is_not_modelled_gets_a_roof_of_its_own():
     assert all(layer.us is not None for layer in estimated.layers)
 
 
+class Interrupted(nn.Module):
+    """Two convolutions with a sine between them, which the processor reckons; or the first of them alone."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.before, self.after, self.whole = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1), whole
+
+    def forward(self, x):
+        x = self.before(x).relu()
+        return self.after(torch.sin(x)).relu() if self.whole else x
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_the_host_runs_leaves_the_rest_its_figures(target):
+    described = load_target(target)
+    graph = graph_of(lambda: Interrupted(whole=True), 32)
+    found = estimate(lower(graph, described))
+    before = network_cost(graph_of(lambda: Interrupted(whole=False), 32), described)
+    assert [layer.name for layer in found.not_modelled] == ["sin"]
+    assert found.layers[0].cycles == before.cycles
+    assert found.layers[2].cycles > 0
+    assert found.cycles == network_cost(graph, described).cycles
+    assert "no figures for what the accelerator does not run: sin" in found.assumptions
+    assert not any("roofline" in each for each in found.assumptions)
+
+
+def test_an_operation_that_the_model_knows_is_none_of_its_where_the_host_runs_it():
+    graph = graph_of(lambda: Interrupted(whole=False), 32)
+    (relu,) = (node for node in graph.nodes if node.op == "relu")
+    cost = network_cost(graph, load_target("ethos-u55-128"), elsewhere={relu.name})
+    assert [op.op.activation for op in cost.ops] == [""]
+    assert [each.reason for each in cost.unmodelled] == ["the accelerator does not run it"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_model_s_own_peak_stands_beside_the_program_s(small, target):
+    found = estimate(lower(small, load_target(target)))
+    assert found.model_peak_bytes == {"sram": network_cost(small, load_target(target)).on_chip_peak}
+    assert found.to_json()["model_peak_bytes"] == found.model_peak_bytes
+    assert any(
+        each.startswith("sram: the compiler's own schedule, as modelled, peaks at ") for each in found.assumptions
+    )
+
+
+class Gated(nn.Module):
+    """A SiLU: a lookup table and a product, of which the program has one operation or two."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1)
+
+    def forward(self, x):
+        return self.b(nn.functional.silu(self.a(x)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_operation_of_the_model_is_lost_on_the_way_to_the_program(target):
+    graph, described = graph_of(Gated, 32), load_target(target)
+    found = estimate(lower(graph, described))
+    assert found.cycles == network_cost(graph, described).cycles
+    assert not any("no counterpart" in each for each in found.assumptions)
+
+
 class Odd(nn.Module):
     """Calls whose operators are known, in forms that are not."""
 
