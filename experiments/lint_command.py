@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from bitwright.quant.capture_failure import CaptureFailure
+    from bitwright.quant.scheme import QuantScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,10 @@ def capture_for_lint(network: torch.nn.Module, example: tuple[Any, ...]) -> Capt
     return Captured(graphs=(fold_batch_norm(captured).graph,), failures=counters, unused_modules=unused)
 
 
-def lint_captured(captured: Captured, target: Target, *, rules: Sequence[str] | None = None) -> tuple[Finding, ...]:
-    """The findings of all parts of a network for one target, each part planned by the target's own scheme."""
+def lint_captured(
+    captured: Captured, target: Target, *, scheme: QuantScheme | None = None, rules: Sequence[str] | None = None
+) -> tuple[Finding, ...]:
+    """The findings of all parts of a network for one target, each planned by a scheme, the target's own if None."""
     from bitwright.quant.plan import plan
 
     found = [
@@ -105,7 +108,7 @@ def lint_captured(captured: Captured, target: Target, *, rules: Sequence[str] | 
         )
     ]
     for graph in captured.graphs:
-        planned = plan(graph, target.scheme())
+        planned = plan(graph, scheme or target.scheme())
         found += lint(graph, target, plan=planned, cost_us=costs_us(graph, target, planned), rules=rules)
     return tuple(sorted(found, key=lambda each: ("error", "warning", "info").index(each.severity)))
 

@@ -33,7 +33,11 @@ class TrainResult(Part):
 
 
 class FindingRecord(Part):
-    """One finding of the linter; `source` is `file:line`, `text` that line, `focus` the part of it that is meant."""
+    """One finding of the linter; `source` is `file:line`, `text` that line, `focus` the part of it that is meant.
+
+    `calls` of the line say the same; `cost` is the time of all of them by the target's cost model, where it has one.
+    `reason` is what the user gave for ignoring it.
+    """
 
     rule: str
     severity: Literal["error", "warning", "info"]
@@ -45,12 +49,26 @@ class FindingRecord(Part):
     source: str = ""
     text: str = ""
     focus: str = ""
+    calls: int = 1
+    cost: Figure | None = None
+    reason: str = ""
 
 
 class LintResult(Part):
-    """Findings against the target, and what of the target's file nobody has checked."""
+    """Findings against the target, and what the statements about this network rest on that nobody has checked.
+
+    Attributes:
+        findings: those that count.
+        ignored: those that the user's own comments take back.
+        notices: comments that do not do what their author meant.
+        operators: how many calls were looked at; of a network that is not captured whole, those in its regions.
+        macs: their multiply-accumulates.
+        unverified: statements of the target's file.
+    """
 
     findings: tuple[FindingRecord, ...]
+    ignored: tuple[FindingRecord, ...] = ()
+    notices: tuple[str, ...] = ()
     operators: int
     macs: Figure
     unverified: tuple[str, ...]

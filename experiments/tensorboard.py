@@ -116,9 +116,11 @@ def finding_markdown(finding: FindingRecord) -> str:
         start = max(0, finding.text.find(finding.focus))
         length = len(finding.focus) or len(finding.text)
         lines += [f"    {finding.text}", f"    {' ' * start}{'^' * length}", ""]
-    return "\n".join(
-        [*lines, f"- found: {finding.found}", f"- allowed: {finding.allowed}", f"- instead: {finding.suggestion}"]
-    )
+    lines += [f"- found: {finding.found}", f"- allowed: {finding.allowed}", f"- instead: {finding.suggestion}"]
+    if finding.cost is not None:
+        calls = f" in {finding.calls} calls" if finding.calls > 1 else ""
+        lines.append(f"- at stake: {finding.cost.value:.3g} {finding.cost.unit}{calls} ({finding.cost.origin})")
+    return "\n".join(lines)
 
 
 def _training(record: Record, runs: Runs) -> None:

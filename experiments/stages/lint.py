@@ -1,44 +1,62 @@
-"""Looks at the captured network through the eyes of the target, before any time goes into it."""
+"""Looks at the network through the eyes of the target, before any time goes into it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import FindingRecord, LintResult
 from bitwright.experiments.stage import Context, Stage
-from bitwright.hw_constraints.finding import Finding
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.lint_report.report import Entry
+    from bitwright.quant.graph import Graph
 
 
 def lint_model(context: Context) -> LintResult:
-    """Captures the network and lints it; a network that cannot be captured is itself a finding."""
+    """Lints the network whole, or else each region that can be captured, and says what stands in the way of the rest.
+
+    What the user's own comments take back is kept apart and does not count.
+    """
+    from bitwright.experiments.lint_command import capture_for_lint, lint_captured
     from bitwright.experiments.scheme_settings import scheme_of
-    from bitwright.hw_constraints.lint import lint
-    from bitwright.quant.capture import CaptureError, capture
-    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-    from bitwright.quant.plan import plan
+    from bitwright.hw_constraints.lint import rule_names
+    from bitwright.hw_constraints.lint_report.report import Status, review
 
     model, target = context.model(), context.bench.target
-    unverified = tuple(map(str, target.unverified()))
-    try:
-        graph = fold_batch_norm(capture(model, context.bench.example(model))).graph
-    except CaptureError as error:
-        findings = lint(None, target, capture_failures=[error.failure])
-        no_macs = _macs(0)
-        return LintResult(findings=tuple(map(record_of, findings)), operators=0, macs=no_macs, unverified=unverified)
-    findings = lint(graph, target, plan=plan(graph, scheme_of(context.recipe, target)))
+    captured = capture_for_lint(model, context.bench.example(model))
+    findings = lint_captured(captured, target, scheme=scheme_of(context.recipe, target))
+    report = review(findings, files=captured.files, known_rules=rule_names())
+    operators = [node.op for graph in captured.graphs for node in graph.nodes]
     return LintResult(
-        findings=tuple(map(record_of, findings)),
-        operators=len(graph.nodes),
-        macs=_macs(sum(map(graph.macs, graph.nodes))),
-        unverified=unverified,
+        findings=tuple(record_of(each) for each in report.entries if each.status is Status.NEW),
+        ignored=tuple(record_of(each) for each in report.entries if each.status is Status.IGNORED),
+        notices=tuple(map(str, report.notices)),
+        operators=len(operators),
+        macs=Figure(
+            value=sum(map(_static_macs, captured.graphs)),
+            unit="MAC",
+            origin="modelled",
+            source="counted in the captured graph, from its shapes",
+        ),
+        unverified=tuple(map(str, target.leaned_on(operators))),
     )
 
 
-def _macs(count: int) -> Figure:
-    return Figure(value=count, unit="MAC", origin="modelled", source="counted in the captured graph, from its shapes")
+def _static_macs(graph: Graph) -> int:
+    """Of the calls with fixed shapes; of others nobody knows before the network runs."""
+    fixed = (
+        node
+        for node in graph.nodes
+        if all(None not in graph.tensors[ref].shape for ref in (*node.tensors, *node.outputs))
+    )
+    return sum(map(graph.macs, fixed))
 
 
-def record_of(finding: Finding) -> FindingRecord:
+def record_of(entry: Entry) -> FindingRecord:
     """A finding as it stands in the record."""
+    finding = entry.finding
+    cost = finding.cost_us
     return FindingRecord(
         rule=finding.rule,
         severity=finding.severity.value,
@@ -50,6 +68,11 @@ def record_of(finding: Finding) -> FindingRecord:
         source=str(finding.source) if finding.source else "",
         text=finding.source.text if finding.source else "",
         focus=finding.focus,
+        calls=entry.calls,
+        cost=None
+        if cost is None
+        else Figure(value=cost, unit="µs", origin="modelled", source=f"cost model of {finding.target}"),
+        reason=entry.reason,
     )
 
 

@@ -94,6 +94,28 @@ def test_errors_are_exit_code_1_and_several_targets_are_named() -> None:
     assert any("[dead_branch] aux (aux) on x86-vnni" in head for head in heads)
 
 
+def test_three_accelerators_refuse_the_example_for_three_reasons() -> None:
+    entry = "bitwright.experiments.models.panorama:build"
+    targets = ("edge-tpu", "orin-dla", "ethos-u55-128")
+    done = lint(*(f"--target={each}" for each in targets), "--json", entry=entry, inputs=())
+    assert done.exit_code == 1
+    errors = [each for each in json.loads(done.stdout)["findings"] if each["severity"] == "error"]
+    said = {target: [each["found"] for each in errors if each["target"] == target] for target in targets}
+    assert said["edge-tpu"] == [
+        "leaky_relu: runs on the processor beside the accelerator",
+        "leaky_relu on the host cuts the network: 74 % of the products come behind it, on the host as well",
+    ]
+    assert said["orin-dla"] == ["cat with axis = 3"]
+    assert [each.partition(" with ")[0] for each in said["ethos-u55-128"]] == ["upsample_bilinear2d"]
+    lines = {each["target"]: each["source"]["text"] for each in errors if each["rule"] == "shape_limits"}
+    assert lines["orin-dla"].startswith("both = torch.cat(") and "scale_factor=4" in lines["ethos-u55-128"]
+
+
+def test_help_shows_the_comment_as_it_is_written() -> None:
+    shown = CliRunner().invoke(cli.build_app(), ["lint", "--help"]).stdout
+    assert "# bitwright: ignore[rule]" in shown
+
+
 @pytest.mark.usefixtures("here")
 def test_json_says_everything() -> None:
     done = lint("--target", "x86-vnni", "--json")

@@ -11,6 +11,7 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.results import EvaluateResult, LintResult, LowerResult, ProveResult
 from bitwright.experiments.run import run_recipe
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 
 CODE = '''
@@ -89,6 +90,40 @@ class Branching(nn.Module):
 
 def branching():
     return Branching()
+
+
+class Steering(nn.Module):
+    """A branch on a value between a layer that is captured and the result."""
+
+    def __init__(self):
+        super().__init__()
+        self.picture = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Softplus(), nn.Conv2d(16, 16, 3))
+
+    def forward(self, image, speed):
+        features = self.picture(image).mean((1, 2, 3))
+        if speed.mean() > 0.5:
+            features = features * 2
+        return features
+
+
+def steering():
+    return Steering()
+
+
+class Commented(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+
+    def forward(self, image, speed):
+        x = torch.nn.functional.hardswish(self.first(image))
+        x = torch.sin(self.second(x))  # bitwright: ignore[operator_support, partition_break]: twice a day
+        x = torch.cos(x)  # bitwright: ignore[dtype]
+        return torch.nn.functional.silu(self.first(image)).mean() + x.mean()
+
+
+def commented():
+    return Commented()
 '''
 
 RECIPE = """\
@@ -179,6 +214,43 @@ def test_nan_in_calibration_names_layer_and_batch(here: str) -> None:
     message = r"^calibration batch 2: input \$image contains NaN; remove the sample or mend the layer$"
     with pytest.raises(InputError, match=message):
         go(f"data.entry={here}:poisoned", until="quantize")
+
+
+def linted(here: str, model: str, target: str) -> LintResult:
+    record = go(f"model={{entry: {here}:{model}}}", f"target={target}", until="lint")
+    return LintResult.model_validate(record.stages["lint"].result)
+
+
+def test_what_can_be_captured_of_a_network_is_linted_beside_what_stands_in_the_way(here: str) -> None:
+    result = linted(here, "steering", "ethos-u85-1024")
+    errors = [(each.rule, each.text) for each in result.findings if each.severity == "error"]
+    assert ("data_dependent_control_flow", "if speed.mean() > 0.5:") in errors
+    assert ("operator_support", "features = self.picture(image).mean((1, 2, 3))") in errors
+    assert result.operators == 3 and result.macs.value == 16 * 9 * (3 * 14 * 14 + 16 * 12 * 12)
+
+
+def test_a_finding_carries_its_modelled_cost_and_comments_take_findings_back(here: str) -> None:
+    result = linted(here, "commented", "ethos-u85-1024")
+    assert {each.rule for each in result.ignored} >= {"operator_support"}
+    assert all("sin" in each.found and each.reason == "twice a day" for each in result.ignored)
+    assert not any("sin" in each.found for each in result.findings)
+    assert len(result.notices) == 1 and result.notices[0].endswith("ignore[dtype] suppresses nothing; remove it")
+    costs = [each.cost for each in result.findings if each.cost is not None]
+    assert costs
+    for cost in costs:
+        assert (cost.unit, cost.origin, cost.source) == ("µs", "modelled", "cost model of ethos-u85-1024")
+        assert cost.value > 0
+
+
+def test_only_the_statements_that_the_network_leans_on_are_named(here: str) -> None:
+    target = load_target("orin-dla")
+    everything = {each.path for each in target.unverified()}
+    named = {each.split(" ")[0] for each in linted(here, "build", "orin-dla").unverified}
+    # No pools, no nearest-neighbour resizing and no sparse weights in it; convolutions and figures of the hardware are.
+    for left_out in ("constraints.pool_window", "constraints.nearest_factor", "sparsity.2:4"):
+        assert any(left_out in each for each in everything)
+        assert not any(left_out in each for each in named)
+    assert any("constraints.convolution_padding" in each for each in named)
 
 
 def test_a_network_that_cannot_be_captured_is_a_finding_with_its_line_and_stops_there(here: str) -> None:

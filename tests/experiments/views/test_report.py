@@ -162,6 +162,23 @@ def test_findings_underline_the_users_line(awkward_run: Path) -> None:
     assert "✗ Gate failed" in html
 
 
+def test_a_finding_says_what_is_at_stake_and_that_a_model_says_so(record: Record) -> None:
+    finding = {
+        "rule": "float_island", "severity": "warning", "node": "n", "module_path": "head", "found": "f", "allowed": "g",
+        "suggestion": "h", "source": "net.py:3", "calls": 3,
+        "cost": {"value": 12.345, "unit": "µs", "origin": "modelled", "source": "cost model of orin-dla"},
+    }  # fmt: skip
+    ignored = {**finding, "cost": None, "found": "sin runs on the host", "reason": "twice a day"}
+    html = render_report(
+        with_result(record, "lint", findings=[finding], ignored=[ignored], notices=["net.py:4: of no use"])
+    )
+    text = Page(html).text
+    assert re.search(r"at stake 12\.\d* µs modelled in 3 calls", text)
+    assert "1 ignored by comments in the source net.py:3 float_island: sin runs on the host (twice a day)" in text
+    assert "net.py:4: of no use" in text
+    assert "cost model of orin-dla" in html
+
+
 def test_names_from_the_users_files_cannot_break_out(record: Record) -> None:
     evil = "<script>alert(1)</script>"
     lint = record.stages["lint"].result

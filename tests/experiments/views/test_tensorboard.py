@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bitwright.experiments import tensorboard_images as images
 from bitwright.experiments.read_run import result_of
-from bitwright.experiments.record import Record
+from bitwright.experiments.record import Figure, Record
 from bitwright.experiments.results import (
     EvaluateResult,
     FindingRecord,
@@ -179,3 +179,7 @@ def test_a_finding_marks_its_place() -> None:
     )  # fmt: skip
     lines = finding_markdown(finding).splitlines()
     assert lines[2:4] == ["    y = torch.topk(x)", "        ^^^^^^^^^^"]
+    assert lines[-1] == "- instead: h"
+    cost = Figure(value=12.345, unit="µs", origin="modelled")
+    said = finding_markdown(finding.model_copy(update={"cost": cost, "calls": 3})).splitlines()
+    assert said == [*lines, "- at stake: 12.3 µs in 3 calls (modelled)"]
