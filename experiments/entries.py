@@ -35,7 +35,7 @@ def load_entry(field: str, entry: str) -> Callable[..., Any]:
         raise InputError(
             f"{field} = {entry!r}: there is no module {error.name!r} in {Path.cwd()} or among the installed packages"
         ) from None
-    except Exception as error:  # the user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # the user's module may raise anything while it is imported
         raise _failed(field, entry, f"importing {module_name!r} raised", error) from error
     if not hasattr(module, name):
         names = [each for each in vars(module) if not each.startswith("_")]
@@ -57,7 +57,7 @@ def call_entry(field: str, entry: str, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except InputError:
         raise
-    except Exception as error:  # the user's function may raise anything
+    except (Exception, SystemExit) as error:  # the user's function may raise anything, and end the process, too
         raise _failed(field, entry, "raised", error, function) from error
 
 
@@ -87,7 +87,7 @@ def _look_beside_the_user() -> None:
         sys.path.insert(0, here)
 
 
-def _failed(field: str, entry: str, what: str, error: Exception, function: Any = None) -> InputError:
+def _failed(field: str, entry: str, what: str, error: Exception | SystemExit, function: Any = None) -> InputError:
     """With the last line of the traceback; with the function's own when the call itself did not fit."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     file, line, text = last.filename, last.lineno, last.line

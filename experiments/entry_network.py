@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.entries import call_entry, wrong_result
-from bitwright.quant.errors import InputError
+from bitwright.experiments.recipe import ENTRY
+from bitwright.quant.errors import InputError, suggestion
 
 if TYPE_CHECKING:
     import torch
 
-_SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?")
+_SHAPE = re.compile(r"([0-9]+(?:x[0-9]+)*)(?::(\w+))?")
+_TYPES = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
 def entry_network(entry: str, inputs: Sequence[str]) -> tuple[torch.nn.Module, tuple[Any, ...]]:
@@ -27,6 +30,8 @@ def entry_network(entry: str, inputs: Sequence[str]) -> tuple[torch.nn.Module, t
     """
     import torch
 
+    if not re.match(ENTRY, entry):
+        raise InputError(f"MODEL = {entry!r}; expected package.module:function that returns the network")
     result = call_entry("MODEL", entry)
     network, args = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(network, torch.nn.Module):
@@ -44,10 +49,21 @@ def _example(text: str) -> Any:
     import torch
 
     match = _SHAPE.fullmatch(text)
-    dtype = getattr(torch, match.group(2) or "float32", None) if match else None
-    if match is None or not isinstance(dtype, torch.dtype):
+    if match is None:
         raise InputError(
             f"--input = {text!r}; expected a shape with an optional type, such as 1x3x224x224 or 1x20:int64"
         )
+    type_name = match.group(2) or _TYPES[0]
+    if type_name not in _TYPES:
+        raise InputError(
+            f"--input = {text!r}: type {type_name!r} is none of {', '.join(_TYPES)}{suggestion(type_name, _TYPES)}"
+        )
+    dtype = getattr(torch, type_name)
     shape = [int(size) for size in match.group(1).split("x")]
-    return torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+    try:
+        return torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+    except (RuntimeError, TypeError) as error:  # what torch raises where the memory, or its own 64 bits, do not suffice
+        raise InputError(
+            f"--input = {text!r}: {math.prod(shape):,} values do not fit into the memory of this machine; "
+            "give a smaller shape"
+        ) from error

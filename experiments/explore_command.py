@@ -31,7 +31,9 @@ def explore_models(
     target = load_target(target_name)
     target.require(Capability.COST)
     axes = [Axis.parse(text, target) for text in vary]
-    workloads = [_workload(model, target_name, inputs) for model in models]
+    named = [_name_and_weight(model) for model in models]
+    _check_names([name for name, _ in named])
+    workloads = [_workload(name, weight, target_name, inputs) for name, weight in named]
     settings = sum(len(axis.settings) for axis in axes)
     done = 0
     with Console(quiet=quiet).track("explore", settings) as advance:
@@ -44,8 +46,18 @@ def explore_models(
         return explore(workloads, target, axes, on_point=tell)
 
 
-def _workload(model: str, target_name: str, inputs: Sequence[str]) -> Workload:
-    name, weight = _name_and_weight(model)
+def _check_names(names: Sequence[str]) -> None:
+    """Each network once, and none as a file: its plan would say what no setting of the target can change."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f"model {name!r} is named twice; let it count twice with {name}=2")
+        if name.endswith(".onnx"):
+            raise InputError(
+                f"model {name!r}: expected package.module:function or a recipe; `bitwright lower` reads ONNX"
+            )
+
+
+def _workload(name: str, weight: float, target_name: str, inputs: Sequence[str]) -> Workload:
     network, example, _ = network_of(name, [target_name], inputs)
     return Workload(name=name, graphs=capture_for_lint(network, example).graphs, weight=weight)
 

@@ -17,16 +17,26 @@ def print_lowered(found: Lowered) -> None:
     memories = list(program.memory.peak_bytes)
     heads = ["layer", "operators", "engine", "tiles", *(["cycles", "µs", "MAC use"] if cost else [])]
     heads += [f"{name} bytes" for name in memories] + (["bound by"] if cost else [])
-    print_table(heads, [_row(op, layers.get(op.name), memories, bool(cost)) for op in program.ops])
+    rows = [[_label(op, program), *_row(op, layers.get(op.name), memories, bool(cost))] for op in program.ops]
+    print_table(heads, rows)
     print()
     print(
         "\n".join([*_totals(program, cost, found.no_cost), *_stretches(program), *_memory(program), *_rests_on(cost)])
     )
 
 
+def _label(op: LoweredOp, program: LoweredGraph) -> str:
+    """The module's path; where that names several operations, with the name that `--explain` takes."""
+    path = op.block.module_path
+    if not path or path in op.name:
+        return op.name
+    alone = sum(each.block.module_path == path for each in program.ops) == 1
+    return path if alone else f"{path} ({op.name})"
+
+
 def _row(op: LoweredOp, layer: LayerEstimate | None, memories: list[str], with_cost: bool) -> list[str]:
     operators = " + ".join(node.op for node in op.block.nodes) or "relayout"
-    row = [op.block.module_path or op.name, operators, op.block.engine or "none", _tiles(op)]
+    row = [operators, op.block.engine or "none", _tiles(op)]
     if with_cost:
         cycles = f"{layer.cycles:,.0f}" if layer and layer.cycles is not None else "–"
         us = _digits(layer.us) if layer and layer.us is not None else "–"

@@ -66,7 +66,13 @@ def measure_files(
     from bitwright.hw_constraints.measure import measure_in_subprocess
 
     names = [str(each) for each in files]
-    for each in files:
+    if threads < 1:
+        raise InputError(f"--threads = {threads}; at least 1 is needed")
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--seconds = {seconds:g}; expected a number above 0")
+    for place, each in enumerate(files):
+        if names[place] in names[:place]:
+            raise InputError(f"{each}: is named twice; copy it to measure it against itself")
         if not each.is_file():
             raise InputError(f"{each}: no such file")
     return {

@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ENTRY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Entry = Annotated[str, Field(pattern=ENTRY, description="package.module:function")]
 Count = Annotated[int, Field(ge=1)]
+MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, and unknown keys are mistakes."""
+    """What all sections share: frozen; unknown keys, NaN and infinity are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Chosen(BaseModel):
@@ -258,7 +259,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
     description: str = ""
     target: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     model: ModelSection
     data: DataSection
     example_inputs: ExampleInputs = ExampleInputs()

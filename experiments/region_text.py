@@ -26,8 +26,9 @@ def print_regions(found: Regions) -> None:
         print_table(("stays eager", "class", "why", "where"), rows)
     print()
     shares = f"{found.mac_share:.1%} of MACs, {found.parameter_share:.1%} of parameters, {found.time_share:.1%} of time"
-    what = "the model is captured whole" if found.is_whole else f"{len(found.regions)} regions"
-    print(f"{what}: {shares}")
+    count = len(found.regions)
+    what = "the model is captured whole" if found.is_whole else f"{count} region{'' if count == 1 else 's'}"
+    print(what if found.is_whole else f"{what}: {shares}")
 
 
 def regions_json(found: Regions) -> dict[str, Any]:

@@ -54,11 +54,26 @@ def _check_contents(folder: Path, recipe: Recipe) -> None:
         return
     if RESOLVED not in contents:
         raise InputError(f"{folder}: not empty, and no run of Bitwright; name another folder with --out")
-    name = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")).get("name")
+    name = _name_in(folder / RESOLVED)
     if name != recipe.name:
         raise InputError(
             f"{folder}: holds a run of recipe {name!r}, this one is {recipe.name!r}; name another folder with --out"
         )
+
+
+def _name_in(resolved: Path) -> str:
+    """The recipe's name.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        name = yaml.safe_load(resolved.read_text(encoding="utf-8"))["name"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise InputError(
+            f"{resolved}: damaged, so that nothing says which recipe ran here; name another folder with --out"
+        ) from None
+    return str(name)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

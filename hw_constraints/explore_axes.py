@@ -19,6 +19,7 @@ from bitwright.quant.errors import InputError, suggestion
 
 ARRAY = "array"
 _SAME = 0.01  # a value so near to the target's own says nothing
+_DOUBLINGS = 20  # of a range: each point lowers every network anew
 _EXPLORED = Source(title="a value that is explored")
 _NUMBER = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(.*)", re.ASCII)
 _SIDES = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?", re.ASCII)
@@ -111,12 +112,19 @@ def _quantities(name: str, values: str, own: Quantity) -> list[Quantity]:
         raise InputError(f"vary {name}={values}: expected LOW..HIGH, the lower one first")
     low, high = read
     number, _, written = low.text.partition(" ")
+    if high.value > low.value * 2**_DOUBLINGS:
+        raise InputError(f"vary {name}={values}: more than {_DOUBLINGS} doublings from end to end; name the values")
     doubled = []
     factor = 1
     while low.value * factor < high.value:
-        doubled.append(parse_quantity(f"{float(number) * factor:g} {written}", own.dimension))
+        doubled.append(parse_quantity(f"{_plain(float(number) * factor)} {written}", own.dimension))
         factor *= 2
     return [*doubled, high]
+
+
+def _plain(number: float) -> str:
+    """All digits and no exponent, as `parse_quantity` reads it: `1048576`, `0.5`."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def _with_figure(target: Target, owner: Engine | Memory, figure: str, quantity: Quantity) -> Target:

@@ -14,7 +14,7 @@ from bitwright.experiments.commands.recipes import Json, Quiet
 def explore(
     models: Annotated[
         list[str],
-        typer.Argument(help="package.module:function or recipes; MODEL=2 counts twice."),
+        typer.Argument(help="package.module:function or a recipe, one or more; MODEL=2 counts twice."),
     ],
     target: Annotated[str, typer.Option(help="A target that serves cost.")],
     vary: Annotated[
@@ -29,11 +29,14 @@ def explore(
     from bitwright.experiments.explore_command import explore_models
     from bitwright.experiments.explore_picture import draw_exploration
     from bitwright.experiments.explore_text import print_exploration
+    from bitwright.experiments.output_file import PICTURES, check_output, writing
     from bitwright.experiments.tables import print_json
 
+    check_output("--picture", picture, PICTURES)
     found = explore_models(models, target, vary, inputs or (), quiet=quiet or json)
     if picture is not None:
-        draw_exploration(found, picture)
+        with writing("--picture", picture):
+            draw_exploration(found, picture)
     if json:
         print_json(found.to_json())
     else:

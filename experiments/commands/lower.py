@@ -27,18 +27,23 @@ def lower(
 
     from bitwright.experiments.lower_command import lower_model
     from bitwright.experiments.lower_text import print_lowered
+    from bitwright.experiments.output_file import PICTURES, check_output, writing
     from bitwright.experiments.tables import print_json
     from bitwright.hw_constraints.cost.timeline import draw, perfetto
     from bitwright.hw_constraints.lower.explain import explain as story
     from bitwright.quant.errors import InputError
 
+    check_output("--trace", trace)
+    check_output("--picture", picture, PICTURES)
     found = lower_model(model, target, inputs or ())
     if found.cost is None and (trace or picture):
         raise InputError(found.no_cost)
     if found.cost is not None and trace is not None:
-        trace.write_text(json_text.dumps(perfetto(found.cost)), encoding="utf-8")
+        with writing("--trace", trace):
+            trace.write_text(json_text.dumps(perfetto(found.cost)), encoding="utf-8")
     if found.cost is not None and picture is not None:
-        draw(found.cost, picture)
+        with writing("--picture", picture):
+            draw(found.cost, picture)
     if explain is not None:
         print(story(found.program, explain))
     elif json:

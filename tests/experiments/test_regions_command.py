@@ -79,7 +79,7 @@ def test_the_same_as_json(user: str) -> None:
 def test_a_network_that_is_captured_whole_needs_an_input(user: str) -> None:
     code, out, _ = invoke(f"{user}:whole", "--input", "1x3x8x8")
     assert code == 0
-    assert "the model is captured whole: 100.0% of MACs" in out
+    assert out.splitlines()[-1] == "the model is captured whole"
     code, _, err = invoke(f"{user}:whole")
     assert code == 2
     assert "--input is missing: the shape of an example input" in err
