@@ -125,14 +125,12 @@ def _by_aspect(aspect: float, area: int, granule: Hwc) -> tuple[int, int]:
     """Rows and columns of about `area` positions with the output's proportions."""
     columns = math.sqrt(area / aspect)
     rows = columns * aspect
-    if rows < 1.0:
-        columns, rows = columns * rows, 1.0
-    elif columns < 1.0:
-        rows, columns = rows * columns, 1.0
-    return (
-        max(int(rows), granule[0]) // granule[0] * granule[0],
-        max(int(columns), granule[1]) // granule[1] * granule[1],
+    # An axis is one position long at least; the other gives what that takes.
+    taken = min(rows, columns, 1.0)
+    high, wide = (
+        max(int(max(size * taken, 1.0)) // unit, 1) for size, unit in ((rows, granule[0]), (columns, granule[1]))
     )
+    return high * granule[0], wide * granule[1]
 
 
 def _area_fit(configuration: Configuration, question: BlockQuestion, micro: Hwc, granule: Hwc) -> Hwc:
