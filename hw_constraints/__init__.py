@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bitwright.hw_constraints.figures import Figures
     from bitwright.hw_constraints.finding import Finding, Severity
     from bitwright.hw_constraints.finding_text import format_findings
+    from bitwright.hw_constraints.fix import AppliedFix, FixedModel, RefusedFix
     from bitwright.hw_constraints.machine import Machine, this_machine
     from bitwright.hw_constraints.measure import (
         Latency,
@@ -34,16 +35,19 @@ if TYPE_CHECKING:
     from bitwright.hw_constraints.verdict import Verdict, judge
 
 __all__ = [
+    "AppliedFix",
     "Backend",
     "Capability",
     "Figures",
     "Finding",
+    "FixedModel",
     "Latency",
     "LayerProof",
     "Machine",
     "Measurement",
     "ProofReport",
     "Ratio",
+    "RefusedFix",
     "Session",
     "Severity",
     "State",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bitwright.quant.layer_report import TensorReport
     from bitwright.quant.observers.base import Observer, observer_names
     from bitwright.quant.onnx_import.import_graph import ImportedModel, graph_from_onnx
+    from bitwright.quant.parity import Inputs, Parity, compare
     from bitwright.quant.plan import BiasPlan, QuantPlan
     from bitwright.quant.ptq import quantize
     from bitwright.quant.qparams import QParams, choose_qparams
@@ -45,12 +46,14 @@ __all__ = [
     "Graph",
     "ImportedModel",
     "InputError",
+    "Inputs",
     "IntFormat",
     "MissingExtraError",
     "Node",
     "NumberFormat",
     "Observer",
     "Override",
+    "Parity",
     "QParams",
     "QParamsSpec",
     "QuantPlan",
@@ -65,6 +68,7 @@ __all__ = [
     "TensorRef",
     "TensorReport",
     "choose_qparams",
+    "compare",
     "correct_biases",
     "export_float",
     "export_onnx_qdq",

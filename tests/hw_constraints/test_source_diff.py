@@ -40,7 +40,7 @@ def changes(diff: str) -> list[str]:
 
 def test_the_call_of_a_module_is_replaced(file: Path) -> None:
     diff = source_diff(node(file, 4, "silu", "block.act"), ByHand(expression="{x} * torch.sigmoid({x})"))
-    assert diff.startswith(f"--- a/{file}\n+++ b/{file}\n@@")
+    assert diff.startswith(f"--- a{file}\n+++ b{file}\n@@")  # outside of the working directory: from the root
     assert changes(diff) == [
         "-    x = self.act(self.conv(x + 1))",
         "+    x = self.conv(x + 1) * torch.sigmoid(self.conv(x + 1))",

@@ -101,6 +101,12 @@ def channels_last_norm(net: Any, y: torch.Tensor) -> torch.Tensor:
     return net.head(net.first(net.norm(y)).permute(0, 3, 1, 2))
 
 
+def fetched_again(net: Any, y: torch.Tensor) -> torch.Tensor:
+    y = net.scores(y)
+    best = y.topk(4, 1).indices
+    return y.gather(1, best) * 2.0
+
+
 def double_use(net: Any, y: torch.Tensor) -> torch.Tensor:
     y = net.wide(y)
     return net.head(y) + y.mean()
@@ -177,7 +183,9 @@ CASES = [
          *n.a(y).chunk(3, -1), attn_mask=m), a=nn.Linear(8, 24)), (x(2, 2, 16, 8), MASK.expand(16, 16)),
          "hexagon-htp", refusal="its mask is boolean"),
     Case("batch_loop", "cameras", CAMERAS, (x(2, 3, 4, 16, 16),)),
-    Case("direct_top_k", "gather", Net(lambda n, y: n.a(y).gather(1, n.a(y).topk(4, 1).indices), a=nn.Linear(8, 32)),
+    Case("direct_top_k", "gather", Net(fetched_again, scores=nn.Linear(8, 32)), (x(2, 8),), "x86-vnni"),
+    Case("direct_top_k", "gather of another tensor", Net(lambda n, y: n.a(y).gather(1, n.a(y).topk(4, 1).indices),
+         a=nn.Linear(8, 32)),
          (x(2, 8),), "x86-vnni", refusal="another tensor"),
     Case("direct_top_k", "sort", Net(lambda n, y: n.a(y).sort(-1, descending=True)[0][:, :4] * 2.0, a=nn.Linear(8, 32)),
          (x(2, 8),), "x86-vnni"),
