@@ -35,16 +35,16 @@ LIMIT_S = 480.0  # after that no further network is begun
 # Each with targets on which it has something to fix.
 PUBLIC: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("resnet18", ("amd-dpu",)),
-    ("mobilenet_v3_small", ("amd-dpu", "edge-tpu")),
-    ("efficientnet_b0", ("edge-tpu", "amd-dpu")),
-    ("vgg11_bn", ("ethos-u85-1024",)),
-    ("r3d_18", ("ethos-u85-1024", "tesla-fsd-hw3")),
-    ("vit_b_32", ("hexagon-htp", "ethos-u85-1024")),
-    ("swin_t", ("ethos-u85-1024", "amd-dpu")),
-    ("convnext_tiny", ("ethos-u85-1024", "edge-tpu")),
-    ("ghostnet_100", ("ethos-u85-1024", "x86-vnni")),
-    ("tinynet_a", ("ethos-u85-1024",)),
-    ("mobilevit_xxs", ("ethos-u85-1024",)),
+    ("mobilenet_v3_small", ("ti-tda4", "orin-dla")),
+    ("efficientnet_b0", ("ethos-u85-1024",)),
+    ("vgg11_bn", ("ti-tda4",)),
+    ("r3d_18", ("ti-tda4",)),
+    ("swin_t", ("orin-dla", "amd-dpu")),
+    ("davit_tiny", ("ti-tda4",)),
+    ("vit_b_32", ("tensorrt-orin",)),
+    ("mobilevit_xxs", ("h200",)),
+    ("convnext_tiny", ("ethos-u85-1024",)),
+    ("ghostnet_100", ("ethos-u85-1024",)),
 )
 DRIVING = ("x86-vnni", "ethos-u85-1024", "ethos-u65-512", "tensorrt-orin")
 
