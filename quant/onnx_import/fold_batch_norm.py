@@ -21,7 +21,8 @@ _LAYERS = frozenset(
 def fold_batch_norms(graph: Graph) -> Graph:
     """Returns the graph with every batch norm folded that directly follows a layer read by it alone.
 
-    The same rule as `passes.fold_batch_norm` has for a captured network: a weight that two layers share is left alone.
+    The same rule as `passes.fold_batch_norm` has for a captured network: a layer that runs several times is folded when
+    each run is followed by the same norm.
     With gamma / sqrt(var + eps) = k, the weight is w k and the bias (b - mean) k + beta.
     """
     folding = _Folding(graph)
@@ -33,14 +34,27 @@ def fold_batch_norms(graph: Graph) -> Graph:
 
 
 def _can_fold(graph: Graph, layer: Node, norm: Node) -> bool:
-    if layer.op not in _LAYERS or graph.sole_consumer(layer.outputs[0]) is not norm or len(norm.inputs) != 5:
+    """Whether every run of a layer's weights is followed by the same norm, and nobody else reads its parameters."""
+    if layer.op not in _LAYERS or len(norm.inputs) != 5 or layer.inputs[1] is None:
         return False
-    if layer.op == "linear" and len(graph.tensors[layer.outputs[0]].shape) != 2:
-        return False  # its channels lie last, those of the norm at 1
     own = [ref for ref in layer.inputs[1:3] if ref is not None]
     constants = [*own, *(ref for ref in norm.inputs[1:] if ref is not None)]
-    statistics = norm.inputs[3] is not None and norm.inputs[4] is not None
-    return statistics and all(map(graph.is_constant, constants)) and all(len(graph.consumers[ref]) == 1 for ref in own)
+    if norm.inputs[3] is None or norm.inputs[4] is None or not all(map(graph.is_constant, constants)):
+        return False
+    runs = graph.consumers[layer.inputs[1]]
+    return all(graph.consumers[ref] == runs for ref in own) and all(
+        _folds_alike(graph, run, layer, norm) for run in runs
+    )
+
+
+def _folds_alike(graph: Graph, run: Node, layer: Node, norm: Node) -> bool:
+    behind = graph.sole_consumer(run.outputs[0])
+    if behind is None or (run.op, run.inputs[1:], run.attributes) != (layer.op, layer.inputs[1:], layer.attributes):
+        return False
+    if run.op == "linear" and len(graph.tensors[run.outputs[0]].shape) != 2:
+        return False  # its channels lie last, those of the norm at 1
+    follows = behind.inputs[0] == run.outputs[0]
+    return follows and (behind.op, behind.inputs[1:], behind.attributes) == (norm.op, norm.inputs[1:], norm.attributes)
 
 
 @dataclass

@@ -23,16 +23,19 @@ _LAYERS = frozenset(
 def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
     """Returns the network with every batch norm folded that directly follows a layer read by it alone.
 
-    A weight that two layers share is left alone, and so is a batch norm whose layer has other readers.
+    A layer that runs several times (a head over several levels) is folded when each run is followed by the same norm;
+    a weight that is shared otherwise is left alone, and so is a batch norm whose layer has other readers.
     """
     graph, _ = copy_graph(captured.fx_graph)
     values = dict(captured.values)
     replaced = dict(captured.replaced)
+    folded: set[torch.fx.Node] = set()
     for norm in [node for node in graph.nodes if operator_type(node) == "batch_norm"]:
-        layer: Any = norm.args[0]
-        if _can_fold(layer, norm, values):
-            _fold(graph, layer, norm, values)
-            replaced[norm.meta[REF][0]] = layer.meta[REF][0]
+        runs = _runs(norm, values) if norm not in folded else []
+        if runs:
+            replaced.update({other.meta[REF][0]: layer.meta[REF][0] for layer, other in runs})
+            folded.update(other for _, other in runs)
+            _fold(graph, runs, values)
     for node in reversed(list(graph.nodes)):
         if node.op == "placeholder" and node.name in values and not node.users and node.meta[KIND] != TensorKind.STATE:
             graph.erase_node(node)
@@ -40,18 +43,40 @@ def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
     return replace(captured, fx_graph=graph, values=values, replaced=replaced)
 
 
-def _can_fold(layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> bool:
-    if operator_type(layer) not in _LAYERS or len(layer.users) != 1:
+def _runs(norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
+    """Every run of the layer before a norm, each with the norm behind it; empty when they cannot be folded."""
+    layer: Any = norm.args[0]
+    if operator_type(layer) not in _LAYERS:
+        return []
+    layers = list(layer.args[1].users)
+    if any(len(each.users) != 1 for each in layers):
+        return []
+    runs = [(each, next(iter(each.users))) for each in layers]
+    return runs if all(_folds_alike(run, (layer, norm), layers, values) for run in runs) else []
+
+
+def _folds_alike(
+    run: tuple[torch.fx.Node, torch.fx.Node],
+    first: tuple[torch.fx.Node, torch.fx.Node],
+    layers: list[torch.fx.Node],
+    values: dict[str, torch.Tensor],
+) -> bool:
+    """Whether a run has the first one's layer, parameters and norm, nobody else reads those, and all are constants."""
+    layer, norm = run
+    same = layer.target is first[0].target and norm.target is first[1].target and norm.args[0] is layer
+    if not same or layer.args[1:] != first[0].args[1:] or norm.args[1:] != first[1].args[1:]:
         return False
     if operator_type(layer) == "linear" and layer.meta["val"].dim() != 2:
         return False  # its channels lie last, those of the norm at 1
-    constants = [*layer.args[1:3], *norm.args[1:5]]
-    if any(isinstance(node, torch.fx.Node) and node.name not in values for node in constants):
-        return False
-    return all(len(node.users) == 1 for node in layer.args[1:3] if isinstance(node, torch.fx.Node))
+    own = [node for node in layer.args[1:3] if isinstance(node, torch.fx.Node)]
+    constants = [*own, *(node for node in norm.args[1:5] if isinstance(node, torch.fx.Node))]
+    return all(node.name in values for node in constants) and all(set(node.users) == set(layers) for node in own)
 
 
-def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> None:
+def _fold(
+    graph: torch.fx.Graph, runs: list[tuple[torch.fx.Node, torch.fx.Node]], values: dict[str, torch.Tensor]
+) -> None:
+    layer, norm = runs[0]
     arguments: Any = layer.args
     weight_node = arguments[1]
     bias_node = arguments[2] if len(arguments) > 2 else None
@@ -64,11 +89,12 @@ def _fold(graph: torch.fx.Graph, layer: torch.fx.Node, norm: torch.fx.Node, valu
     values[weight_node.name] = _scaled(weight, factor, layer)
     folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
     if bias_node is None:
-        bias_node = _new_bias(graph, layer, weight_node, folded)
-        layer.args = (*arguments[:2], bias_node, *arguments[3:])
+        bias_node = _new_bias(graph, weight_node, folded)
     values[bias_node.name] = folded
-    norm.replace_all_uses_with(layer)
-    graph.erase_node(norm)
+    for each, behind in runs:
+        each.args = (*each.args[:2], bias_node, *each.args[3:])
+        behind.replace_all_uses_with(each)
+        graph.erase_node(behind)
 
 
 def _scaled(weight: torch.Tensor, factor: torch.Tensor, layer: torch.fx.Node) -> torch.Tensor:
@@ -81,9 +107,7 @@ def _scaled(weight: torch.Tensor, factor: torch.Tensor, layer: torch.fx.Node) ->
     return scaled.reshape(weight.shape).to(weight.dtype)
 
 
-def _new_bias(
-    graph: torch.fx.Graph, layer: torch.fx.Node, weight_node: torch.fx.Node, bias: torch.Tensor
-) -> torch.fx.Node:
+def _new_bias(graph: torch.fx.Graph, weight_node: torch.fx.Node, bias: torch.Tensor) -> torch.fx.Node:
     with graph.inserting_before(weight_node):
         node = graph.placeholder(f"{weight_node.name}_folded_bias")
     weight_ref = weight_node.meta[REF][0]

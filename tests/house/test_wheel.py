@@ -20,7 +20,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in (*ROOMS, "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in (*ROOMS, "pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
         path = ROOT / name
         if path.is_dir():
             shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))

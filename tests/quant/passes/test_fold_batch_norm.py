@@ -117,3 +117,36 @@ def test_each_call_of_a_shared_norm_is_folded_into_its_own_layer() -> None:
     assert [node.op for node in folded.graph.nodes] == ["conv2d", "conv2d", "add"]
     with torch.no_grad():
         torch.testing.assert_close(folded.run(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_that_runs_several_times_is_folded_when_the_same_norm_follows_each_run(bias: bool) -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 3, bias=bias), lively(nn.BatchNorm2d(4))
+
+        def forward(self, large: torch.Tensor, small: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(self.norm(self.conv(level)).relu() for level in (large, small))
+
+    model, levels = Head().eval(), (torch.randn(1, 4, 8, 8), torch.randn(1, 4, 5, 5))
+    folded = fold_batch_norm(capture(model, levels))
+    assert [node.op for node in folded.graph.nodes] == ["conv2d", "relu"] * 2
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(*levels), model(*levels), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_runs_several_times_stays_when_its_norms_differ() -> None:
+    class Switchable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.a, self.b = nn.Conv2d(4, 4, 3), lively(nn.BatchNorm2d(4)), lively(nn.BatchNorm2d(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(self.conv(x)) + self.b(self.conv(x * 2))
+
+    model, x = Switchable().eval(), torch.randn(1, 4, 8, 8)
+    folded = fold_batch_norm(capture(model, (x,)))
+    assert [node.op for node in folded.graph.nodes].count("batch_norm") == 2
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(x), model(x))
