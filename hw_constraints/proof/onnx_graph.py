@@ -34,6 +34,7 @@ _STANDARD_TWINS: dict[str, tuple[str, tuple[int, ...]]] = {
     "FusedConv": ("Conv", (0, 1)),
 }
 LARGEST_MODEL_BYTES = 2**31 - 2**20  # protobuf's limit for a message, with room for the graph itself
+LARGEST_INPUT_BYTES = 2**32  # of one made-up input, as it is drawn: two of them fit a machine of 8 GiB
 _LARGEST_SHAPE_TENSOR = 64  # elements: target shapes, pads and axes are far smaller, weights far larger
 _TWIN_ATTRIBUTES_DROPPED = {"channels_last", "activation", "activation_params", "opset"}
 
@@ -187,7 +188,7 @@ def random_inputs(graph: OnnxGraph, *, seed: int = 0) -> dict[str, npt.NDArray[A
     """One batch of standard normal inputs; a first dimension that is not static becomes 1.
 
     Raises:
-        InputError: another dimension is not static, or an input is not floating point.
+        InputError: another dimension is not static, an input is not floating point, or its size cannot be had.
     """
     generator = np.random.default_rng(seed)
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -199,6 +200,12 @@ def random_inputs(graph: OnnxGraph, *, seed: int = 0) -> dict[str, npt.NDArray[A
         if not dtype.startswith("float"):
             raise InputError(f"{graph.label}: input {item.name!r} is {dtype}: give inputs with meaningful values")
         sizes = [dim or 1 for dim in dims]
+        drawn_bytes = math.prod(sizes) * np.dtype(np.float64).itemsize
+        if min(sizes, default=1) < 0 or drawn_bytes > LARGEST_INPUT_BYTES:
+            raise InputError(
+                f"{graph.label}: input {item.name!r} has shape {dims}; "
+                f"dimensions must be 0 or more, and {LARGEST_INPUT_BYTES // 2**30} GiB of float64 must hold it"
+            )
         arrays[item.name] = generator.standard_normal(sizes).astype(dtype)
     return arrays
 

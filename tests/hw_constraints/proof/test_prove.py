@@ -1,6 +1,7 @@
 """States and shares against the runtimes' own traces, read here independently of the join."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.proof import State, format_table, prove
+from bitwright.hw_constraints.proof.onnx_graph import random_inputs, read_onnx
 from bitwright.quant.errors import InputError
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -192,6 +194,17 @@ def test_dynamic_shapes_need_inputs(network, saved):
     batch = {"image": np.zeros((1, 16, 9, 9), np.float32)}
     (layer,) = prove(path, "onnxruntime", inputs=batch).layers
     assert layer.state is State.INT8
+
+
+@pytest.mark.parametrize("shape", [(1, 16, -3, 8), (2**40, 2**40)], ids=str)
+def test_inputs_of_impossible_sizes_are_refused_by_name(network, saved, shape):
+    net = network()
+    path = saved(net.model(net.node("Relu", "image"), shape=shape))
+    message = (
+        f"{path}: input 'image' has shape {shape}; dimensions must be 0 or more, and 4 GiB of float64 must hold it"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        random_inputs(read_onnx(path))
 
 
 def test_a_file_that_the_runtime_refuses(network, saved):
