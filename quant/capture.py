@@ -79,7 +79,7 @@ def _export(
             warnings.simplefilter("always")
             enter_eval(model)
             program = functionalize(torch.export.export(model, args, kwargs, strict=False))
-    except Exception as error:  # torch.export raises whatever forward and its own passes raise
+    except (Exception, SystemExit) as error:  # torch.export raises whatever forward and its own passes raise
         raise CaptureError(failure_of(error)) from error
     return program, lost_state(str(warning.message) for warning in said)
 

@@ -38,6 +38,7 @@ class CaptureError(InputError):
 
 
 _ADVICE: tuple[tuple[str, str, bool], ...] = (
+    ("^SystemExit: ", "forward ends the process there: raise an error instead, or leave the call out", False),
     (
         r"data-dependent|GuardOnDataDependent|Could not guard|unbacked",
         "the value of a tensor decides what runs next: use torch.where, a fixed number of steps, or torch.cond; "
@@ -54,7 +55,7 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
 )
 
 
-def failure_of(error: Exception) -> CaptureFailure:
+def failure_of(error: BaseException) -> CaptureFailure:
     """What `torch.export` raised, as the line in the user's code and advice."""
     message = str(error)
     kind = type(error).__name__

@@ -153,7 +153,7 @@ class _Piece:
 def _check_that_it_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         run(model, args, kwargs)
-    except Exception as error:  # the user's forward may raise anything
+    except (Exception, SystemExit) as error:  # the user's forward may raise anything
         failure = failure_of(error)
         where = f"\n  {failure.source}: {failure.source.text}" if failure.source else ""
         raise InputError(f"the model does not run on these arguments: {failure.reason}{where}") from error

@@ -1,6 +1,7 @@
 """Capture: identity, source lines, state, structure, and what is refused with the user's own line."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,20 @@ def test_an_error_of_the_users_own_is_shown_with_its_line() -> None:
 
     with pytest.raises(CaptureError, match=r"return x.reshape\(7, 11\)\n.*shape '\[7, 11\]' is invalid"):
         capture(Wrong(), (X,))
+
+
+def test_a_forward_that_ends_the_process_is_refused_with_its_line() -> None:
+    class Exits(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise SystemExit(3)
+
+    line = inspect.getsourcelines(Exits.forward)[1] + 1
+    message = (
+        f"the model cannot be captured\n  {__file__}:{line}: raise SystemExit(3)\n  SystemExit: 3\n"
+        "  forward ends the process there: raise an error instead, or leave the call out"
+    )
+    with pytest.raises(CaptureError, match=f"^{re.escape(message)}$"):
+        capture(Exits(), (X,))
 
 
 def test_an_argument_that_is_mutated_is_refused_by_name() -> None:

@@ -1,6 +1,8 @@
 """Regions: what is captured of a network that cannot be captured whole, with what it was called, and what stays."""
 
 import copy
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -176,6 +178,17 @@ def test_a_model_that_does_not_run_is_refused_with_its_line() -> None:
         InputError, match=r"does not run on these arguments: .*invalid for input[\s\S]*reshape\(7, 11\)"
     ):
         find_regions(Wrong(), (X,))
+
+
+def test_a_model_that_ends_the_process_is_refused_with_its_line() -> None:
+    class Exits(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise SystemExit(3)
+
+    line = inspect.getsourcelines(Exits.forward)[1] + 1
+    message = f"the model does not run on these arguments: SystemExit: 3\n  {__file__}:{line}: raise SystemExit(3)"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        find_regions(Exits(), (X,))
 
 
 def test_a_module_that_only_runs_inside_of_a_region_is_counted_once() -> None:
