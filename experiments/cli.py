@@ -21,6 +21,8 @@ from bitwright.quant.errors import InputError
 MISUSE, INTERRUPTED = 2, 130
 # In the help, the way most people meet them; commands that are not named here follow.
 _ORDER = ("run", "validate", "ls", "targets", "lint", "quantize", "prove", "measure", "search", "report", "compare")
+# What these have finished serves the next call.
+_KEEPING = ("run", "search")
 Parameters = ParamSpec("Parameters")
 
 
@@ -57,8 +59,7 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
             print(f"bitwright: {error}", file=sys.stderr)
             code = MISUSE
         except KeyboardInterrupt:
-            again = " ".join(["bitwright", *sys.argv[1:]])
-            print(f"\nbitwright: stopped; finished stages are kept, go on with: {again}", file=sys.stderr)
+            _say_stopped(keeps=command.__name__ in _KEEPING)
             code = INTERRUPTED
         except BrokenPipeError:
             # The reader of a pipe (head, less) has gone; the interpreter would complain again when it flushes.
@@ -69,9 +70,18 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
     return run
 
 
+def _say_stopped(*, keeps: bool) -> None:
+    again = f"; finished stages are kept, go on with: {' '.join(['bitwright', *sys.argv[1:]])}" if keeps else ""
+    print(f"\nbitwright: stopped{again}", file=sys.stderr)
+
+
 def main() -> None:
     """The entry point of the `bitwright` script."""
-    build_app()()
+    try:
+        build_app()()
+    except KeyboardInterrupt:  # while commands are imported, or after one has returned
+        _say_stopped(keeps=False)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def command_that(raises: BaseException | None, code: int = 0) -> Any:
     [
         (None, 1, ""),
         (InputError("wrong"), 2, "bitwright: wrong\n"),
-        (KeyboardInterrupt(), 130, "stopped; finished stages are kept, go on with: bitwright"),
+        (KeyboardInterrupt(), 130, "\nbitwright: stopped\n"),
         (BrokenPipeError(), 0, ""),
     ],
 )
@@ -108,13 +108,26 @@ def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], raises: Any, code: int, message: str
 ) -> None:
     module = SimpleNamespace(COMMANDS=(command_that(raises, code), lambda: 0))
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: module))
     monkeypatch.setattr(cli.pkgutil, "iter_modules", lambda path: [SimpleNamespace(name="trial")])
     monkeypatch.setattr(cli.os, "dup2", lambda *_: 0)
     assert commands.__path__
     done = CliRunner().invoke(cli.build_app(), ["trial"])
     assert done.exit_code == code
     assert message in done.stderr
+
+
+def test_ctrl_c_while_commands_are_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=stop))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nbitwright: stopped\n"
 
 
 def qdq_file(folder: Path, *, activation: type = np.uint8) -> Path:
