@@ -13,6 +13,8 @@ import numpy.typing as npt
 from bitwright.hw_constraints.cost.ethos_u.figures import Hwc, ceil_div, round_up
 from bitwright.hw_constraints.cost.ethos_u.operations import OpKind, Window
 
+Granules = tuple[int | npt.NDArray[np.int64], int | npt.NDArray[np.int64], int | npt.NDArray[np.int64]]  # Hwc, or many
+
 SPLIT_DEPTH = 16  # output channels come in multiples of 16 [V]
 
 
@@ -120,7 +122,7 @@ def ifm_area(
     question: BlockQuestion,
     rows: npt.NDArray[np.int64],
     columns: npt.NDArray[np.int64],
-    unit: Hwc,
+    unit: Granules,
     upscale: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Input rows and columns of each output block, in whole allocation units."""

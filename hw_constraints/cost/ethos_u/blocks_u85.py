@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from bitwright.hw_constraints.cost.ethos_u.block_search import (
     SPLIT_DEPTH,
     Best,
     Block,
     BlockQuestion,
+    Granules,
     Traversal,
     depths,
     fetch_cost,
     ifm_area,
     input_area,
 )
-from bitwright.hw_constraints.cost.ethos_u.figures import Configuration, Hwc, round_up
+from bitwright.hw_constraints.cost.ethos_u.figures import BRICK, Configuration, Hwc, ceil_div, round_up
 from bitwright.hw_constraints.cost.ethos_u.operations import OpKind
 
 GRANULE = 16  # channels by which the accumulators grow [V]
 ACCUMULATOR_BYTES = 4
 CHAINING_SLOTS = 6  # [V]
+STALLS = 25  # cuts of a budget without effect that are put up with [V]
 # Input channels are buffered in units of rows x columns x channels that shrink as the block gets deeper: up to 16, up
 # to 32, and more channels [V, U85-1024].
 _ALLOCATION = {
@@ -73,162 +77,206 @@ def _ifm_block(question: BlockQuestion, ofm: Hwc, unit: Hwc, depth: int) -> Hwc:
     return round_up(rows, unit[0]), round_up(columns, unit[1]), round_up(depth or ofm[2], unit[2])
 
 
-def _tile(size: int, granule: int, limit: int) -> int:
-    """An even share of `size` of at most `limit`."""
-    if size % limit == 0:
-        return limit
-    return max(round_up(size // (size // limit + 1), granule), granule)
+def _even_share(size: int, granule: int, most: int) -> int:
+    """What each of the fewest pieces of at most `most` gets."""
+    return round_up(size // ceil_div(size, most), granule)
 
 
-def _spread(value: int, most: int, spare: int, needed: int) -> tuple[int, int]:
-    """Gives spare room along one axis to another: (the other's size, what is left)."""
-    excess = min(spare // needed, most // value)
-    return (value * excess, spare // excess) if excess >= 2 else (value, spare)
+def _dealt(room: int, wanted: int, base: int, most: int) -> tuple[int, int]:
+    """Two sides that fill `room`: as often `base` as leaves `wanted` of the other, at most `most`; and that other."""
+    times = max(min(room // wanted, most // base), 1)
+    return base * times, room // times
 
 
 def _elementwise_block(configuration: Configuration, question: BlockQuestion, micro: Hwc, granule: Hwc) -> Hwc:
+    """An elementwise block fills one buffer with whole rows of an even share of the columns.
+
+    The buffer is the output's; where an operand is repeated along rows or channels, it is a slot of the chaining
+    buffers. What is left beyond one row goes to channels; to rows where channels, and they alone, are repeated.
+    """
     shape = tuple(map(round_up, question.ofm, granule))
     limit = tuple(map(min, shape, configuration.largest_block))
-    units = configuration.output_ram // granule[2]
-    bricks = configuration.chaining_ram // CHAINING_SLOTS // 16 // micro[0]
-    rows = _tile(shape[0], granule[0], limit[0])
-    wanted = max(_tile(shape[1], granule[1], min(units, limit[1])), granule[1])
-    depth, columns = _spread(granule[2], limit[2], units, wanted)
-    second = question.ifm2
-    if second is not None and math.prod(second) > 1 and math.prod(question.ifm) > 1:
-        narrow = [min(question.ifm[axis], second[axis]) < question.ofm[axis] for axis in range(3)]
-        if narrow[2]:
-            depth, columns = _tile(shape[2], granule[2], limit[2]), bricks
-            if not narrow[0] and not narrow[1]:
-                rows, columns = _spread(micro[0], limit[0], columns, wanted)
-        elif narrow[0]:
-            depth, columns = _spread(GRANULE, limit[2], bricks, wanted)
-    block = tuple(map(round_up, (rows, columns, depth), granule))
-    return block[0], block[1], block[2]
+    positions = configuration.output_ram // granule[2]
+    slots = configuration.chaining_ram // CHAINING_SLOTS // BRICK // micro[0]
+    columns = _even_share(shape[1], granule[1], min(positions, limit[1]))
+    repeated = _repeated(question)
+    if repeated[2]:
+        depth = _even_share(shape[2], granule[2], limit[2])
+        if any(repeated[:2]):
+            block = _even_share(shape[0], granule[0], limit[0]), slots, depth
+        else:
+            block = *_dealt(slots, columns, micro[0], limit[0]), depth
+    else:
+        depth, wide = _dealt(slots if repeated[0] else positions, columns, granule[2], limit[2])
+        block = _even_share(shape[0], granule[0], limit[0]), wide, depth
+    rows, wide, depth = map(round_up, block, granule)
+    return rows, wide, depth
 
 
-def _best_tile(size: int, granule: int, tile: int) -> int:
-    """A width near `tile` whose last piece is largest."""
-    if size % tile == 0:
-        return tile
-    even = max(round_up(size // (size // tile + 1), granule), granule)
-    best, best_rest = tile, size % tile
-    first = max(even - granule * 2, (even + 1) // 2, granule)
-    for candidate in range(tile, first - 1, -granule):
-        rest = size % candidate or candidate
-        if rest > best_rest:
-            best, best_rest = candidate, rest
-    return best
+def _repeated(question: BlockQuestion) -> list[bool]:
+    """Along which axes an operand is repeated; a scalar lies in a register and does not count."""
+    first, second = question.ifm, question.ifm2
+    if second is None or math.prod(first) == 1 or math.prod(second) == 1:
+        return [False] * 3
+    return [min(one, other) < result for one, other, result in zip(first, second, question.ofm, strict=True)]
 
 
-def _by_aspect(aspect: float, area: int, granule: Hwc) -> tuple[int, int]:
-    """Rows and columns of about `area` positions with the output's proportions."""
-    columns = math.sqrt(area / aspect)
-    rows = columns * aspect
-    # An axis is one position long at least; the other gives what that takes.
-    taken = min(rows, columns, 1.0)
-    high, wide = (
-        max(int(max(size * taken, 1.0)) // unit, 1) for size, unit in ((rows, granule[0]), (columns, granule[1]))
+def _last_piece_largest(size: int, granule: int, widest: int) -> int:
+    """The width, from `widest` down to a little under an even share, whose last piece is largest; the widest of equals.
+
+    A width that divides `size` leaves a last piece of its own width, so that `widest` wins where it does.
+    """
+    even = _even_share(size, granule, widest)
+    narrowest = max(even - granule * 2, (even + 1) // 2, granule)
+    return max(range(widest, narrowest - 1, -granule), key=lambda width: (size - 1) % width + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Areas:
+    """What every budget of accumulators would buy at every depth; arrays of depths × budgets.
+
+    Attributes:
+        rows: of the block.
+        columns: of the block.
+        taken: budget that the block really takes; it differs where a side is rounded or at its limit.
+        results: accumulators over those that the block takes; below 1 it does not fit.
+        inputs: bytes of the input buffer over those of the block's input.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    taken: npt.NDArray[np.int64]
+    results: npt.NDArray[np.float64]
+    inputs: npt.NDArray[np.float64]
+
+    def at(self, budget: npt.NDArray[np.int64]) -> _Areas:
+        """What one budget at each depth [D, 1] buys."""
+        return _Areas(**{name: np.take_along_axis(values, budget, axis=1) for name, values in vars(self).items()})
+
+    @property
+    def fit(self) -> npt.NDArray[np.bool_]:
+        """Where the block fits both RAMs."""
+        return np.asarray((self.results >= 1.0) & (self.inputs >= 1.0))
+
+
+def _areas(
+    configuration: Configuration, question: BlockQuestion, granule: Hwc, depth: npt.NDArray[np.int64], units: Granules
+) -> _Areas:
+    """Blocks with the output's proportions for budgets of 0, 1, 2, … granules of accumulators, at each depth [D, 1]."""
+    shape = tuple(map(round_up, question.ofm, granule))
+    limit = tuple(map(min, shape, configuration.largest_block))
+    accumulators = configuration.accumulator_ram // ACCUMULATOR_BYTES
+    volume = math.prod(granule)
+    budget = np.arange(accumulators // volume + 1)
+    aspect = shape[0] / shape[1]
+    wide = np.sqrt(budget * volume // depth / aspect)
+    high = wide * aspect
+    # A side is one position long at least; the other one gives what that takes.
+    given = np.minimum(np.minimum(high, wide), 1.0)
+    rows, columns = (
+        np.clip((side * given).astype(np.int64) // unit * unit, unit, most)
+        for side, unit, most in ((high, granule[0], limit[0]), (wide, granule[1], limit[1]))
     )
-    return high * granule[0], wide * granule[1]
+    positions = rows * columns
+    widths = [_last_piece_largest(shape[1], granule[1], w) for w in range(granule[1], limit[1] + 1, granule[1])]
+    columns = np.array(widths)[columns // granule[1] - 1]
+    rows = np.maximum(positions // columns // granule[0] * granule[0], granule[0])
+    high_in, wide_in = ifm_area(question, rows, columns, units, 1)
+    whole = math.prod(-(-size // unit) * unit for size, unit in zip(question.ifm, units, strict=True))
+    fed = np.minimum(high_in * wide_in * (-(-depth // units[2]) * units[2]), whole)
+    return _Areas(
+        rows=rows,
+        columns=columns,
+        taken=rows * columns * depth // volume,
+        results=accumulators / (rows * columns * depth),
+        inputs=configuration.ifm_ram / fed,
+    )
+
+
+def _affordable(areas: _Areas) -> npt.NDArray[np.int64]:
+    """The budget at each depth [D, 1] whose block fits, 0 without one; reached from the largest by proportional cuts.
+
+    A cut leaves the share of the budget that the scarcer RAM can hold, reckoned from what the block takes where that is
+    less and only its input does not fit. A block that came of the cut before as well is a stall; from the 25th on a
+    stall leaves nine tenths, whatever the input buffer's share.
+    """
+    budget = np.full((areas.rows.shape[0], 1), areas.rows.shape[1] - 1)
+    before, stalls = np.full_like(budget, -1), np.zeros_like(budget)
+    while True:
+        bought = areas.at(budget)
+        settled = bought.fit | (budget == 0)
+        if settled.all():
+            return budget
+        stalled = bought.taken == before
+        stalls, before = stalls + stalled, bought.taken
+        inputs = np.where(stalled & (stalls >= STALLS), 0.9, bought.inputs)
+        base = np.where((inputs < 1.0) & (bought.results > 1.0), np.minimum(budget, bought.taken), budget)
+        cut = (base * np.minimum(inputs, bought.results)).astype(np.int64)
+        budget = np.where(settled, budget, np.minimum(cut, budget - 1))
 
 
 def _area_fit(configuration: Configuration, question: BlockQuestion, micro: Hwc, granule: Hwc) -> Hwc:
-    """The depthwise or pooling block that covers the output best, within accumulators and input buffer."""
+    """The depthwise or pooling block that covers the output best, within accumulators and input buffer.
+
+    Each depth has one candidate (see `_affordable`); depths from the first one without on are out. The least product of
+    three penalties wins, the shallowest of equals: how far the block's area is from the output's, a tenth of how far
+    its depth is from the largest, and a tenth of what the last unit of input channels leaves unused.
+    """
     shape = tuple(map(round_up, question.ofm, granule))
-    limit = tuple(map(min, shape, configuration.largest_block))
-    accumulators = configuration.accumulator_ram // ACCUMULATOR_BYTES
-    unit_accumulators = micro[0] * micro[1] * GRANULE
-    deep = question.window.extent == (1, 1)
-    area = shape[1] * (shape[2] if deep else shape[0])
-    best, metric = (0, 0, 0), math.inf
-    deepest = min(max(configuration.macs, accumulators // unit_accumulators), limit[2])
-    for depth in range(GRANULE, deepest + 1, GRANULE):
-        unit = _allocation(depth, micro)
-        volume = math.prod(map(round_up, question.ifm, unit))
-        found = _fit_at_depth(configuration, question, (shape, limit), depth, unit, volume, granule, unit_accumulators)
-        if found is None:
-            break
-        rows, columns = found
-        used = depth % unit[2] or unit[2]
-        waste = 1.0 + (unit[2] - used) / unit[2] / 10
-        fit = 1.0 + abs(1.0 - limit[2] / depth) / 10
-        coverage = 1.0 + abs(1.0 - area / (columns * (depth if deep else rows)))
-        if coverage * fit * waste < metric:
-            metric, best = coverage * fit * waste, (rows, columns, depth)
-            if depth >= shape[2] and columns >= shape[1] and rows >= shape[0]:
-                return shape[0], shape[1], shape[2]
-    return best
-
-
-def _fit_at_depth(
-    configuration: Configuration,
-    question: BlockQuestion,
-    extents: tuple[tuple[int, ...], tuple[int, ...]],
-    depth: int,
-    unit: Hwc,
-    volume: int,
-    granule: Hwc,
-    unit_accumulators: int,
-) -> tuple[int, int] | None:
-    """Rows and columns at one depth; the area shrinks until accumulators and input both fit."""
-    shape, limit = extents
-    accumulators = configuration.accumulator_ram // ACCUMULATOR_BYTES
-    fitted, previous, patience = accumulators, -1, 25
-    while True:
-        rows, columns = _by_aspect(shape[0] / shape[1], fitted // depth, granule)
-        rows, columns = min(rows, limit[0]), min(columns, limit[1])
-        positions = rows * columns
-        if columns < shape[1]:
-            columns = _best_tile(shape[1], granule[1], columns)
-        rows = max(positions // columns // granule[0] * granule[0], granule[0])
-        needed = rows * columns * depth
-        ratio = accumulators / needed
-        fed = min(math.prod(_ifm_block(question, (rows, columns, depth), unit, 0)), volume)
-        input_ratio = configuration.ifm_ram / fed
-        if ratio >= 1.0 and input_ratio >= 1.0:
-            return rows, columns
-        if needed == previous:
-            patience -= 1
-            if patience <= 0:
-                input_ratio = 0.9
-        previous = needed
-        if input_ratio < 1.0 < ratio:
-            fitted = min(fitted, needed)
-        smaller = int(fitted // unit_accumulators * min(input_ratio, ratio)) * unit_accumulators
-        if smaller == fitted:
-            smaller = fitted - unit_accumulators
-        if smaller < unit_accumulators:
-            return None
-        fitted = smaller
+    largest = min(shape[2], configuration.largest_block[2])
+    deepest = min(
+        max(configuration.macs, configuration.accumulator_ram // ACCUMULATOR_BYTES // math.prod(granule)), largest
+    )
+    depth = np.arange(GRANULE, deepest + 1, GRANULE)[:, None]
+    unit = np.array([_allocation(int(each), micro) for each in depth[:, 0]])
+    units = unit[:, :1], unit[:, 1:2], unit[:, 2:]
+    areas = _areas(configuration, question, granule, depth, units)
+    budget = _affordable(areas)
+    candidates = int(np.argmin(np.append(budget[:, 0] > 0, False)))
+    if not candidates:
+        return 0, 0, 0
+    bought = areas.at(budget)
+    rows, columns = bought.rows[:candidates], bought.columns[:candidates]
+    depth, channels = depth[:candidates], units[2][:candidates]
+    by_depth = question.window.extent == (1, 1)  # single taps: columns × channels count as the area
+    area = shape[1] * (shape[2] if by_depth else shape[0])
+    unused = 1.0 + (-depth % channels) / channels / 10
+    fit = 1.0 + np.abs(1.0 - largest / depth) / 10
+    coverage = 1.0 + np.abs(1.0 - area / (columns * (depth if by_depth else rows)))
+    best = int(np.argmin(coverage * fit * unused))
+    return int(rows[best, 0]), int(columns[best, 0]), int(depth[best, 0])
 
 
 def _area_block(configuration: Configuration, question: BlockQuestion, micro: Hwc, granule: Hwc) -> tuple[Hwc, Hwc]:
-    """`_area_fit`, made smaller where the input buffer could not hold another row in advance."""
+    """`_area_fit`, made smaller where the input buffer could not hold another row of blocks' input in advance."""
     shape = tuple(map(round_up, question.ofm, granule))
-    rows, columns, depth = _area_fit(configuration, question, micro, granule)
-    force = 0
-    while True:
-        unit = _allocation(depth, micro)
-        fed = _ifm_block(question, (rows, columns, depth), unit, 0)
-        if columns >= shape[1] and rows >= shape[0] and depth >= shape[2]:
-            break
-        row = _ifm_block(question, (granule[0], columns, depth), unit, 0)
-        if configuration.ifm_ram - math.prod(fed) >= math.prod(row):
-            break
-        if (rows != shape[0] or force & 2) and rows > granule[0]:
-            rows -= granule[0]
-        elif (depth > columns or force & 1) and depth > granule[2]:
-            depth -= granule[2]
-        elif (columns != shape[1] or force & 4) and columns > granule[1]:
-            columns -= granule[1]
-        elif force != 7:
-            force = force << 1 | 1
-        elif depth > granule[2]:
-            depth = max(depth // 2, granule[2])
-        else:
-            break
-    return (rows, columns, depth), fed
+    block: Hwc | None = _area_fit(configuration, question, micro, granule)
+    while block is not None:
+        kept, unit = block, _allocation(block[2], micro)
+        fed = _ifm_block(question, kept, unit, 0)
+        row = _ifm_block(question, (granule[0], kept[1], kept[2]), unit, 0)
+        whole = all(size >= full for size, full in zip(kept, shape, strict=True))
+        roomy = math.prod(fed) + math.prod(row) <= configuration.ifm_ram
+        block = None if whole or roomy else _one_granule_less(kept, shape, granule)
+    return kept, fed
+
+
+def _one_granule_less(block: Hwc, shape: tuple[int, ...], granule: Hwc) -> Hwc | None:
+    """The next smaller block: an axis that is cut already gives first, one that spans the output last."""
+    rows, columns, depth = block
+    preferences = (
+        (0, rows != shape[0]),
+        (2, depth > columns),
+        (1, columns != shape[1]),
+        (2, True),
+        (0, True),
+        (1, True),
+    )
+    for axis, gives in preferences:
+        if gives and block[axis] > granule[axis]:
+            less = [size - (granule[axis] if axis == position else 0) for position, size in enumerate(block)]
+            return less[0], less[1], less[2]
+    return None
 
 
 def _searched_block(
