@@ -22,6 +22,9 @@ from bitwright.quant.graph import TensorRef
 # Of the memory beside the engines, what tensors leave to tiles where an operation can use it. A quarter: with less,
 # weights come in by slivers and tensors that stay save less than that costs.
 TILE_SHARE = 4
+# What a memory of unknown size holds at most: the physical addresses of AMD64 have up to 52 bits (AMD64 Architecture
+# Programmer's Manual, volume 2, section 5.1), those of Arm with FEAT_LPA as many.
+ADDRESSABLE_BYTES = 2**52
 
 
 @dataclass(frozen=True)
@@ -143,11 +146,14 @@ def _lifetimes(program: Program, storages: Mapping[TensorRef, Storage]) -> dict[
 
 def _check_sizes(lifetimes: Mapping[TensorRef, Lifetime], hardware: Hardware) -> None:
     sizes = {memory.name: memory.size_bytes for memory in (hardware.beside, hardware.behind) if memory}
-    if None in sizes.values() or not lifetimes:
+    if not lifetimes:
         return
     ref = max(lifetimes, key=lambda each: lifetimes[each].bytes)
-    if lifetimes[ref].bytes > max(size or 0 for size in sizes.values()):
-        held = ", ".join(f"{name} has {size:,} bytes" for name, size in sizes.items())
+    if lifetimes[ref].bytes > max(ADDRESSABLE_BYTES if size is None else size for size in sizes.values()):
+        held = ", ".join(
+            f"{name} has {size:,} bytes" if size is not None else f"{name} has at most {ADDRESSABLE_BYTES:,} bytes"
+            for name, size in sizes.items()
+        )
         raise InputError(
             f"tensor {ref} takes {lifetimes[ref].bytes:,} bytes, more than every memory: {held}; "
             "lower the resolution or the channels there, or run the network in parts"

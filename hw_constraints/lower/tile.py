@@ -23,6 +23,7 @@ from bitwright.hw_constraints.lower.work import Work
 from bitwright.hw_constraints.target_hardware import Loop, Operand
 
 GRID = 4096  # tilings that are reckoned at once, in each order
+MOST_PARTS = 2**16  # that a loop is cut into one by one
 SLACK = 1.02  # so many times the fewest cycles is as good, if it saves tiles: each has a command and a start of its own
 _POSITIONS = (Loop.BATCH, Loop.OUT_Y, Loop.OUT_X)
 ORDERS: tuple[Order, ...] = tuple(
@@ -106,7 +107,10 @@ def cost_of(work: Work, machine: TileMachine, sizes: Mapping[Loop, int], order: 
 def sizes_to_try(work: Work, machine: TileMachine, loop: Loop) -> list[int]:
     """Sizes of a tile along one loop, the whole length first; each a multiple of what the machine takes at once."""
     length, step = loop_lengths(work)[loop], alignment(work, machine, loop)
-    parts = np.arange(1, -(-length // step) + 1)
+    most = -(-length // step)
+    parts = np.arange(1, min(most, MOST_PARTS) + 1)
+    if most > MOST_PARTS:  # further apart beyond: neighbours would differ by less than a part in so many
+        parts = np.unique(np.append(parts, np.geomspace(MOST_PARTS, most, MOST_PARTS).astype(np.int64)).clip(max=most))
     even = -(-length // parts)
     sizes = np.minimum(-(-even // step) * step, length)
     return [int(size) for size in dict.fromkeys(sizes.tolist())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.quantity import Dimension, Quantity
 from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.testing import GraphBuilder
+from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -263,6 +265,18 @@ def test_tensor_larger_than_every_memory_is_named_with_the_sizes() -> None:
     named = r"tensor \$x0 takes 6,553,600 bytes, more than every memory: hbm has 1,000,000 bytes; lower the resolution"
     with pytest.raises(ValueError, match=named):
         lower(net.graph(y), replace(target, memories={"hbm": small}))
+
+
+def test_tensor_that_no_address_reaches_is_refused_where_a_memory_has_no_size() -> None:
+    net = GraphBuilder()
+    y = net.call("relu", net.input(2**40, 2**40), shape=(2**40, 2**40))
+    message = (
+        "tensor $x0 takes 1,208,925,819,614,629,174,706,176 bytes, more than every memory: sram has 393,216 bytes, "
+        "dram has at most 4,503,599,627,370,496 bytes; lower the resolution or the channels there, or run the network "
+        "in parts"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        lower(net.graph(y), load_target("ethos-u85-1024"))
 
 
 def test_open_shape_is_named() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bitwright.hw_constraints.lower.array_steps import TILED, loop_lengths
 from bitwright.hw_constraints.lower.tile import (
+    MOST_PARTS,
     ORDERS,
     SLACK,
     DoesNotFit,
@@ -228,6 +229,13 @@ def test_sizes_to_try_are_those_that_make_one_tile_more():
     machine = TileMachine(capacity_bytes=1, bytes_per_cycle=1)
     assert sizes_to_try(work, machine, Loop.OUT_CHANNELS) == [10, 5, 4, 3, 2, 1]
     assert sizes_to_try(work, replace(machine, channel_multiple=4), Loop.OUT_CHANNELS) == [10, 8, 4]
+
+
+def test_sizes_to_try_are_few_however_long_a_loop_is():
+    work = convolution(channels=1, filters=2**40, size=1, kernel=1)
+    sizes = sizes_to_try(work, TileMachine(capacity_bytes=1, bytes_per_cycle=1), Loop.OUT_CHANNELS)
+    assert (sizes[0], sizes[1], sizes[-1]) == (2**40, 2**39, 1)
+    assert len(sizes) <= 2 * MOST_PARTS and sizes == sorted(set(sizes), reverse=True)
 
 
 def test_fifty_layers_take_less_than_half_a_second():
