@@ -9,7 +9,9 @@ import functools
 import importlib
 import os
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -77,11 +79,27 @@ def _say_stopped(*, keeps: bool) -> None:
 
 def main() -> None:
     """The entry point of the `bitwright` script."""
+    sys.unraisablehook = _interrupt_again
     try:
         build_app()()
     except KeyboardInterrupt:  # while commands are imported, or after one has returned
         _say_stopped(keeps=False)
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        # Typer makes a silent exit of an interrupt while it reads the arguments.
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
+            _say_stopped(keeps=False)
+        raise
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Repeats a Ctrl-C that met native code which cannot raise it (pydantic's, while it is imported)."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        # A moment later: raised in this hook it would be lost as well.
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import typer.core
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -124,6 +125,52 @@ def test_ctrl_c_while_commands_are_imported(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=stop))
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nbitwright: stopped\n"
+
+
+LOSES_THE_INTERRUPT = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from bitwright.experiments import cli
+
+class Loses:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+def trial() -> int:
+    loses = Loses()
+    del loses
+    time.sleep(20)
+    return 0
+
+module = SimpleNamespace(COMMANDS=(trial, lambda: 0))
+cli.importlib = SimpleNamespace(import_module=lambda name: module)
+cli.pkgutil = SimpleNamespace(iter_modules=lambda path: [SimpleNamespace(name="trial")])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["bitwright", "trial"]
+cli.main()
+"""
+
+
+def test_ctrl_c_that_is_lost_where_nothing_can_be_raised_comes_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_THE_INTERRUPT], capture_output=True, text=True, check=False, timeout=15
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nbitwright: stopped\n")
+
+
+def test_ctrl_c_while_arguments_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["bitwright", "ls"])
+    monkeypatch.setattr(typer.core.TyperGroup, "make_context", stop)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130
