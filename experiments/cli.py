@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import ParamSpec
-
-import typer
+from typing import TYPE_CHECKING, ParamSpec
 
 from bitwright.experiments import commands
 from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    import typer
 
 MISUSE, INTERRUPTED = 2, 130
 # In the help, the way most people meet them; commands that are not named here follow.
@@ -30,6 +31,8 @@ Parameters = ParamSpec("Parameters")
 
 def build_app() -> typer.Typer:
     """The application with every command of `commands/`: the functions that its modules list in `COMMANDS`."""
+    import typer  # not at the top: `main` answers a Ctrl-C only once this file is imported
+
     app = typer.Typer(
         name="bitwright",
         help="Fits PyTorch networks to silicon.",
@@ -52,6 +55,7 @@ def _place(command: Callable[..., int]) -> tuple[int, str]:
 
 def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]:
     """Ends the process with what the command returns; what the user did wrong is one message, never a traceback."""
+    import typer
 
     @functools.wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
