@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bitwright.hw_constraints.cost.ethos_u.buffering import Room, propose_buffer
@@ -58,46 +57,46 @@ def build_cascades(operations: Sequence[NpuOp], narrow: Steps, whole: Steps, lim
     for op in operations:
         if op.index in chosen:
             continue
-        members, size = _grow(op, narrow, chosen, known, limit) if _can_cascade(narrow[op.index]) else ([op], 0)
-        if len(members) == 1:
+        cascade = _longest_cascade(op, narrow, known, limit)
+        if cascade is None:
             chosen[op.index] = whole[op.index]
             continue
-        last = members[-1].index
-        rolling = {}
-        before = None
-        for producer, consumer in itertools.pairwise(members):
-            shape = rolling_shape(narrow[producer.index], narrow[consumer.index])
-            shared = shape == before and _in_place(producer, narrow[producer.index])
-            rolling[id(producer.output)] = 0 if shared else math.prod(shape)
-            before = shape
-        for position, member in enumerate(members):
-            chosen[member.index] = narrow[member.index].changed(cascade=last, leads=position == 0)
-        cascades.append(Cascade(first=op.index, last=last, bytes=size, rolling=rolling))
+        for index in range(cascade.first, cascade.last + 1):
+            chosen[index] = narrow[index].changed(cascade=cascade.last, leads=index == cascade.first)
+        cascades.append(cascade)
     return chosen, cascades
 
 
-def _grow(op: NpuOp, narrow: Steps, chosen: Steps, known: set[int], limit: int) -> tuple[list[NpuOp], int]:
-    """The longest cascade from an operation on that fits; it ends where an operation fits whole."""
-    members, best, best_size = [op], [op], 0
-    size = narrow[op.index].buffer_bytes
-    before: tuple[int, int, int] | None = None
-    while True:
-        producer = members[-1]
-        follower = _follower(producer, known)
-        if follower is None or follower.index in chosen or not _can_cascade(narrow[follower.index]):
-            return best, best_size
-        shape = rolling_shape(narrow[producer.index], narrow[follower.index])
-        size += narrow[follower.index].buffer_bytes
-        if not (shape == before and _in_place(producer, narrow[producer.index])):
-            size += math.prod(shape)
-        before = shape
-        whole = follower.inputs[0].bytes + follower.written.bytes
-        if _in_place(follower, None) and follower.inputs[0].bytes == follower.written.bytes:
-            whole = follower.inputs[0].bytes
-        members.append(follower)
-        if whole < limit or size > limit:
-            return best, best_size
-        best, best_size = list(members), size
+def _longest_cascade(op: NpuOp, narrow: Steps, known: set[int], limit: int) -> Cascade | None:
+    """The longest cascade from an operation on that fits; it ends before an operation whose feature maps fit whole."""
+    size, last = narrow[op.index].buffer_bytes, op.index
+    rolling: dict[int, int] = {}
+    for producer, consumer, between in _joints(op, narrow, known):
+        larger = size + narrow[consumer.index].buffer_bytes + between
+        if larger > limit or _uncut_bytes(consumer) < limit:
+            break
+        size, last = larger, consumer.index
+        rolling[id(producer.output)] = between
+    return Cascade(first=op.index, last=last, bytes=size, rolling=rolling) if rolling else None
+
+
+def _joints(op: NpuOp, narrow: Steps, known: set[int]) -> Iterator[tuple[NpuOp, NpuOp, int]]:
+    """Neighbours that could run stripe by stripe, from `op` on, with the bytes of the rolling buffer between them.
+
+    The results of an operation that works in place take the rolling buffer of its input, where that has their shape.
+    """
+    producer, before = op, None
+    while (consumer := _follower(producer, known)) and all(_can_cascade(narrow[e.index]) for e in (producer, consumer)):
+        shape = rolling_shape(narrow[producer.index], narrow[consumer.index])
+        shared = shape == before and _in_place(producer, narrow[producer.index])
+        yield producer, consumer, 0 if shared else math.prod(shape)
+        producer, before = consumer, shape
+
+
+def _uncut_bytes(op: NpuOp) -> int:
+    """What an operation's input and results take whole; the input alone where they replace it."""
+    read, written = op.inputs[0].bytes, op.written.bytes
+    return read if read == written and _in_place(op, None) else read + written
 
 
 def _follower(producer: NpuOp, known: set[int]) -> NpuOp | None:
@@ -147,16 +146,18 @@ def optimize_cascade(
     """
     members = operations[cascade.first : cascade.last + 1]
     buffered = _staged(costs, operations, steps, cascade, limit)
-    height, best, most = members[-1].shape[0], None, 0
-    for rows in range(steps[cascade.last].stripe + 1, (height + 1) // 2 + 1):
-        proposed = _striped(costs, members, buffered, rows)
-        chosen, cascades = build_cascades(members, proposed, whole, limit)
-        most = most or len(cascades)
+    best: tuple[Steps, list[Cascade]] | None = None
+    most: int | None = None
+    for rows in range(steps[cascade.last].stripe + 1, (members[-1].shape[0] + 1) // 2 + 1):
+        chosen, cascades = build_cascades(members, _striped(costs, members, buffered, rows), whole, limit)
+        most = len(cascades) if most is None else most
+        # Higher stripes take more, so that behind the first that fail none are tried: those that do not fit, or that
+        # tear the cascade into more pieces than the lowest did.
         if len(cascades) > most or _memory(members, chosen, cascades) > limit:
-            break
+            return best
         best = chosen, cascades
         if not cascades:
-            break
+            return best
     return best
 
 
