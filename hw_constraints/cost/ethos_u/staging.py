@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from bitwright.hw_constraints.cost.ethos_u.figures import System
 from bitwright.hw_constraints.cost.ethos_u.live import Lifetimes, Range, lifetimes
 from bitwright.hw_constraints.cost.ethos_u.operations import FeatureMap, NpuOp, OpKind
@@ -36,33 +38,23 @@ def stage_feature_maps(steps: Sequence[Step], system: System, rolling: dict[int,
 
 
 def _evicted(alive: Lifetimes, pieces: Sequence[Range], steps: Sequence[Step], system: System) -> list[Range]:
-    """What cannot or should not stay."""
+    """What cannot stay, and of what can, but not all of it at once, what is worth less."""
     limit = system.staging_limit
-    base = alive.usage(without=frozenset(id(piece) for piece in pieces))
-    most = alive.usage()
-    evicted, rest = [], []
-    for piece in pieces:
-        if _peak(base, piece) + piece.size > limit:
-            evicted.append(piece)
-            _add(most, piece, -piece.size)
-        else:
-            rest.append(piece)
-    rivals = []
-    for piece in rest:
-        if _peak(most, piece) <= limit:
-            _add(base, piece, piece.size)
-        else:
-            rivals.append(piece)
+    others = alive.usage(without=frozenset(map(id, pieces)))
+    evicted = [piece for piece in pieces if _peak(others, piece) + piece.size > limit]
+    hopeless = frozenset(map(id, evicted))
+    possible = alive.usage(without=hopeless)
+    rivals = [piece for piece in pieces if id(piece) not in hopeless and _peak(possible, piece) > limit]
+    settled = alive.usage(without=hopeless | set(map(id, rivals)))
     by_op = {id(step.op): step for step in steps}
     for group in _groups(rivals):
-        worth = [_worth(piece, by_op, system) for piece in group]
-        chosen = best_subset(group, base, most, limit, worth)
+        chosen = best_subset(group, settled, possible, limit, [_worth(piece, by_op, system) for piece in group])
         for piece, stays in zip(group, chosen, strict=True):
             if stays:
-                _add(base, piece, piece.size)
+                _add(settled, piece, piece.size)
             else:
                 evicted.append(piece)
-                _add(most, piece, -piece.size)
+                _add(possible, piece, -piece.size)
     return evicted
 
 
@@ -83,34 +75,65 @@ def _groups(rivals: Sequence[Range]) -> list[list[Range]]:
 def best_subset(
     group: Sequence[Range], base: list[int], most: list[int], limit: int, worth: Sequence[int]
 ) -> list[bool]:
-    """The subset that fits and is worth most; branch and bound, the first of equal ones."""
-    best_score, best = -1, [False] * len(group)
-    rest = [0] * (len(group) + 1)
-    for position in reversed(range(len(group))):
-        rest[position] = rest[position + 1] + worth[position]
-    current = [False] * len(group)
+    """The subset that fits and is worth most; of equal ones the one that keeps the earliest piece in which they differ.
 
-    def search(position: int, score: int) -> None:
-        nonlocal best_score, best
-        if score + rest[position] <= best_score:
-            return
-        if position == len(group):
-            best_score, best = score, list(current)
-            return
+    A sweep over time: two choices of which the same pieces are still alive can go on in the same ways, so that only the
+    better is followed; nor is one that could not catch up with keeping whatever fits, piece by piece.
+
+    Args:
+        group: pieces that compete.
+        base: bytes in use at each tick without them.
+        most: bytes in use at each tick with all of them.
+        limit: bytes.
+        worth: of each piece, not negative.
+    """
+    order = sorted(range(len(group)), key=lambda position: group[position].first)
+    bit = [
+        1 << (len(group) - 1 - position) for position in range(len(group))
+    ]  # the earlier kept, the larger the number
+    reachable = _greedy(group, base, limit, worth, order)
+    kept, score = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    used = np.array([base], dtype=np.int64)  # choices x ticks
+    rest = sum(worth)
+    for done, position in enumerate(order):
         piece = group[position]
-        if _peak(base, piece) + piece.size <= limit:
-            current[position] = True
-            _add(base, piece, piece.size)
-            search(position + 1, score + worth[position])
-            _add(base, piece, -piece.size)
-        if _peak(most, piece) > limit or not current[position]:
-            current[position] = False
-            _add(most, piece, -piece.size)
-            search(position + 1, score)
-            _add(most, piece, piece.size)
+        rest -= worth[position]
+        fits = used[:, piece.first : piece.last + 1].max(axis=1) + piece.size <= limit
+        free = _peak(most, piece) <= limit
+        without, with_it = np.flatnonzero(~fits | (not free)), np.flatnonzero(fits)
+        parent = np.concatenate([without, with_it])
+        taken = np.arange(len(parent)) >= len(without)
+        kept, score = kept[parent] + taken * bit[position], score[parent] + taken * worth[position]
+        living = sum(bit[other] for other in order[: done + 1] if group[other].last >= _next_first(group, order, done))
+        ranked = np.lexsort((kept, score, kept & living))
+        alike = kept[ranked] & living
+        last = np.append(alike[1:] != alike[:-1], True)  # the best of those that go on alike
+        ranked = ranked[last & (score[ranked] + rest >= reachable)]
+        used = used[parent[ranked]]
+        used[:, piece.first : piece.last + 1] += (taken[ranked] * piece.size)[:, None]
+        kept, score = kept[ranked], score[ranked]
+    best = int(kept[np.lexsort((kept, score))[-1]])
+    return [bool(best & each) for each in bit]
 
-    search(0, 0)
-    return best
+
+def _next_first(group: Sequence[Range], order: Sequence[int], done: int) -> int:
+    """The tick from which on pieces are still to be decided about; past all pieces behind the last."""
+    if done + 1 < len(order):
+        return group[order[done + 1]].first
+    return max(piece.last for piece in group) + 1
+
+
+def _greedy(group: Sequence[Range], base: list[int], limit: int, worth: Sequence[int], order: Sequence[int]) -> int:
+    """What keeping whatever fits is worth, the most valuable first or the earliest first."""
+    totals = []
+    for sequence in (order, sorted(order, key=lambda position: -worth[position])):
+        used, total = list(base), 0
+        for position in sequence:
+            if _peak(used, group[position]) + group[position].size <= limit:
+                _add(used, group[position], group[position].size)
+                total += worth[position]
+        totals.append(total)
+    return max(totals)
 
 
 def _worth(piece: Range, by_op: Mapping[int, Step], system: System) -> int:
