@@ -7,10 +7,11 @@ slices) → `buffering`, `cascades`, `staging`, `live` (what lies in on-chip mem
 The rules and formulas were read in Arm's own compiler, ethos-u-vela 5.2.0 (Apache-2.0, copyright Arm Limited and/or its
 affiliates), in the C++ of its source distribution on PyPI: the configurations, cycles and choice of blocks in
 `ethosu/regor/architecture/ethosu{55,65,85}`; the scheduler, cascades, live ranges, staging and performance in
-`ethosu/regor/compiler`; the encoder of weights in `ethosu/regor/dependencies/mlw_codec`. To predict its decisions the
-searches have to take the same steps in the same order: they are said here in Python and in this project's terms, but
-`blocks_u85` (`_area_fit`, `_fit_at_depth`, `_area_block`, `_elementwise_block`), `buffering`, `cascades` and `staging`
-follow that source closely.
+`ethosu/regor/compiler`; the encoder of weights in `ethosu/regor/dependencies/mlw_codec`. They are said here in this
+project's terms and computed in its own way (`blocks_u85` reads blocks off a table of what budgets buy, `staging` sweeps
+over time). What a prediction has to share with that source is what it decides by: its quantities, thresholds and ties,
+and where its answer hangs on the order of its search, that order too. That is so in `blocks_u85._affordable` and
+`_one_granule_less`, `buffering._halvings` and `_pays`, and in `cascades.optimize_cascade`.
 
 The compiler estimates in order to decide, and where its estimate is rough, so is this one: a prediction of what it will
 do has to share its view. Known to differ from it, each by a few percent at most where it was seen:
