@@ -114,7 +114,7 @@ class QATCallback:
 
     def _prepared(self, scheme: QuantScheme, samples: list[tuple[Any, ...]]) -> Replay:
         captured = capture(self.model, self.examples[0])
-        folded = fold_batch_norm(captured)
+        folded = fold_batch_norm(captured, trains_on=True)
         self.quant_plan = plan(folded.graph, scheme)
         if not self.quant_plan.weights:
             reasons = sorted(set(self.quant_plan.kept_float.values()))

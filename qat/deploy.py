@@ -34,7 +34,7 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
     Raises:
         InputError: the module no longer computes what it did when it was prepared.
     """
-    folded = fold_batch_norm(capture(model, args))
+    folded = fold_batch_norm(capture(model, args), trains_on=True)
     known = {*plan.activations, *plan.weights}
     if not known <= set(folded.graph.tensors):
         lost = sorted(known - set(folded.graph.tensors))

@@ -74,13 +74,16 @@ class _Folding:
         channels = self.graph.tensors[norm.tensors[0]].shape[1]
         kind = self.graph.tensors[weight]
         path = weight.module_path.rpartition(".")[0]
-        new = bias or TensorRef(weight.region, f"{path}.bias" if path else "bias")
-        self.added[new] = TensorInfo(ref=new, shape=(channels,), dtype=kind.dtype, kind=TensorKind.PARAMETER)
+        new: TensorRef | None = bias or TensorRef(weight.region, f"{path}.bias" if path else "bias")
+        if bias is None and self.graph.load is not None and not _shifted(self.graph, norm, None).any():
+            new = None  # a bias of zeros would cost every run an addition
         self.layers[layer.name] = replace(layer, inputs=(layer.inputs[0], weight, new))
         self.norms.add(norm.name)
         self.moved[norm.outputs[0]] = layer.outputs[0]
         self.loads[weight] = lambda: _scaled(self.graph, layer, weight, _factor(self.graph, norm))
-        self.loads[new] = lambda: _shifted(self.graph, norm, bias).astype(kind.dtype)
+        if new is not None:
+            self.added[new] = TensorInfo(ref=new, shape=(channels,), dtype=kind.dtype, kind=TensorKind.PARAMETER)
+            self.loads[new] = lambda: _shifted(self.graph, norm, bias).astype(kind.dtype)
 
     def result(self) -> Graph:
         """The graph without the folded norms."""

@@ -20,11 +20,15 @@ _LAYERS = frozenset(
 )
 
 
-def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
+def fold_batch_norm(captured: CapturedModel, *, trains_on: bool = False) -> CapturedModel:
     """Returns the network with every batch norm folded that directly follows a layer read by it alone.
 
     A layer that runs several times (a head over several levels) is folded when each run is followed by the same norm;
     a weight that is shared otherwise is left alone, and so is a batch norm whose layer has other readers.
+
+    Args:
+        captured: the network; stays as it is.
+        trains_on: the norms will still change, so that a layer gets a bias even where it is zero now.
     """
     graph, _ = copy_graph(captured.fx_graph)
     values = dict(captured.values)
@@ -35,7 +39,7 @@ def fold_batch_norm(captured: CapturedModel) -> CapturedModel:
         if runs:
             replaced.update({other.meta[REF][0]: layer.meta[REF][0] for layer, other in runs})
             folded.update(other for _, other in runs)
-            _fold(graph, runs, values)
+            _fold(graph, runs, values, trains_on=trains_on)
     for node in reversed(list(graph.nodes)):
         if node.op == "placeholder" and node.name in values and not node.users and node.meta[KIND] != TensorKind.STATE:
             graph.erase_node(node)
@@ -74,7 +78,11 @@ def _folds_alike(
 
 
 def _fold(
-    graph: torch.fx.Graph, runs: list[tuple[torch.fx.Node, torch.fx.Node]], values: dict[str, torch.Tensor]
+    graph: torch.fx.Graph,
+    runs: list[tuple[torch.fx.Node, torch.fx.Node]],
+    values: dict[str, torch.Tensor],
+    *,
+    trains_on: bool,
 ) -> None:
     layer, norm = runs[0]
     arguments: Any = layer.args
@@ -88,9 +96,10 @@ def _fold(
     bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
     values[weight_node.name] = _scaled(weight, factor, layer)
     folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
-    if bias_node is None:
+    if bias_node is None and (trains_on or folded.any()):  # a bias of zeros would cost every run an addition
         bias_node = _new_bias(graph, weight_node, folded)
-    values[bias_node.name] = folded
+    if bias_node is not None:
+        values[bias_node.name] = folded
     for each, behind in runs:
         each.args = (*each.args[:2], bias_node, *each.args[3:])
         behind.replace_all_uses_with(each)

@@ -327,3 +327,20 @@ def test_the_targets_scheme_is_used(everything: nn.Module) -> None:
     qat = QATCallback(everything, None, target="h200", calibration=[batch()])
     assert qat.quant_plan.scheme.name == load_target("h200").scheme().name
     assert {spec.format.name for spec in qat.quant_plan.weights.values()} == {"float8_e4m3fn"}
+
+
+def test_norms_that_shift_nothing_yet_learn_biases_that_the_artefact_keeps_as_codes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 4))
+    optimizer = optimizer_of(model)
+    inputs = torch.randn(4, 3, 12, 12)
+    qat = QATCallback(model, optimizer, target="x86-vnni", calibration=[inputs])
+    model.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(inputs).square().mean().backward()
+        optimizer.step()
+        qat.on_step()
+    artefact = qat.finish()
+    layer = next(node for node in artefact.captured.graph.nodes if node.op == "conv2d")
+    assert layer.name in artefact.plan.biases
+    assert artefact.captured.graph.array(layer.tensors[2]).any()

@@ -150,3 +150,12 @@ def test_a_layer_that_runs_several_times_stays_when_its_norms_differ() -> None:
     assert [node.op for node in folded.graph.nodes].count("batch_norm") == 2
     with torch.no_grad():
         torch.testing.assert_close(folded.run(x), model(x))
+
+
+def test_a_norm_that_shifts_nothing_leaves_a_layer_without_bias() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).eval(), torch.randn(1, 3, 8, 8)
+    folded = fold_batch_norm(capture(model, (x,)))
+    (layer,) = folded.graph.nodes
+    assert layer.inputs[2:] in ((), (None,))
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(x), model(x), rtol=1e-4, atol=1e-5)
