@@ -18,6 +18,7 @@ from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QuantScheme
 
 TRAINED, BATCH = 1300, 64
+SEEDS = 6
 
 
 class SmallDepthwise(nn.Module):
@@ -107,7 +108,8 @@ def trained_in_four_bits(teacher: nn.Module, images: torch.Tensor, scheme: Quant
 def test_four_bit_weights_trained_beat_four_bit_weights_rounded() -> None:
     scheme = with_formats(load_target("x86-vnni").scheme(), weights="int4")
     right = {"float": 0, "ptq": 0, "qat": 0}
-    for seed in range(3):
+    lost = {"ptq": 0.0, "qat": 0.0}
+    for seed in range(SEEDS):
         images, labels = pictures(seed)
         torch.manual_seed(seed)
         network = trained_float(images, labels)
@@ -118,9 +120,11 @@ def test_four_bit_weights_trained_beat_four_bit_weights_rounded() -> None:
             count, loss[name] = scores(run, images[TRAINED:], labels[TRAINED:])
             right[name] += count
         print(f"seed {seed}: right so far {right}, loss {loss}")
-        # The loss lost by rounding is mostly won back, for every seed.
-        assert loss["qat"] - loss["float"] < 0.5 * (loss["ptq"] - loss["float"])
-    tested = 3 * (1797 - TRAINED)
+        assert loss["qat"] < loss["ptq"]
+        lost = {name: lost[name] + loss[name] - loss["float"] for name in lost}
+    # Over the seeds: how much of it a single one wins back hangs on the order of the data (from a fifth to all of it).
+    assert lost["qat"] < 0.5 * lost["ptq"], "the loss lost by rounding is mostly won back"
+    tested = SEEDS * (1797 - TRAINED)
     assert right["float"] > 0.93 * tested
     assert right["qat"] > right["ptq"]
     assert right["qat"] > right["float"] - 0.01 * tested
