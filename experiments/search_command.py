@@ -9,8 +9,8 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.read_run import result_of
 from bitwright.experiments.record import Record
-from bitwright.experiments.results import SearchResult
 from bitwright.experiments.run import run_recipe
+from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import write_views

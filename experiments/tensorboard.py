@@ -26,11 +26,11 @@ from bitwright.experiments.results import (
     ProveResult,
     QATResult,
     QuantizeResult,
-    SearchResult,
     TensorQuality,
     TrainResult,
     VerdictResult,
 )
+from bitwright.experiments.search_result import SearchResult
 from bitwright.nas.review import write_review
 
 if TYPE_CHECKING:

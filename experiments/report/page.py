@@ -32,11 +32,11 @@ from bitwright.experiments.results import (
     QATResult,
     QuantizeResult,
     RuntimeProof,
-    SearchResult,
     TensorQuality,
     TrainResult,
     VerdictResult,
 )
+from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage_store import replace_file
 
 _HISTOGRAMS = 6  # the worst layers, two rows of three

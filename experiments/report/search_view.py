@@ -11,7 +11,7 @@ from markupsafe import Markup
 from bitwright.experiments.figure_text import format_value
 from bitwright.experiments.record import Figure
 from bitwright.experiments.report.svg import Point, Scale, Svg
-from bitwright.experiments.results import SearchResult
+from bitwright.experiments.search_result import SearchResult
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.search_outcome import why_infeasible

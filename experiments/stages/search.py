@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.experiments.recipe import Recipe
-from bitwright.experiments.results import SearchResult
+from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:

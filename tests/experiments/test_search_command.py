@@ -11,8 +11,8 @@ import pytest
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.results import SearchResult
 from bitwright.experiments.run import run_recipe
+from bitwright.experiments.search_result import SearchResult
 from bitwright.quant.errors import InputError
 
 SMALL = (
