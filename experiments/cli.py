@@ -25,15 +25,18 @@ MISUSE, INTERRUPTED = 2, 130
 # In the help, the way most people meet them; commands that are not named here follow.
 _ORDER = ("run", "validate", "ls", "targets", "lint", "quantize", "prove", "measure", "search", "report", "compare")
 # What these have finished serves the next call.
-_KEEPING = ("run", "search")
+_KEEPING = {"run": "finished stages", "search": "finished stages", "kernels": "measured kernels"}
 Parameters = ParamSpec("Parameters")
 
 
 def build_app() -> typer.Typer:
-    """The application with every command of `commands/`: the functions that its modules list in `COMMANDS`."""
+    """The application with every command of `commands/`: what its modules list in `COMMANDS`, functions and groups."""
     import typer  # not at the top: `main` answers a Ctrl-C only once this file is imported
 
+    from bitwright.experiments.command_group import CommandGroup, FallsBackToFirst, ordered_by
+
     app = typer.Typer(
+        cls=ordered_by(_place),
         name="bitwright",
         help="Fits PyTorch networks to silicon.",
         no_args_is_help=True,
@@ -43,13 +46,18 @@ def build_app() -> typer.Typer:
     modules = [
         importlib.import_module(f"{commands.__name__}.{each.name}") for each in pkgutil.iter_modules(commands.__path__)
     ]
-    for command in sorted((each for module in modules for each in module.COMMANDS), key=_place):
-        app.command(command.__name__)(_exit_with(command))
+    for command in (each for module in modules for each in module.COMMANDS):
+        if isinstance(command, CommandGroup):
+            group = typer.Typer(cls=FallsBackToFirst, help=command.help, no_args_is_help=True)
+            app.add_typer(group, name=command.name)
+            for each in command.commands:
+                group.command(each.__name__)(_exit_with(each))
+        else:
+            app.command(command.__name__)(_exit_with(command))
     return app
 
 
-def _place(command: Callable[..., int]) -> tuple[int, str]:
-    name = command.__name__
+def _place(name: str) -> tuple[int, str]:
     return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
 
 
@@ -65,7 +73,7 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
             print(f"bitwright: {error}", file=sys.stderr)
             code = MISUSE
         except KeyboardInterrupt:
-            _say_stopped(keeps=command.__name__ in _KEEPING)
+            _say_stopped(_KEEPING.get(command.__name__))
             code = INTERRUPTED
         except BrokenPipeError:
             # The reader of a pipe (head, less) has gone; the interpreter would complain again when it flushes.
@@ -76,8 +84,8 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
     return run
 
 
-def _say_stopped(*, keeps: bool) -> None:
-    again = f"; finished stages are kept, go on with: {' '.join(['bitwright', *sys.argv[1:]])}" if keeps else ""
+def _say_stopped(kept: str | None = None) -> None:
+    again = f"; {kept} are kept, go on with: {' '.join(['bitwright', *sys.argv[1:]])}" if kept else ""
     print(f"\nbitwright: stopped{again}", file=sys.stderr)
 
 
@@ -87,12 +95,12 @@ def main() -> None:
     try:
         build_app()()
     except KeyboardInterrupt:  # while commands are imported, or after one has returned
-        _say_stopped(keeps=False)
+        _say_stopped()
         sys.exit(INTERRUPTED)
     except SystemExit as ended:
         # Typer makes a silent exit of an interrupt while it reads the arguments.
         if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
-            _say_stopped(keeps=False)
+            _say_stopped()
         raise
 
 

@@ -1,4 +1,4 @@
-"""Commands, a few related ones a file, listed in its `COMMANDS`; each returns the exit code.
+"""Commands, a few related ones a file, listed in its `COMMANDS`, alone or as a `CommandGroup`.
 
-Imports inside the commands keep `bitwright --help` quick.
+Each returns the exit code. Imports inside the commands keep `bitwright --help` quick.
 """

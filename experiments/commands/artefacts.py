@@ -1,4 +1,4 @@
-"""`quantize`, `prove` and `measure`: one step of the chain on its own."""
+"""`quantize` and `prove`: one step of the chain on its own."""
 
 from __future__ import annotations
 
@@ -61,26 +61,4 @@ def prove(
     return 0 if all(each.is_fully_low_precision for each in reports) else 1
 
 
-def measure(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is what the others are compared with.")],
-    runtime: Runtimes = None,
-    threads: Threads = 1,
-    seconds: Annotated[float, typer.Option(help="At most so long for each runtime.")] = 30.0,
-    json: Json = False,
-) -> int:
-    """Time files against each other, interleaved in one process, with the ratio's 95 % interval."""
-    from bitwright.experiments.model_commands import measure_files
-    from bitwright.experiments.tables import print_json, print_table
-
-    measurements = measure_files(files, runtime, threads=threads, seconds=seconds)
-    if json:
-        print_json({name: each.to_json() for name, each in measurements.items()})
-        return 0
-    for name, each in measurements.items():
-        reference = next(iter(each.times_us))
-        rows = [(file, str(each.latency(file)), str(each.ratio(file, reference))) for file in each.times_us]
-        print_table(("file", "latency", f"against {reference}"), rows, title=name)
-    return 0
-
-
-COMMANDS = (quantize, prove, measure)
+COMMANDS = (quantize, prove)

@@ -218,6 +218,17 @@ def test_prove_says_what_runs_in_int8_and_fails_when_not_all_does(tmp_path: Path
     assert report["int8_mac_share"] == 0.0
 
 
+@pytest.mark.parametrize("arguments", [("none.onnx",), ("files", "none.onnx"), ("--threads", "1", "none.onnx")])
+def test_measure_means_files_where_no_other_command_is_named(arguments: tuple[str, ...]) -> None:
+    done = invoke("measure", *arguments)
+    assert (done.exit_code, done.stderr) == (2, "bitwright: none.onnx: no such file\n")
+
+
+def test_help_of_a_group_lists_its_commands() -> None:
+    text = invoke("measure", "--help").stdout
+    assert "files" in text and "[required]" not in text
+
+
 def test_measure_compares_files_with_the_first(tmp_path: Path) -> None:
     files = [str(qdq_file(tmp_path)), str(qdq_file(tmp_path, activation=np.int8))]
     done = invoke("measure", *files, "--runtime", "onnxruntime", "--seconds", "1")
