@@ -1,0 +1,1 @@
+"""Networks written for the latency benchmark: what libraries of classifiers lack, in many sizes, random weights."""
