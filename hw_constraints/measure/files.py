@@ -10,18 +10,15 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bitwright.hw_constraints.backends import Arrays, Session, get_backend
-from bitwright.hw_constraints.measure.conditions import pinned
+from bitwright.hw_constraints.backends import Arrays, get_backend
+from bitwright.hw_constraints.measure.conditions import QUIET_MALLOC, pinned
 from bitwright.hw_constraints.measure.interleaving import Measurement, interleave, measurement_from_json
+from bitwright.hw_constraints.measure.made_up import made_up_inputs
 from bitwright.quant.errors import InputError
 
-# Freed memory goes back to the system and faults in again, which makes latencies jump: keep it (mallopt(3)).
-_QUIET_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 _WORKER = "bitwright.hw_constraints.measure.worker"
 _MISUSE = 2
 
@@ -75,21 +72,6 @@ def measure_files(
     )
 
 
-def made_up_inputs(session: Session, name: str, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """Standard normal numbers; a first dimension that is not static becomes 1.
-
-    Raises:
-        InputError: an input is not floating point, or another dimension is not static.
-    """
-    generator = np.random.default_rng(seed)
-    batch = {}
-    for spec in session.input_infos:
-        if spec.shape is None or None in spec.shape[1:] or not spec.dtype.startswith("float"):
-            raise InputError(f"{name}: input {spec.name!r} is {spec.dtype} of shape {spec.shape}: give inputs for it")
-        batch[spec.name] = generator.standard_normal([dim or 1 for dim in spec.shape]).astype(spec.dtype)
-    return batch
-
-
 def measure_in_subprocess(
     files: Mapping[str, tuple[Path, str]],
     *,
@@ -117,7 +99,7 @@ def measure_in_subprocess(
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, **_QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, **QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
         )
     last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
     if done.returncode == _MISUSE:

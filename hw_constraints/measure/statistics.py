@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-_EXACT_UP_TO = 60  # pairs; beyond, the signed-rank distribution is normal to far less than one rank in the interval
-_CONFIDENCE = 0.95
+from bitwright.hw_constraints.measure.location import location_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,33 +62,8 @@ def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> Ratio:
     logs = np.log(np.asarray(times, np.float64)) - np.log(np.asarray(reference, np.float64))
     if not np.all(np.isfinite(logs)):
         raise ValueError("times must be positive and finite")
-    center, low, high = location_interval(logs)
+    center, low, high = location_interval(logs.tolist())
     return Ratio(value=math.exp(center), low=_exp(low), high=_exp(high), rounds=len(logs))
-
-
-def location_interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Hodges-Lehmann estimate of the centre and its 95 % interval; infinite bounds below 6 values."""
-    rows, columns = np.triu_indices(len(values))
-    walsh = np.sort((values[rows] + values[columns]) / 2)
-    center = float(np.median(walsh))
-    cut = rejected_ranks(len(values), (1 - _CONFIDENCE) / 2)
-    if cut < 0:
-        return center, -math.inf, math.inf
-    return center, float(walsh[cut]), float(walsh[len(walsh) - 1 - cut])
-
-
-@cache
-def rejected_ranks(pairs: int, tail: float) -> int:
-    """The largest w with P(W <= w) <= tail for the signed-rank statistic W of `pairs` pairs; -1 when there is none."""
-    if pairs > _EXACT_UP_TO:
-        mean = pairs * (pairs + 1) / 4
-        deviation = math.sqrt(pairs * (pairs + 1) * (2 * pairs + 1) / 24)
-        return math.floor(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
-    ways = np.ones(1)
-    for rank in range(1, pairs + 1):  # each rank counts for W or does not: convolve with {0, rank}
-        ways = np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways])
-    probability = np.cumsum(ways) / 2.0**pairs
-    return int(np.searchsorted(probability, tail, side="right")) - 1
 
 
 def median_and_spread(times: Sequence[float]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pytest
 from bitwright.hw_constraints.machine import usable_cpus
 from bitwright.hw_constraints.measure import interleave, measurement_from_json
 from bitwright.hw_constraints.measure.conditions import Clock, Instant, pinned, quietest_cpus
-from bitwright.hw_constraints.measure.interleaving import was_disturbed
+from bitwright.hw_constraints.measure.rounds import was_disturbed
 from bitwright.quant.errors import InputError
 
 

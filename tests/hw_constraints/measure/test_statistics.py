@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.hw_constraints.measure.statistics import median_and_spread, paired_ratio, rejected_ranks
+from bitwright.hw_constraints.measure.location import location_interval, rejected_ranks
+from bitwright.hw_constraints.measure.statistics import median_and_spread, paired_ratio
 
 
 @pytest.mark.parametrize(("pairs", "critical"), [(5, -1), (6, 0), (10, 8), (15, 25), (20, 52), (30, 137), (50, 434)])
@@ -50,6 +51,23 @@ def test_equal_candidates_are_called_within_noise_and_different_ones_are_not():
     first, second = np.exp(random.normal(0, 0.05, (2, 60)))
     assert paired_ratio(list(0.8 * first), list(second)).verdict == "faster"
     assert paired_ratio(list(1.25 * first), list(second)).verdict == "slower"
+
+
+@given(st.lists(st.one_of(st.floats(-1, 1), st.integers(-2, 2)), min_size=1, max_size=80))
+def test_the_interval_is_that_of_all_averages_of_two(values):
+    array = np.array(values, np.float64)
+    rows, columns = np.triu_indices(len(array))
+    averages = np.sort((array[rows] + array[columns]) / 2)
+    center, low, high = location_interval(values)
+    assert center == pytest.approx(float(np.median(averages)), abs=1e-15)
+    cut = rejected_ranks(len(values), 0.025)
+    expected = (averages[cut], averages[-1 - cut]) if cut >= 0 else (-math.inf, math.inf)
+    assert (low, high) == expected
+
+
+def test_many_equal_times_take_no_time():
+    values = [0.0, *[1.0] * 20_000, 2.0]
+    assert location_interval(values) == (1.0, 1.0, 1.0)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=6, max_size=30), st.floats(0.01, 100))

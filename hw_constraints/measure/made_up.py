@@ -1,0 +1,37 @@
+"""Inputs for a network that nobody gave any for.
+
+Python 3.8 and NumPy alone: the runner on a device makes its inputs up with this file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from bitwright.hw_constraints.backends import Session
+
+
+def made_up_inputs(session: Session, name: str, seed: int) -> dict[str, npt.NDArray[Any]]:
+    """Standard normal numbers; a first dimension that is not static becomes 1.
+
+    Args:
+        session: a loaded artefact; only its `input_infos` are read.
+        name: of the candidate, for messages.
+        seed: of the numbers.
+
+    Raises:
+        InputError: an input is not floating point, or another dimension is not static.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    batch = {}
+    for spec in session.input_infos:
+        if spec.shape is None or None in spec.shape[1:] or not spec.dtype.startswith("float"):
+            raise InputError(f"{name}: input {spec.name!r} is {spec.dtype} of shape {spec.shape}: give inputs for it")
+        batch[spec.name] = generator.standard_normal([dim or 1 for dim in spec.shape]).astype(spec.dtype)
+    return batch
