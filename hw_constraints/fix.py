@@ -156,44 +156,53 @@ class _Session:
         self.inputs = [*recorded, *random_inputs(captured, RANDOM_INPUTS, recorded=recorded)]
         self.applied: list[AppliedFix] = []
         self.refused: dict[tuple[str, str, str], RefusedFix] = {}
+        self.tried: set[tuple[str, str, str, str]] = set()
         self.findings, self.time = self._look(captured)
 
     def take(self, chosen: Fix) -> bool:
-        """Makes a fix wherever it applies: at all places at once if that passes the checks, else one by one."""
+        """Makes a fix wherever it applies, in the first way of it that passes the checks."""
         sites = list(self._sites(chosen))
-        if not sites:
-            return False
+        for turn in range(max((len(ways) for _, ways in sites), default=0)):
+            here = [(site, ways[turn]) for site, ways in sites if turn < len(ways)]
+            untried = [each for each in here if _attempt(chosen, *each) not in self.tried]
+            if untried and self._take_one_way(chosen, untried):
+                return True
+        return False
+
+    def _take_one_way(self, chosen: Fix, sites: Sequence[tuple[Site, Settings]]) -> bool:
+        """At all places at once if that passes the checks, else one by one."""
         step = self._rewrite(chosen, sites)
         if step is None or self._accept(chosen, step):
             return step is not None
         if len(step.sites) == 1:
             return False
-        alone = (self._rewrite(chosen, [site]) for site, _ in step.sites)
+        alone = (self._rewrite(chosen, [each]) for each in step.sites)
         return any(each is not None and self._accept(chosen, each) for each in alone)
 
-    def _sites(self, chosen: Fix) -> Iterator[Site]:
+    def _sites(self, chosen: Fix) -> Iterator[tuple[Site, tuple[Settings, ...]]]:
+        """Where a fix could remove a finding, and the ways that it has there."""
         graph, seen = self.captured.graph, set()
         for finding in self.findings:
             node = graph.by_name.get(finding.node)
             if node is None or node.name in seen or not chosen.answers(finding, node):
                 continue
-            if (chosen.name, finding.rule, node.name) not in self.refused:
+            site = Site(graph=graph, node=node, finding=finding, target=self.target)
+            ways = chosen.variants(site)
+            if not ways:
+                self._refuse(chosen, site, f"{self.target.id} says nothing that it could go by")
+            if any(_attempt(chosen, site, way) not in self.tried for way in ways):
                 seen.add(node.name)
-                yield Site(graph=graph, node=node, finding=finding, target=self.target)
+                yield site, ways
 
-    def _rewrite(self, chosen: Fix, sites: Iterable[Site]) -> _Step | None:
+    def _rewrite(self, chosen: Fix, sites: Iterable[tuple[Site, Settings]]) -> _Step | None:
         function = getattr(importlib.import_module(f"bitwright.quant.passes.{chosen.rewrite}"), chosen.rewrite)
         captured, made = self.captured, []
-        for site in sites:
-            settings = chosen.settings(site)
-            if settings is None:
-                self._refuse(chosen, site, f"{self.target.id} says nothing that it could go by")
-                continue
+        for site, settings in sites:
             if site.node.name not in captured.graph.by_name:
                 continue  # an earlier place of this step took it along
             result = function(captured, site.node.name, **settings)
             if isinstance(result, Refused):
-                self._refuse(chosen, site, result.reason)
+                self._refuse(chosen, site, result.reason, settings)
                 continue
             captured = result
             made.append((site, settings))
@@ -213,9 +222,11 @@ class _Session:
             reason = f"the modelled time rises from {self.time.us:.6g} to {time.us:.6g} us"
         if reason:
             if len(step.sites) == 1:
-                self._refuse(chosen, step.sites[0][0], reason, parity if reason == ASK else None)
+                site, settings = step.sites[0]
+                self._refuse(chosen, site, reason, settings, parity if reason == ASK else None)
             return False
         for (site, settings), refs in zip(step.sites, step.tensors, strict=True):
+            self.refused.pop((chosen.name, site.finding.rule, site.node.name), None)  # in another way it was
             here = tuple(each for each in parity.tensors if each.name in set(map(str, refs)))
             self.applied.append(
                 AppliedFix(
@@ -245,8 +256,16 @@ class _Session:
             return f"too far off: {parity.sqnr:.1f} dB, at least {FLOOR_DB:.0f} dB are asked for"
         return "" if self.approximate else ASK
 
-    def _refuse(self, chosen: Fix, site: Site, reason: str, approximation: Parity | None = None) -> None:
+    def _refuse(
+        self,
+        chosen: Fix,
+        site: Site,
+        reason: str,
+        settings: Settings | None = None,
+        approximation: Parity | None = None,
+    ) -> None:
         key = chosen.name, site.finding.rule, site.node.name
+        self.tried.add(_attempt(chosen, site, settings or {}))
         self.refused[key] = RefusedFix(
             fix=chosen.name, finding=site.finding, reason=reason, approximation=approximation
         )
@@ -256,6 +275,11 @@ class _Session:
         graph = captured.graph
         planned = plan(graph, self.target.scheme()) if Capability.SCHEME in self.target.capabilities else None
         return lint(graph, self.target, plan=planned), modelled_time(graph, self.target, planned)
+
+
+def _attempt(chosen: Fix, site: Site, settings: Settings) -> tuple[str, str, str, str]:
+    """One way of a fix at one place, which is not tried twice."""
+    return chosen.name, site.finding.rule, site.node.name, repr(settings)
 
 
 def _comparable(before: Graph, after: Graph, site: Site) -> tuple[TensorRef, ...]:

@@ -54,9 +54,9 @@ class ByHand:
 Settings = Mapping[str, Any]
 
 
-def no_settings(site: Site) -> Settings | None:
+def no_settings(site: Site) -> tuple[Settings, ...]:
     """For rewrites that take nothing but the place."""
-    return {}
+    return ({},)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,8 @@ class Fix:
         rules: the rules whose findings it may remove.
         operators: at calls of these operators.
         rewrite: the function of `bitwright.quant.passes.REWRITE`, called with the network, the node and the settings.
-        settings: what the rewrite is told about the target; None where it has nothing to do there.
+        variants: what the rewrite is told about the place and the target, in the order in which to try; none where it
+            has nothing to do there.
         by_hand: what to write in the source instead.
     """
 
@@ -81,7 +82,7 @@ class Fix:
     operators: frozenset[str]
     rewrite: str
     by_hand: Callable[[Site, Settings], ByHand]
-    settings: Callable[[Site], Settings | None] = no_settings
+    variants: Callable[[Site], tuple[Settings, ...]] = no_settings
 
     def answers(self, finding: Finding, node: Node) -> bool:
         """Whether it was made for such a finding."""

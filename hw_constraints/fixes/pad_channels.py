@@ -8,12 +8,12 @@ from bitwright.hw_constraints.fixes.base import ByHand, Fix, Settings, Site
 _LANE = 4
 
 
-def _settings(site: Site) -> Settings | None:
+def _variants(site: Site) -> tuple[Settings, ...]:
     """The multiple that the target's layouts pack, else what every unit does."""
     channels = site.shape(1)[0] or 0
     name = site.target.numerics.activations[0].format.name
     packs = [layout.channel_multiple.get(name, 1) for layout in site.target.layouts.values()]
-    return {"multiple": _LANE if channels % _LANE else max([_LANE, *packs])}
+    return ({"multiple": _LANE if channels % _LANE else max([_LANE, *packs])},)
 
 
 def _by_hand(site: Site, settings: Settings) -> ByHand:
@@ -30,5 +30,5 @@ FIX = Fix(
     operators=frozenset({"conv1d", "conv2d", "conv3d", "linear"}),
     rewrite="pad_channels",
     by_hand=_by_hand,
-    settings=_settings,
+    variants=_variants,
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bitwright.hw_constraints.fixes.base import ByHand, Fix, Settings, Site
 
 
-def _settings(site: Site) -> Settings | None:
+def _variants(site: Site) -> tuple[Settings, ...]:
     """Whether the target has the operator that puts blocks of pixels into channels."""
     operators = site.target.operators
-    return {"unshuffle": "pixel_unshuffle" in operators.quantized | operators.shared_qparams}
+    return ({"unshuffle": "pixel_unshuffle" in operators.quantized | operators.shared_qparams},)
 
 
 def _by_hand(site: Site, settings: Settings) -> ByHand:
@@ -27,5 +27,5 @@ FIX = Fix(
     operators=frozenset({"conv2d"}),
     rewrite="space_to_depth_stem",
     by_hand=_by_hand,
-    settings=_settings,
+    variants=_variants,
 )

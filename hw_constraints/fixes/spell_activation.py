@@ -13,8 +13,8 @@ _FORMS = {
 }
 
 
-def _settings(site: Site) -> Settings | None:
-    return {"form": _FORMS[site.node.op][0]}
+def _variants(site: Site) -> tuple[Settings, ...]:
+    return ({"form": _FORMS[site.node.op][0]},)
 
 
 def _by_hand(site: Site, settings: Settings) -> ByHand:
@@ -29,5 +29,5 @@ FIX = Fix(
     operators=frozenset(_FORMS),
     rewrite="spell_activation",
     by_hand=_by_hand,
-    settings=_settings,
+    variants=_variants,
 )

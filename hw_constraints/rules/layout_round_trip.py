@@ -23,8 +23,8 @@ class LayoutRoundTrip:
     """Follows each transpose through operators with one reader to the transpose that takes it back.
 
     A transpose computes nothing and moves every byte of the tensor, on many accelerators on their host. A pair is
-    superfluous around operators that work position by position, and around a linear layer on the channels, which is a
-    1x1 convolution. Around a layer norm over the channels it is only mentioned: not every toolchain has that norm in
+    superfluous around operators that work position by position, and around a linear layer on the channels of images or
+    on the tokens of rows, which is a 1x1 convolution. Around a layer norm over the channels it is only mentioned: not every toolchain has that norm in
     the other layout. What attention modules do inside is left alone.
     """
 
@@ -84,7 +84,7 @@ def _fits(graph: Graph, node: Node, dims: tuple[int, ...]) -> bool:
     """Whether the operator could as well work in the layout before the transpose."""
     channels_last = len(dims) > 2 and dims[-1] == 1 and sorted(dims[:-1]) == list(dims[:-1])
     if node.op == "linear":
-        return channels_last and len(dims) == 4
+        return channels_last and len(dims) in (3, 4)
     if node.op == "layer_norm":
         return channels_last and len(node.attributes.get("normalized_shape", ())) == 1
     scalar = node.op in ("add", "sub", "mul", "div") and all(

@@ -43,6 +43,7 @@ _INSTEAD: dict[str, tuple[tuple[frozenset[str], str], ...]] = {
         ("inverse", "linalg_inv", "linalg_inv_ex"),
         ((frozenset(), "the inverse in closed form ([R|t] has [R.T|-R.T t]), or pass it in as an input"),),
     ),
+    "mean": ((frozenset({"adaptive_avg_pool2d"}), "adaptive_avg_pool2d(x, 1), where it is over height and width"),),
     "einsum": ((frozenset({"matmul"}), "matmul, with the operands' axes permuted before it"),),
     "gru_cell": ((frozenset({"linear", "sigmoid", "tanh", "mul"}), "its gates as linear layers, written out"),),
     "lstm_cell": ((frozenset({"linear", "sigmoid", "tanh", "mul"}), "its gates as linear layers, written out"),),

@@ -1,7 +1,8 @@
 """Writes linear layers between two transposes as 1x1 convolutions, which makes both transposes go.
 
 `[N, C, H, W]` is permuted to `[N, H, W, C]` so that a linear layer finds its features last, and back. A 1x1 convolution
-finds them where they are. Elementwise operators between the layers stay as they are.
+finds them where they are. So it does in `[N, C, W]`, as token-mixing layers transpose it (Tolstikhin et al. 2021,
+MLP-Mixer): read as images of height 1. Elementwise operators between the layers stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from bitwright.quant.fx_nodes import operator_type
 from bitwright.quant.passes.merge_transposes import permutation
 from bitwright.quant.rewrite import Editor, Refused, arguments, aten, is_call
 
-_TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+# Channels to the end, and the way back, of images and of rows.
+_WAYS = (([0, 2, 3, 1], [0, 3, 1, 2]), ([0, 2, 1], [0, 2, 1]))
 
 
 def linear_as_conv(captured: CapturedModel, at: str) -> CapturedModel | Refused:
@@ -28,16 +30,20 @@ def linear_as_conv(captured: CapturedModel, at: str) -> CapturedModel | Refused:
             return Refused("no transpose back to channels first follows")
         end = next(iter(end.users))
     edit.at = end
-    if permutation(end) != _TO_FIRST:
+    to_last = next((there for there, back in _WAYS if back == permutation(end)), None)
+    if to_last is None:
         return Refused(f"{operator_type(end)} does not bring channels to the front")
     chain: list[torch.fx.Node] = []
     node: Any = end.args[0]
     while is_call(node, "linear", *ELEMENTWISE) and len(node.users) == 1:
         chain.insert(0, node)
         node = node.args[0]
-    if permutation(node) != _TO_LAST or not any(is_call(each, "linear") for each in chain):
+    if permutation(node) != to_last or not any(is_call(each, "linear") for each in chain):
         return Refused("there is not just linear layers and elementwise operators between two transposes")
     value: Any = node.args[0]
+    rows = len(to_last) == 3
+    if rows:
+        value = edit.call(aten.unsqueeze.default, value, 2)
     for each in chain:
         if not is_call(each, "linear"):
             value = edit.call(each.target, value, *each.args[1:], **each.kwargs)
@@ -48,5 +54,5 @@ def linear_as_conv(captured: CapturedModel, at: str) -> CapturedModel | Refused:
             return Refused("a linear layer's weight is computed")
         kernel = edit.constant(weight[:, :, None, None], "as_conv", given["weight"])
         value = edit.call(aten.conv2d.default, value, kernel, given["bias"])
-    edit.replace(end, value)
+    edit.replace(end, edit.call(aten.squeeze.dim, value, 2) if rows else value)
     return edit.finish()

@@ -2,6 +2,7 @@
 
 The maximum over a window of `k` with stride 1 is the maximum over windows of `a` of maxima over windows of
 `k - a + 1`. Pools with `stride = kernel = a b` are pools by `a` and then by `b`, whether they take maxima or averages.
+An adaptive average over windows of one size is such a pool; behind small ones it may take the average of what is left.
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ from bitwright.quant.rewrite import Editor, Refused, arguments, aten, is_call, p
 Step = tuple[list[int], list[int], list[int]]  # kernel, stride, padding
 
 
-def split_pool(captured: CapturedModel, at: str, *, largest: int) -> CapturedModel | Refused:
-    """Splits the pool at `at` into pools whose windows are at most `largest` on each side; exact."""
+def split_pool(captured: CapturedModel, at: str, *, largest: int, left: int = 0) -> CapturedModel | Refused:
+    """Splits the pool at `at` into pools whose windows are at most `largest` on each side; exact.
+
+    Args:
+        captured: the network.
+        at: the pool's node.
+        largest: the longest side of a window.
+        left: how many elements an adaptive pool still averages itself, once the others have made the image small.
+    """
     edit = Editor(captured, at)
     pool = edit.at
     shape = shape_of(pool.args[0]) if pool.args else None
     if shape is None or not is_call(pool, "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
         return Refused(f"{operator_type(pool)} is no pool of an image of known size")
-    steps = _steps(pool, shape, largest)
+    keeps_itself = is_call(pool, "adaptive_avg_pool2d") and left > 0
+    steps = _before(pool, shape, largest, left) if keeps_itself else _steps(pool, shape, largest)
     if isinstance(steps, Refused):
         return steps
     target = aten.max_pool2d.default if is_call(pool, "max_pool2d") else aten.avg_pool2d.default
     value: Any = pool.args[0]
     for kernel, stride, padding in steps:
         value = edit.call(target, value, kernel, stride, padding)
-    edit.replace(pool, value)
+    edit.replace(pool, edit.call(pool.target, value, *pool.args[1:]) if keeps_itself else value)
     return edit.finish()
 
 
@@ -57,6 +66,29 @@ def _steps(pool: torch.fx.Node, shape: tuple[int, ...], largest: int) -> list[St
     if stride == kernel and not any(padding):
         return _side_by_side(kernel, largest)
     return Refused("its windows overlap with a stride other than 1, or average over padding")
+
+
+def _before(pool: torch.fx.Node, shape: tuple[int, ...], largest: int, left: int) -> list[Step] | Refused:
+    """Averages of small windows side by side, until a window of the adaptive pool has at most `left` elements."""
+    after = shape_of(pool) or ()
+    if any(n % m for n, m in zip(shape[-2:], after[-2:], strict=True)):
+        return Refused("its windows are not all of one size")
+    window = [n // m for n, m in zip(shape[-2:], after[-2:], strict=True)]
+    if window[0] * window[1] <= left:
+        return Refused(f"its window of {window[0]} x {window[1]} has no more than {left} elements")
+    steps: list[Step] = []
+    while window[0] * window[1] > left:
+        kernel = [_smallest_factor(size, largest) for size in window]
+        if kernel == [1, 1]:
+            return Refused(f"{window[0]} x {window[1]} is no product of windows up to {largest} and one of {left}")
+        steps.append((kernel, kernel, [0, 0]))
+        window = [size // factor for size, factor in zip(window, kernel, strict=True)]
+    return steps
+
+
+def _smallest_factor(size: int, largest: int) -> int:
+    """The smallest factor of `size` from 2 to `largest`; 1 without one."""
+    return next((factor for factor in range(2, largest + 1) if size % factor == 0), 1)
 
 
 def _sliding(kernel: list[int], padding: list[int], largest: int) -> list[Step] | Refused:

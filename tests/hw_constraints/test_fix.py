@@ -9,6 +9,7 @@ from bitwright.hw_constraints.fix import fix
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.parity import Inputs
 
 IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -83,3 +84,25 @@ def test_an_approximation_is_only_made_when_asked_for_and_says_its_error() -> No
 def test_an_unknown_fix_lists_the_choices() -> None:
     with pytest.raises(InputError, match=r"unknown fix 'split_pol'.*did you mean 'split_pool'"):
         fix(capture(Gelu(), (IMAGE,)), load_target("edge-tpu"), fixes=["split_pol"])
+
+
+class TwoInverses(nn.Module):
+    """Of poses, and of matrices that are no rigid transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor, pose: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+        return self.a(x @ torch.inverse(pose) @ torch.inverse(scaled))
+
+
+def test_each_place_is_fixed_in_the_first_of_the_ways_that_computes_the_same() -> None:
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[:, :3, 3] = torch.tensor([1.0, -2.0, 0.5])
+    args = (torch.ones(2, 5, 4), pose, 2.0 * torch.eye(4).repeat(2, 1, 1) + 0.1)
+    captured = capture(TwoInverses(), args)
+    fixed = fix(captured, load_target("tensorrt-orin"), recorded=[Inputs(args=args)], fixes=["closed_form_inverse"])
+    assert not fixed.refused and len(fixed.applied) == 2
+    assert ["R, t =" in each.diff for each in fixed.applied] == [True, False]  # the rigid one alone, by turning back
+    torch.testing.assert_close(fixed.captured.run(*args), captured.run(*args), rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,27 @@ from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
 ROW = "autofix"
 LIMIT_S = 480.0  # after that no further network is begun
-# Each with targets on which it has something to fix.
-PUBLIC: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("resnet18", ("amd-dpu",)),
-    ("mobilenet_v3_small", ("ti-tda4", "orin-dla")),
-    ("efficientnet_b0", ("ethos-u85-1024",)),
-    ("vgg11_bn", ("ti-tda4",)),
-    ("r3d_18", ("ti-tda4",)),
-    ("swin_t", ("orin-dla", "amd-dpu")),
-    ("davit_tiny", ("ti-tda4",)),
-    ("vit_b_32", ("tensorrt-orin",)),
-    ("mobilevit_xxs", ("h200",)),
-    ("convnext_tiny", ("ethos-u85-1024",)),
-    ("ghostnet_100", ("ethos-u85-1024",)),
+# By name, the size of the picture where it is not the survey's, and targets on which a fix has something to do.
+PUBLIC: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
+    ("resnet18", None, ("amd-dpu",)),
+    ("mobilenet_v3_small", 224, ("ti-tda4", "orin-dla")),  # at 96 its pools are small enough
+    ("efficientnet_b0", None, ("ethos-u85-1024",)),
+    ("vgg11_bn", None, ("ti-tda4",)),
+    ("regnety_002", None, ("ti-tda4",)),
+    ("r3d_18", None, ("ti-tda4",)),
+    ("swin_t", None, ("orin-dla", "amd-dpu")),
+    ("davit_tiny", None, ("ti-tda4",)),
+    ("vit_b_32", None, ("tensorrt-orin",)),
+    ("mobilevit_xxs", None, ("h200",)),
+    ("convnext_tiny", None, ("ethos-u85-1024",)),
+    ("ghostnet_100", None, ("ethos-u85-1024",)),
+    ("resmlp_12_224", None, ("tensorrt-orin", "ethos-u85-1024")),
+    ("nasnetalarge", None, ("ethos-u85-1024",)),
+)
+# Of these no other row makes use: token mixing between two transposes, and branches that each begin with the same ReLU.
+OTHERS = (
+    Architecture(name="resmlp_12_224", library="timm", task="classification", size=224),
+    Architecture(name="nasnetalarge", library="timm", task="classification", size=128),
 )
 DRIVING = ("x86-vnni", "ethos-u85-1024", "ethos-u65-512", "tensorrt-orin")
 
@@ -175,11 +183,12 @@ def _networks(bench: Bench, trials: Trials) -> Iterator[tuple[str, bool, tuple[s
     try:
         install_library(bench.home)
     except InputError as error:  # no package index within reach
-        trials.refused.append(_refusal(", ".join(name for name, _ in PUBLIC), "", error))
+        trials.refused.append(_refusal(", ".join(name for name, _, _ in PUBLIC), "", error))
     else:
-        known = {each.name: each for each in ARCHITECTURES}
-        for name, targets in PUBLIC:
-            yield name, True, targets, partial(_public, known[name], bench.home / LIBRARY)
+        known = {each.name: each for each in (*ARCHITECTURES, *OTHERS)}
+        for name, size, targets in PUBLIC:
+            architecture = replace(known[name], size=size or known[name].size)
+            yield name, True, targets, partial(_public, architecture, bench.home / LIBRARY)
     for name in driving.names():
         yield name, False, DRIVING, partial(_driving, name)
 
