@@ -1,0 +1,75 @@
+"""A kernel while a network is being split: with the values that it reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bitwright.hw_constraints.kernels.coded_graph import Call
+from bitwright.hw_constraints.kernels.kernel import Family, Kernel, Shape, Value
+
+
+@dataclass(kw_only=True, eq=False)
+class Draft:
+    """What becomes a `Kernel`.
+
+    Attributes:
+        family: as there.
+        op: as there.
+        format: as there.
+        reads: value, shape and whether through codes, by position.
+        writes: value and shape of each result.
+        weight: as there.
+        epilogue: as there.
+        attributes: as there.
+        layout: as there.
+        members: the operators that it stands for.
+        writes_codes: whether its results are kept as codes.
+        inserted: how to name what stands for no operator.
+    """
+
+    family: Family
+    op: str
+    format: str
+    reads: list[tuple[str, Shape, bool]]
+    writes: list[tuple[str, Shape]]
+    weight: Shape = ()
+    epilogue: list[str] = field(default_factory=list)
+    attributes: tuple[tuple[str, Value], ...] = ()
+    layout: str = "plain"
+    members: list[Call] = field(default_factory=list)
+    writes_codes: bool = False
+    inserted: str = ""
+
+    def take(self, follower: Call, reads: list[tuple[str, Shape, bool]]) -> None:
+        """Fuses the operator that reads the result."""
+        result = self.writes[0][0]
+        through_codes = any(coded for value, _, coded in reads if value == result)
+        self.reads += [read for read in reads if read[0] != result]
+        self.writes = [(follower.outputs[0], self.writes[0][1])]
+        self.members.append(follower)
+        if follower.op != "BatchNormalization":
+            self.epilogue.append(f"requantize+{follower.op.lower()}" if through_codes else follower.op.lower())
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of what it computes."""
+        return [value for call in self.members for value in call.outputs] or [value for value, _ in self.writes]
+
+    @property
+    def replaces(self) -> list[str]:
+        """The operators of the file."""
+        return [f"{call.op}:{call.outputs[0]}" for call in self.members] or [self.inserted]
+
+    def kernel(self) -> Kernel:
+        """The finished description."""
+        return Kernel(
+            family=self.family,
+            op=self.op,
+            format=self.format,
+            inputs=tuple(shape for _, shape, _ in self.reads),
+            outputs=tuple(shape for _, shape in self.writes),
+            weight=self.weight,
+            epilogue=tuple(self.epilogue),
+            attributes=self.attributes,
+            layout=self.layout,
+        )

@@ -1,0 +1,68 @@
+"""Rules of the runtime versions that this release was probed with."""
+
+from __future__ import annotations
+
+from bitwright.hw_constraints.kernels.rules import FusionRules
+from bitwright.quant.errors import InputError
+
+_CONVOLUTIONS = ("conv", "pointwise", "depthwise", "grouped")
+_FOLLOW = ("pool", "global_pool", "concat", "elementwise", "activation", "resize")
+_FORMATS = ("float32", "int8")
+_UNARY = frozenset({"relu", "clip", "sigmoid", "tanh", "leakyrelu", "hardsigmoid"})
+_IN_CODES = frozenset(
+    {
+        *("conv", "gemm", "matmul", "add", "globalaveragepool", "averagepool", "maxpool", "concat"),
+        *("reshape", "flatten", "squeeze", "unsqueeze", "transpose"),
+    }
+)
+
+
+def known_rules(runtime: str) -> FusionRules:
+    """What was found on the version that this release was probed with.
+
+    Raises:
+        InputError: this runtime was not.
+    """
+    follow = {f"{family}/{fmt}": "any" for family in _FOLLOW for fmt in _FORMATS} | {"dequantize/int8": "any"}
+    if runtime == "onnxruntime":
+        return FusionRules(
+            runtime=runtime,
+            version="1.31.1",
+            epilogues={
+                **{f"{family}/float32": _UNARY | {"add", "batchnormalization"} for family in _CONVOLUTIONS},
+                **{f"{family}/int8": frozenset({"batchnormalization"}) for family in _CONVOLUTIONS},
+                "linear/int8": frozenset({"dequantize"}),
+                "linear/float32": frozenset({"relu"}),
+            },
+            in_codes=_IN_CODES | {"mul", "sigmoid", "leakyrelu", "softmax", "resize"},
+            layouts={
+                **follow,
+                **{f"{family}/float32": "blocked" for family in _CONVOLUTIONS},
+                **{f"{family}/int8": "channels_last" for family in _CONVOLUTIONS},
+                "quantize/int8": "any",
+            },
+            vector=16,
+        )
+    if runtime == "openvino":
+        fused = _UNARY | {"add", "batchnormalization", "hardswish", "gelu", "elu", "quantize"}
+        return FusionRules(
+            runtime=runtime,
+            version="2026.4.1",
+            epilogues={
+                **{f"{family}/float32": fused for family in _CONVOLUTIONS},
+                **{
+                    f"{family}/int8": frozenset({"batchnormalization", "requantize+add", "dequantize"})
+                    for family in _CONVOLUTIONS
+                },
+                "linear/int8": frozenset({"dequantize"}),
+                "linear/float32": frozenset({"relu", "gelu", "quantize"}),
+            },
+            in_codes=_IN_CODES,
+            free=frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
+            layouts={
+                **follow,
+                **{f"{family}/{fmt}": "channels_last" for family in _CONVOLUTIONS for fmt in _FORMATS},
+            },
+            vector=16,
+        )
+    raise InputError(f"runtime {runtime!r}: what it fuses is not known; there are: onnxruntime, openvino")

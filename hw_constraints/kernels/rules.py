@@ -1,0 +1,68 @@
+"""What a runtime fuses, computes in codes and keeps in which memory layout: data, found by `probe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitwright.hw_constraints.kernels.kernel import Family
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionRules:
+    """How a runtime turns a file into kernels.
+
+    Keys `family/format` as in `conv/int8`; operators by ONNX's type in lower case.
+
+    Attributes:
+        runtime: the backend's name.
+        version: of the runtime that was probed.
+        epilogues: by family and format, what is fused behind: operators, `quantize` and `dequantize`.
+        in_codes: operators with kernels for codes of 8 bits.
+        free: operators that cost nothing, as views do where buffers are shared.
+        layouts: by family and format, the layout that a kernel insists on; `any` where it takes what comes; plain
+            where nothing is said.
+        vector: elements of a block of the blocked layout; channels below it are read as plain.
+    """
+
+    runtime: str
+    version: str
+    epilogues: Mapping[str, frozenset[str]]
+    in_codes: frozenset[str]
+    free: frozenset[str] = frozenset()
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    vector: int = 1
+
+    def fuses(self, family: Family, number_format: str, op: str) -> bool:
+        """Whether `op` behind such a kernel becomes part of it."""
+        return op in self.epilogues.get(f"{family}/{number_format}", frozenset())
+
+    def layout(self, family: Family, number_format: str) -> str:
+        """What a kernel wants its activations to be in."""
+        return self.layouts.get(f"{family}/{number_format}", "plain")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "runtime": self.runtime,
+            "version": self.version,
+            "epilogues": {key: sorted(ops) for key, ops in sorted(self.epilogues.items())},
+            "in_codes": sorted(self.in_codes),
+            "free": sorted(self.free),
+            "layouts": dict(sorted(self.layouts.items())),
+            "vector": self.vector,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> FusionRules:
+        """Reads what `to_json` wrote."""
+        return cls(
+            runtime=record["runtime"],
+            version=record["version"],
+            epilogues={key: frozenset(ops) for key, ops in record["epilogues"].items()},
+            in_codes=frozenset(record["in_codes"]),
+            free=frozenset(record["free"]),
+            layouts=dict(record["layouts"]),
+            vector=record["vector"],
+        )

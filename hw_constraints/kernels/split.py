@@ -1,0 +1,224 @@
+"""An ONNX file as the kernels that a runtime runs for it: what fuses, in which format, and what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from bitwright.hw_constraints.kernels.coded_graph import Call, CodedGraph
+from bitwright.hw_constraints.kernels.describe import attributes_of, family_of, weight_shape
+from bitwright.hw_constraints.kernels.draft import Draft
+from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Family, Kernel, Shape
+from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.kernels.layouts import with_reorders
+from bitwright.hw_constraints.kernels.rules import FusionRules
+from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph, read_onnx
+
+_BOUNDS = frozenset({"relu", "clip"})  # writing codes does what these do
+_BINARY = frozenset({"add", "mul", "sub"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedKernel:
+    """A kernel and the place in the network where it runs.
+
+    Attributes:
+        kernel: what runs.
+        layers: names of the values that it computes, the last one is its result; in our own exports they say which
+            tensors of the user's network these are.
+        replaces: `type:value` of each operator of the file that it stands for; empty for what the runtime inserts.
+    """
+
+    kernel: Kernel
+    layers: tuple[str, ...]
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A network as kernels.
+
+    Attributes:
+        runtime: the backend's name.
+        kernels: in an order in which they can run.
+        inputs: shapes of the network's arguments.
+        outputs: shapes of its results.
+    """
+
+    runtime: str
+    kernels: tuple[PlacedKernel, ...] = field(repr=False)
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+
+
+def split(model: Path | bytes | onnx.ModelProto | OnnxGraph, runtime: str, rules: FusionRules | None = None) -> Split:
+    """Splits a network without running it.
+
+    Args:
+        model: float, or with QuantizeLinear/DequantizeLinear.
+        runtime: the backend's name.
+        rules: what fuses there; None takes what was found on the known version.
+
+    Raises:
+        InputError: it is no ONNX model, has sizes that are not static, or the runtime's rules are not known.
+    """
+    graph = CodedGraph(_graph(model))
+    rules = rules or known_rules(runtime)
+    drafts = with_reorders(_with_conversions(_fused(graph, rules), graph, rules), graph, rules)
+    inputs = tuple(graph.shape(item.name) for item in graph.graph.inputs)
+    outputs = tuple(graph.shape(result.value) for result in graph.results if result)
+    return Split(runtime=runtime, kernels=tuple(map(_placed, drafts)), inputs=inputs, outputs=outputs)
+
+
+def _graph(model: Path | bytes | onnx.ModelProto | OnnxGraph) -> OnnxGraph:
+    if isinstance(model, OnnxGraph):
+        return model
+    if isinstance(model, bytes):
+        return OnnxGraph(onnx.load_model_from_string(model), f"model of {len(model)} bytes")
+    return OnnxGraph(model, model.graph.name) if isinstance(model, onnx.ModelProto) else read_onnx(Path(model))
+
+
+def _placed(draft: Draft) -> PlacedKernel:
+    return PlacedKernel(kernel=draft.kernel(), layers=tuple(draft.layers), replaces=tuple(draft.replaces))
+
+
+# Fusion.
+
+
+def _fused(graph: CodedGraph, rules: FusionRules) -> list[Draft]:
+    drafts: list[Draft] = []
+    taken: set[int] = set()
+    for call in graph.calls:
+        if id(call) in taken:
+            continue
+        draft = _draft(graph, call, rules, taken)
+        taken.update(id(member) for member in draft.members)
+        if call.op.lower() not in rules.free:
+            drafts.append(draft)
+    return _in_order(drafts, graph)
+
+
+def _draft(graph: CodedGraph, call: Call, rules: FusionRules, taken: set[int]) -> Draft:
+    family = family_of(graph, call)
+    in_codes = _reads_codes(call) and call.op.lower() in rules.in_codes
+    if in_codes:
+        draft = _chain(graph, call, family, "int8", rules, taken)
+        if draft.writes_codes or rules.fuses(family, "int8", "dequantize"):
+            return draft
+    return _chain(graph, call, family, "float32", rules, taken)
+
+
+def _reads_codes(call: Call) -> bool:
+    return bool(call.live) and all(operand.coded for operand in call.live)
+
+
+def _chain(
+    graph: CodedGraph, call: Call, family: Family, number_format: str, rules: FusionRules, taken: set[int]
+) -> Draft:
+    """The kernel that begins with an operator: it takes in what follows as long as the runtime fuses it."""
+    shapes = tuple(graph.shape(value) for value in call.outputs)
+    draft = Draft(
+        family=family,
+        op=call.op,
+        format=number_format,
+        reads=[(operand.value, graph.shape(operand.value), operand.coded) for operand in call.live],
+        writes=list(zip(call.outputs, shapes, strict=True)),
+        weight=weight_shape(graph, call),
+        attributes=attributes_of(graph, call, family),
+        members=[call],
+    )
+    while len(draft.writes) == 1:
+        value = draft.writes[0][0]
+        follower = graph.sole_reader(value)
+        if follower is None or id(follower) in taken or not _takes(graph, draft, follower, rules):
+            break
+        draft.take(follower, [(one.value, graph.shape(one.value), one.coded) for one in follower.live])
+    draft.writes_codes = draft.format == "int8" and draft.writes[0][0] in graph.coded
+    if draft.writes_codes or draft.format == "int8":
+        draft.epilogue = [op for op in draft.epilogue if op not in _BOUNDS or not draft.writes_codes]
+        if not draft.writes_codes:
+            draft.epilogue.append("dequantize")
+    return draft
+
+
+def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) -> bool:
+    value, op = draft.writes[0][0], follower.op.lower()
+    through_codes = value in graph.coded
+    if through_codes and not (
+        draft.format == "int8" and rules.fuses(draft.family, "int8", f"requantize+{op}") and _reads_codes(follower)
+    ):
+        return False
+    if draft.format == "int8" and op in _BOUNDS:
+        return True
+    if op == "batchnormalization":
+        return rules.fuses(draft.family, draft.format, op)
+    if not through_codes and not rules.fuses(draft.family, draft.format, op):
+        return False
+    others = [operand for operand in follower.live if operand.value != value]
+    if op in _BINARY:
+        same = [operand for operand in others if graph.shape(operand.value) == graph.shape(value)]
+        return len(others) == 1 and len(same) == 1 and op not in draft.epilogue
+    return not others
+
+
+def _in_order(drafts: list[Draft], graph: CodedGraph) -> list[Draft]:
+    """Sorted so that each comes behind what it reads: a fused addend may stand later in the file."""
+    position = {id(call): index for index, call in enumerate(graph.calls)}
+    return sorted(drafts, key=lambda draft: max(position[id(member)] for member in draft.members))
+
+
+# Between formats.
+
+
+def _with_conversions(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionRules) -> list[Draft]:
+    """Adds what turns values into codes and back where the kernels on both sides do not do it themselves."""
+    result: list[Draft] = []
+    stored_codes: set[str] = set()
+    for item in graph.graph.inputs:
+        if item.name in graph.coded:
+            result.append(_conversion(Family.QUANTIZE, item.name, graph))
+            stored_codes.add(item.name)
+    for draft in drafts:
+        if draft.format != "int8":
+            result += _dequantized(draft, stored_codes, graph, rules)
+        result.append(draft)
+        value = draft.writes[0][0]
+        if draft.writes_codes:
+            stored_codes.add(value)
+        elif value in graph.coded and draft.format != "int8":
+            if rules.fuses(draft.family, draft.format, "quantize"):
+                draft.epilogue.append("quantize")
+            else:
+                result.append(_conversion(Family.QUANTIZE, value, graph))
+            stored_codes.add(value)
+    for one in graph.results:
+        if one is not None and one.value in stored_codes:
+            result.append(_conversion(Family.DEQUANTIZE, one.value, graph))
+    return result
+
+
+def _dequantized(draft: Draft, stored_codes: set[str], graph: CodedGraph, rules: FusionRules) -> list[Draft]:
+    if rules.fuses(draft.family, draft.format, "dequantized_input"):
+        return []
+    values = dict.fromkeys(value for value, _, coded in draft.reads if coded and value in stored_codes)
+    return [_conversion(Family.DEQUANTIZE, value, graph) for value in values]
+
+
+def _conversion(family: Family, value: str, graph: CodedGraph) -> Draft:
+    shape = graph.shape(value)
+    op = "QuantizeLinear" if family is Family.QUANTIZE else "DequantizeLinear"
+    return Draft(
+        family=family,
+        op=op,
+        format="int8",
+        reads=[(value, shape, family is Family.DEQUANTIZE)],
+        writes=[(value, shape)],
+        writes_codes=family is Family.QUANTIZE,
+        inserted=f"{op}:{value}",
+    )
+
+
+__all__ = ["WEIGHTED", "PlacedKernel", "Split", "split"]
