@@ -15,6 +15,7 @@ from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
     from bitwright.hw_constraints.measure import Measurement
+    from bitwright.hw_constraints.proof import ProofReport
 
 
 def quantize_model(
@@ -53,6 +54,35 @@ def usable_runtimes(asked: Sequence[str] | None) -> tuple[str, ...]:
     for name in asked or ():
         require_runtime(name)
     return tuple(asked or (name for name in ("onnxruntime", "openvino") if get_backend(name).available() is None))
+
+
+def prove_file(
+    file: Path, asked: Sequence[str] | None, *, threads: int, elsewhere: Sequence[Path]
+) -> list[ProofReport]:
+    """Proves a file on each runtime here, or by what another tool wrote of it elsewhere.
+
+    Raises:
+        InputError: a file or runtime cannot be used, or both ways are asked for.
+    """
+    from bitwright.hw_constraints.proof import prove, prove_from
+
+    if elsewhere:
+        if asked:
+            raise InputError(f"--runtime = {asked[0]!r} runs the file here, --from reads what ran elsewhere: give one")
+        return [prove_from(file, elsewhere)]
+    return [prove(file, name, threads=threads) for name in usable_runtimes(asked)]
+
+
+def print_how(file: Path, tool: str) -> int:
+    """Prints the command lines that make a tool's report of a file.
+
+    Raises:
+        InputError: there is no such tool.
+    """
+    from bitwright.hw_constraints.proof.tools.base import get_tool
+
+    print(get_tool(tool).how(file))
+    return 0
 
 
 def measure_files(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         measure_files,
         measure_in_subprocess,
     )
-    from bitwright.hw_constraints.proof import LayerProof, ProofReport, State, prove, saturation_risk
+    from bitwright.hw_constraints.proof import LayerProof, ProofReport, State, prove, prove_from, saturation_risk
     from bitwright.hw_constraints.target import Capability, Target, list_targets, load_target
     from bitwright.hw_constraints.verdict import Verdict, judge
 
@@ -63,6 +63,7 @@ __all__ = [
     "measure_files",
     "measure_in_subprocess",
     "prove",
+    "prove_from",
     "saturation_risk",
     "this_machine",
 ]

@@ -43,21 +43,29 @@ def prove(
     file: Annotated[Path, typer.Argument(help="Any ONNX file with Q/DQ or integer operators.")],
     runtime: Runtimes = None,
     threads: Threads = 1,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="What another tool wrote of this file, on hardware that is not here; repeat."),
+    ] = None,
+    how: Annotated[
+        str | None, typer.Option(help="Print the command that makes such a report: tensorrt, openvino, vela, …")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Say what a runtime really runs in int8, layer by layer, and why not. Exit code 1 unless all MACs are."""
-    from bitwright.experiments.model_commands import usable_runtimes
+    from bitwright.experiments.model_commands import print_how, prove_file
     from bitwright.experiments.tables import print_json, print_table
-    from bitwright.hw_constraints.proof import prove as prove_file
 
-    reports = [prove_file(file, name, threads=threads) for name in usable_runtimes(runtime)]
+    if how is not None:
+        return print_how(file, how)
+    reports = prove_file(file, runtime, threads=threads, elsewhere=report or ())
     if json:
         print_json([each.to_json() for each in reports])
     else:
-        for report in reports:
-            heads, rows = report.table()
+        for proof in reports:
+            heads, rows = proof.table()
             print_table(heads, rows)
-            print("\n".join([report.summary(), *map(str, report.warnings), ""]))
+            print("\n".join([proof.summary(), *map(str, proof.warnings), ""]))
     return 0 if all(each.is_fully_low_precision for each in reports) else 1
 
 

@@ -1,5 +1,6 @@
 """Proof of execution: what a runtime really runs in low precision, layer by layer, and why not where it does not."""
 
+from bitwright.hw_constraints.proof.elsewhere import prove_from
 from bitwright.hw_constraints.proof.probe import Reason
 from bitwright.hw_constraints.proof.proving import prove
 from bitwright.hw_constraints.proof.report import LayerProof, ProofReport, State, format_table
@@ -14,5 +15,6 @@ __all__ = [
     "describe_risks",
     "format_table",
     "prove",
+    "prove_from",
     "saturation_risk",
 ]

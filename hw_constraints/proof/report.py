@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from bitwright.hw_constraints.backends import KernelTime
 from bitwright.hw_constraints.machine import Machine
 from bitwright.hw_constraints.proof.probe import Reason
 from bitwright.hw_constraints.proof.saturation import SaturationRisk, describe_risks
 
 _COLUMNS = ("layer", "operator", "state", "kernel", "time", "MACs", "reason")
+_SHOWN = 3
 
 
 class State(StrEnum):
@@ -21,6 +23,7 @@ class State(StrEnum):
     FP8 = "fp8"
     FLOAT = "float"
     FOLDED = "folded"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,9 @@ class LayerProof:
         output: the name of its result in the file.
         ref: the `TensorRef` of its result, in files that we exported.
         op: operator type in the file.
-        state: what it runs in; `folded` when another layer's kernel does its work, `fp8` for a layer whose operands
-            carry fp8 codes in the file, which no runtime here executes in fp8.
+        state: what it runs in; `folded` when another layer's kernel does its work; `fp8` where the kernel computes in
+            fp8 or, with another `precision`, where the operands carry fp8 codes in the file and no more than that;
+            `unknown` where another tool's report does not say.
         kernel: the runtime's operator types that do the work.
         precision: what these kernels compute in by the runtime's own trace.
         folded_into: the name of that other layer.
@@ -73,25 +77,38 @@ class ProofReport:
         runtime: the backend's name.
         version: the runtime's version.
         settings: the runtime's options in force.
-        machine: where it ran.
+        machine: where it ran; None for a report from elsewhere.
         layers: in the file's order.
-        total_us: all kernels of one run, microseconds.
+        total_us: all kernels of one run, microseconds; 0 when a report from elsewhere has no times.
         saturation_risks: layers whose products may saturate on this machine with these settings, worst first.
+        origin: `measured`, or `modelled` for a compiler's own estimate.
+        device: where it ran as a report from elsewhere says, if it does.
+        reports: the files of a report from elsewhere.
+        wall_us: one run as that tool timed it, microseconds.
+        unjoined: kernels of that report that no layer of the file could be found for.
+        notes: what a reader of the figures must know.
     """
 
     file: str
     runtime: str
     version: str
     settings: dict[str, str]
-    machine: Machine
+    machine: Machine | None
     layers: tuple[LayerProof, ...]
     total_us: float
     saturation_risks: tuple[SaturationRisk, ...] = ()
+    origin: str = "measured"
+    device: str = ""
+    reports: tuple[str, ...] = ()
+    wall_us: float | None = None
+    unjoined: tuple[KernelTime, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may make the results wrong here, in words."""
-        return (describe_risks(self.saturation_risks),) if self.saturation_risks else ()
+        """What may make the results wrong here, or what a report from elsewhere leaves open, in words."""
+        risks = (describe_risks(self.saturation_risks),) if self.saturation_risks else ()
+        return (*risks, *((_describe_unjoined(self.unjoined, self.total_us),) if self.unjoined else ()), *self.notes)
 
     @property
     def int8_mac_share(self) -> float:
@@ -114,8 +131,13 @@ class ProofReport:
 
     @property
     def conversion_time_share(self) -> float:
-        """Share of the time that no layer accounts for: quantizing, dequantizing, changes of memory layout."""
-        return max(0.0, 1.0 - sum(layer.time_share for layer in self.layers))
+        """Share of the time that no layer accounts for: quantizing, dequantizing, changes of memory layout.
+
+        What could not be joined with a layer is not known to be one of these, and is left out.
+        """
+        unjoined_us = sum(kernel.time_us for kernel in self.unjoined)
+        known = sum(layer.time_share for layer in self.layers) + unjoined_us / (self.total_us or 1.0)
+        return max(0.0, 1.0 - known) if self.total_us else 0.0
 
     @property
     def is_fully_low_precision(self) -> bool:
@@ -130,15 +152,19 @@ class ProofReport:
             "runtime": self.runtime,
             "version": self.version,
             "settings": dict(self.settings),
-            "machine": self.machine.to_json(),
-            "origin": "measured",
+            "machine": None if self.machine is None else self.machine.to_json(),
+            "device": self.device,
+            "reports": list(self.reports),
+            "origin": self.origin,
             "total_us": self.total_us,
+            "wall_us": self.wall_us,
             "int8_mac_share": self.int8_mac_share,
             "fp8_mac_share": self.fp8_mac_share,
             "int8_time_share": self.time_share(State.INT8),
             "float_time_share": self.time_share(State.FLOAT),
             "conversion_time_share": self.conversion_time_share,
             "layers": [asdict(layer) for layer in self.layers],
+            "unjoined": [asdict(kernel) for kernel in self.unjoined],
             "saturation_risks": [asdict(risk) for risk in self.saturation_risks],
             "warnings": list(self.warnings),
         }
@@ -149,12 +175,22 @@ class ProofReport:
 
     def summary(self) -> str:
         """One line."""
-        text = f"{self.runtime} {self.version}: {self.int8_mac_share:.1%} of conv and linear MACs in int8"
+        head = " ".join(filter(None, (self.runtime, self.version, f"on {self.device}" if self.device else "")))
+        text = f"{head}: {self.int8_mac_share:.1%} of conv and linear MACs in int8"
+        executed = any(layer.state is State.FP8 and layer.precision == "fp8" for layer in self.layers)
         times = f"{self.time_share(State.INT8):.0%} int8, {self.time_share(State.FLOAT):.0%} float"
         if self.fp8_mac_share:
-            text += f", {self.fp8_mac_share:.1%} fp8 in the file (not executed in fp8 by this runtime)"
-            times += f", {self.time_share(State.FP8):.0%} fp8 computed in float"
-        return f"{text}; time: {times}, {self.conversion_time_share:.0%} conversions"
+            text += f", {self.fp8_mac_share:.1%} fp8"
+            text += "" if executed else " in the file (not executed in fp8 by this runtime)"
+            times += f", {self.time_share(State.FP8):.0%} fp8{'' if executed else ' computed in float'}"
+        unknown = self._mac_share(State.UNKNOWN)
+        if unknown:
+            text += f", {unknown:.1%} not stated"
+            times += f", {self.time_share(State.UNKNOWN):.0%} not stated"
+        if not self.total_us:
+            return f"{text}; no times in the report"
+        kind = "time" if self.origin == "measured" else f"{self.origin} time"
+        return f"{text}; {kind}: {times}, {self.conversion_time_share:.0%} conversions"
 
 
 def format_table(report: ProofReport) -> str:
@@ -164,6 +200,13 @@ def format_table(report: ProofReport) -> str:
     widths = [max(len(row[column]) for row in everything) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in everything]
     return "\n".join([*(line.rstrip() for line in lines), report.summary(), *report.warnings])
+
+
+def _describe_unjoined(kernels: Sequence[KernelTime], total_us: float) -> str:
+    share = sum(kernel.time_us for kernel in kernels) / total_us if total_us else 0.0
+    names = ", ".join(kernel.name for kernel in kernels[:_SHOWN]) + (", …" if len(kernels) > _SHOWN else "")
+    time = f" ({share:.1%} of the time)" if total_us else ""
+    return f"{len(kernels)} of the report's kernels{time} belong to no layer of the file: {names}"
 
 
 def _row(layer: LayerProof) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ and value renamed to a tag that can be found inside any such name; nothing else 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -18,7 +18,9 @@ from bitwright.hw_constraints.proof.onnx_graph import DEQUANTIZE, QUANTIZE, Onnx
 
 _TAG = re.compile(r"bw(\d+)wb")
 # What runtimes insert to change memory layout or type: it stands for a node of the file only if that moves data, too.
-_LAYOUT_OPERATORS = frozenset({"Transpose", "ReorderInput", "ReorderOutput", "Reorder", "Reshape", "Cast", "Convert"})
+LAYOUT_OPERATORS = frozenset(
+    {"Transpose", "ReorderInput", "ReorderOutput", "Reorder", "Reshape", "Cast", "Convert", "Reformat"}
+)
 _MOVES_DATA = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Expand", "DepthToSpace"})
 _NO_LAYERS = frozenset({QUANTIZE, DEQUANTIZE, "Constant", "Identity", "Shape", "DynamicQuantizeLinear"})
 _PROLOGUE = _MOVES_DATA | {"Pad", DEQUANTIZE}
@@ -63,10 +65,14 @@ class Trace:
     Attributes:
         layers: by the node's position in the file.
         total_us: all kernels together.
+        anchors: the layer that each kernel works for, by the kernel's name; those that only convert have none.
+        is_complete: whether a layer without a kernel surely has none, as in a profile that was taken here.
     """
 
     layers: Mapping[int, LayerTrace]
     total_us: float
+    anchors: Mapping[str, int] = field(default_factory=dict)
+    is_complete: bool = True
 
 
 def layer_positions(graph: OnnxGraph) -> tuple[int, ...]:
@@ -83,8 +89,14 @@ def layer_positions(graph: OnnxGraph) -> tuple[int, ...]:
 def trace_layers(graph: OnnxGraph, backend: Backend, inputs: Arrays, *, threads: int = 1, runs: int = 10) -> Trace:
     """Runs the file with the runtime's profiler on and joins what ran with the file's layers."""
     session = backend.load(tagged_model(graph).SerializeToString(), threads=threads)
-    kernels = session.profile(inputs, runs)
-    regions = _Regions(graph, session.executed_graph())
+    return join_kernels(graph, session.profile(inputs, runs), session.executed_graph())
+
+
+def join_kernels(
+    graph: OnnxGraph, kernels: Sequence[KernelTime], executed: Iterable[ExecutedNode], *, is_complete: bool = True
+) -> Trace:
+    """Joins kernels with the layers whose tags the names of their executed nodes hold."""
+    regions = _Regions(graph, executed)
     layers = {index: LayerTrace() for index in layer_positions(graph)}
     for kernel in kernels:
         anchor = regions.anchors.get(kernel.name)
@@ -93,7 +105,17 @@ def trace_layers(graph: OnnxGraph, backend: Backend, inputs: Arrays, *, threads:
     for index, trace in layers.items():
         if not trace.kernels:
             trace.folded_into = regions.anchors.get(regions.owner_of(index) or "")
-    return Trace(layers=layers, total_us=sum(kernel.time_us for kernel in kernels))
+    return Trace(
+        layers=layers,
+        total_us=sum(kernel.time_us for kernel in kernels),
+        anchors=regions.anchors,
+        is_complete=is_complete,
+    )
+
+
+def tag(index: int) -> str:
+    """The name of the node at a position that can be found inside any other."""
+    return f"bw{index}wb"
 
 
 def tagged_model(graph: OnnxGraph) -> onnx.ModelProto:
@@ -102,14 +124,14 @@ def tagged_model(graph: OnnxGraph) -> onnx.ModelProto:
     model.CopyFrom(graph.model)
     has_body = any(attribute.HasField("g") for node in graph.nodes for attribute in node.attribute)
     renamed = {
-        value: f"bw{index}wb.{output}"
+        value: f"{tag(index)}.{output}"
         for index, node in enumerate(graph.nodes)
         for output, value in enumerate(node.output)
         # Bodies of If and Loop refer to outer values by name.
         if value and not has_body
     }
     for index, node in enumerate(model.graph.node):
-        node.name = f"bw{index}wb"
+        node.name = tag(index)
         for operands in (node.input, node.output):
             operands[:] = [renamed.get(value, value) for value in operands]
     for output in model.graph.output:
@@ -179,7 +201,7 @@ class _Regions:
 
     def _stands_for(self, node: ExecutedNode) -> list[int]:
         tags = _tags(node.originals) or _tags((node.name, *node.outputs))
-        if node.op in _LAYOUT_OPERATORS:
+        if node.op in LAYOUT_OPERATORS:
             return [index for index in tags if self._graph.nodes[index].op_type in _MOVES_DATA]
         if node.op in _QUANTIZERS:
             return [index for index in tags if self._graph.nodes[index].op_type in _QUANTIZERS]
