@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -14,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from bitwright.hw_constraints.backends import Arrays, get_backend
-from bitwright.hw_constraints.measure.conditions import QUIET_MALLOC, pinned
+from bitwright.hw_constraints.measure.conditions import pinned
 from bitwright.hw_constraints.measure.interleaving import Measurement, interleave, measurement_from_json
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
+from bitwright.hw_constraints.measure.process import ask_worker
 from bitwright.quant.errors import InputError
 
 _WORKER = "bitwright.hw_constraints.measure.worker"
-_MISUSE = 2
 
 
 def measure_files(
@@ -93,17 +89,4 @@ def measure_in_subprocess(
             "inputs": str(stored),
             "options": {"threads": threads, **options},
         }
-        done = subprocess.run(
-            [sys.executable, "-m", _WORKER],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
-        )
-    last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
-    if done.returncode == _MISUSE:
-        raise InputError(last)
-    if done.returncode:
-        raise InputError(f"the measuring process ended with {done.returncode}: {last}")
-    return measurement_from_json(json.loads(done.stdout.splitlines()[-1]))
+        return measurement_from_json(ask_worker(_WORKER, request, threads=threads))
