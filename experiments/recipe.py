@@ -124,9 +124,11 @@ class Spec(Section):
 
     format: str | None = None
     symmetric: bool | None = None
-    granularity: Literal["per_tensor", "per_channel"] | None = None
+    granularity: Literal["per_tensor", "per_channel", "per_block"] | None = None
+    block_size: int | None = None
     narrow_range: bool | None = None
-    scale_kind: Literal["float32", "power_of_two"] | None = None
+    scale_kind: Literal["float32", "power_of_two", "e8m0", "float8_e4m3"] | None = None
+    dynamic: bool | None = None
     observer: str | None = None
     observer_arguments: dict[str, Any] | None = None
 

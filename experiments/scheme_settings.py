@@ -107,6 +107,8 @@ def _replaced(asked: Spec, base: QParamsSpec) -> QParamsSpec | None:
         changes["format"] = get_format(changes["format"])
     if "granularity" in changes:
         changes["granularity"] = Granularity(changes["granularity"])
+        if changes["granularity"] is not Granularity.PER_BLOCK:
+            changes.setdefault("block_size", None)
     if "scale_kind" in changes:
         changes["scale_kind"] = ScaleKind(changes["scale_kind"])
     if "observer_arguments" in changes:
@@ -121,13 +123,12 @@ def is_within(spec: QParamsSpec, permitted: QParamsSpec) -> bool:
     """Whether hardware that runs `permitted` runs `spec`, too, because its codes and scales are among those.
 
     A narrower integer of the same signedness is stored in the wider one; symmetric codes are asymmetric ones with
-    zero point 0; one scale is the same scale for every channel; a power of two is a float32.
+    zero point 0.
     """
     return (
         _format_within(spec, permitted)
         and (spec.symmetric or not permitted.symmetric)
-        and (spec.granularity is permitted.granularity or permitted.granularity is Granularity.PER_CHANNEL)
-        and (spec.scale_kind is permitted.scale_kind or permitted.scale_kind is ScaleKind.FLOAT32)
+        and spec.has_scales_within(permitted)
     )
 
 
@@ -141,5 +142,6 @@ def _format_within(spec: QParamsSpec, permitted: QParamsSpec) -> bool:
 def spelled(spec: QParamsSpec) -> str:
     """A spec in words: `int8 symmetric per_channel`."""
     symmetry = "symmetric" if spec.symmetric else "asymmetric"
+    size = f" of {spec.block_size}" if spec.block_size else ""
     scale = f" {spec.scale_kind}" if spec.scale_kind is not ScaleKind.FLOAT32 else ""
-    return f"{spec.format.name} {symmetry} {spec.granularity}{scale}"
+    return f"{spec.format.name} {symmetry} {spec.granularity}{size}{scale}{' dynamic' if spec.dynamic else ''}"

@@ -214,8 +214,10 @@ def _spec(given: SpecFile) -> QParamsSpec:
         format=FORMATS[given.format],
         symmetric=given.symmetric,
         granularity=given.granularity,
+        block_size=given.block_size,
         narrow_range=given.narrow_range,
         scale_kind=given.scale_kind,
+        dynamic=given.dynamic,
         observer=given.observer,
         observer_arguments=dict(given.observer_arguments),
     )

@@ -73,6 +73,14 @@ def _numerics(target: Target, sources: Sources) -> str:
     )
 
 
+_SCALES = {
+    ScaleKind.FLOAT32: "float32",
+    ScaleKind.POWER_OF_TWO: "powers of two",
+    ScaleKind.E8M0: "powers of two (E8M0)",
+    ScaleKind.FLOAT8_E4M3: "float8 E4M3 times a float32 per tensor",
+}
+
+
 def spec_cells(spec: QParamsSpec) -> tuple[str, str, str, str]:
     """Format, values, zero point and scale of one permitted way to keep a tensor."""
     if isinstance(spec.format, IntFormat):
@@ -80,9 +88,13 @@ def spec_cells(spec: QParamsSpec) -> tuple[str, str, str, str]:
         values, zero = f"codes {low} to {high}", "0" if spec.symmetric else f"{low} to {high}"
     else:
         values, zero = f"±{spec.format.max_value:g} * scale", "none"
-    kind = "powers of two" if spec.scale_kind is ScaleKind.POWER_OF_TWO else "float32"
-    each = "output channel" if spec.granularity is Granularity.PER_CHANNEL else "tensor"
-    return spec.format.name, values, zero, f"{kind}, one per {each}"
+    each = {
+        Granularity.PER_TENSOR: "tensor",
+        Granularity.PER_CHANNEL: "output channel",
+        Granularity.PER_BLOCK: f"{spec.block_size} values",
+    }[spec.granularity]
+    dynamic = ", from the values as they are computed" if spec.dynamic else ""
+    return spec.format.name, values, zero, f"{_SCALES[spec.scale_kind]}, one per {each}{dynamic}"
 
 
 def _operators(target: Target, sources: Sources) -> str:

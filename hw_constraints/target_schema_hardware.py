@@ -29,7 +29,6 @@ from bitwright.hw_constraints.target_fields import (
 )
 from bitwright.hw_constraints.target_hardware import CostModelKind, Dataflow, EngineKind, Loop, MemoryKind, Operand
 from bitwright.quant.errors import suggestion
-from bitwright.quant.formats import FORMATS
 
 
 def _flattened_once(unroll: dict[Loop, int]) -> dict[Loop, int]:
@@ -55,17 +54,7 @@ def _sparsity_pattern(text: str) -> str:
     return text
 
 
-def _rated_format(name: str) -> str:
-    choices = [*FORMATS, *_RATED_ALONE]
-    if name not in choices:
-        raise ValueError(f"accepts {', '.join(choices)}{suggestion(name, choices)}")
-    return name
-
-
-# Formats that data sheets give rates of and that Bitwright does not quantize to yet.
-_RATED_ALONE = ("float4_e2m1fn",)
 WorkOrOperator = Annotated[str, AfterValidator(_work_or_operator)]
-RatedFormat = Annotated[str, AfterValidator(_rated_format)]
 SparsityPattern = Annotated[str, AfterValidator(_sparsity_pattern)]
 
 
@@ -97,7 +86,7 @@ class EngineFile(Strict):
     macs: MacsFile | None = None
     clock: FrequencyFile | None = None
     array: ArrayFile | None = None
-    rates: dict[RatedFormat, RatesFile] = Field(default_factory=dict)
+    rates: dict[FormatName, RatesFile] = Field(default_factory=dict)
     elements: dict[WorkOrOperator, ElementsFile] = Field(default_factory=dict)
     power: PowerFile | None = None
     energy: dict[FormatName, MacEnergyFile] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from bitwright.hw_constraints.target_fields import Chains, Condition, FormatName
 from bitwright.hw_constraints.target_numerics import DynamicShapes, Otherwise
 from bitwright.quant.errors import suggestion
 from bitwright.quant.formats import FORMATS, FloatFormat
-from bitwright.quant.scheme import BiasKind, Granularity, ScaleKind
+from bitwright.quant.scheme import BiasKind, Granularity, QParamsSpec, ScaleKind
 
 
 class SpecFile(Strict):
@@ -21,8 +21,10 @@ class SpecFile(Strict):
     format: FormatName
     symmetric: StrictBool
     granularity: Granularity = Granularity.PER_TENSOR
+    block_size: int | None = None
     narrow_range: StrictBool = False
     scale_kind: ScaleKind = ScaleKind.FLOAT32
+    dynamic: StrictBool = False
     observer: str = "min_max"
     observer_arguments: dict[str, Any] = Field(default_factory=dict)
 
@@ -30,6 +32,17 @@ class SpecFile(Strict):
     def _float_formats_are_symmetric(self) -> SpecFile:
         if isinstance(FORMATS[self.format], FloatFormat) and not self.symmetric:
             raise ValueError(f"{self.format} has no zero point: symmetric must be true")
+        return self
+
+    @model_validator(mode="after")
+    def _scales_can_be(self) -> SpecFile:
+        QParamsSpec(
+            format=FORMATS[self.format],
+            symmetric=self.symmetric,
+            granularity=self.granularity,
+            block_size=self.block_size,
+            scale_kind=self.scale_kind,
+        )
         return self
 
 
@@ -45,8 +58,9 @@ class NumericsFile(Sourced):
 
     @model_validator(mode="after")
     def _activations_are_per_tensor(self) -> NumericsFile:
-        if any(spec.granularity is not Granularity.PER_TENSOR for spec in self.activations):
-            raise ValueError("activations are kept per_tensor")
+        for spec in self.activations:
+            if spec.granularity is not Granularity.PER_TENSOR and not (spec.block_size and spec.dynamic):
+                raise ValueError("activations are kept per_tensor, or per_block and dynamic")
         for op, specs in self.operator_weights.items():
             if not specs:
                 raise ValueError(f"operator_weights.{op} permits nothing; name a format or drop the key")

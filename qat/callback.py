@@ -24,7 +24,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.formats import get_format
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-from bitwright.quant.plan import plan
+from bitwright.quant.plan import QuantPlan, plan
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QParamsSpec, QuantScheme
 from bitwright.quant.weights import weight_qparams
@@ -119,8 +119,9 @@ class QATCallback:
         if not self.quant_plan.weights:
             reasons = sorted(set(self.quant_plan.kept_float.values()))
             raise InputError(f"scheme {scheme.name!r} quantizes no layer of this model: {'; '.join(reasons)}")
-        qparams = calibrate(folded, self.quant_plan, samples)
-        qparams |= weight_qparams(folded.graph, self.quant_plan, qparams)
+        _check_trainable(self.quant_plan)
+        activations = calibrate(folded, self.quant_plan, samples).qparams
+        qparams = {**activations, **weight_qparams(folded.graph, self.quant_plan, activations)}
         parts = prepare(
             self.model, captured, folded, self.quant_plan, qparams, self.examples[0], learned=self.learn_scales
         )
@@ -261,6 +262,17 @@ class QATCallback:
         lines = [f"{ref} {spec}" for ref, spec in sorted(specs.items())]
         groups = sorted(str(sorted(map(str, group))) for group in self.quant_plan.groups)
         return hashlib.sha256("\n".join([*lines, *groups]).encode()).hexdigest()
+
+
+def _check_trainable(plan: QuantPlan) -> None:
+    """Training has a step of its own for a tensor or a channel, not for a block, nor one that follows the data."""
+    for ref, spec in {**plan.activations, **plan.weights}.items():
+        if spec.dynamic or spec.block_size:
+            kind = "dynamic" if spec.dynamic else "per_block"
+            raise InputError(
+                f"tensor {ref}: its scale is {kind}; QAT trains scales per_tensor and per_channel: "
+                "name such a granularity in the scheme, or quantize after training"
+            )
 
 
 def _target(target: str | Path | None, scheme: QuantScheme | None) -> Target | None:

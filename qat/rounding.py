@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from bitwright.quant.fake_quantize import cast_to_format
 from bitwright.quant.formats import FloatFormat
 from bitwright.quant.qparams import QParams, next_power_of_two
 from bitwright.quant.scheme import QParamsSpec
@@ -34,12 +35,12 @@ class Grid:
     Attributes:
         low: the smallest code without its zero point.
         high: the largest likewise.
-        dtype: the floating-point type whose values are the grid; None for integers.
+        fmt: the floating-point format whose values are the grid; None for integers.
     """
 
     low: float
     high: float
-    dtype: torch.dtype | None = None
+    fmt: FloatFormat | None = None
 
     @classmethod
     def of(cls, qparams: QParams) -> Grid:
@@ -50,7 +51,7 @@ class Grid:
         """
         fmt = qparams.spec.format
         if isinstance(fmt, FloatFormat):
-            return cls(-fmt.max_value, fmt.max_value, getattr(torch, fmt.name))
+            return cls(-fmt.max_value, fmt.max_value, fmt)
         zero_point = float(qparams.zero_point.flatten()[0])
         if (qparams.zero_point != zero_point).any():
             raise ValueError("channels with zero points of their own cannot be trained; weights must be symmetric")
@@ -59,9 +60,9 @@ class Grid:
 
     def nearest_(self, scaled: torch.Tensor) -> torch.Tensor:
         """Rounds `x / s` in place; returns it."""
-        if self.dtype is None:
+        if self.fmt is None:
             return scaled.round_().clamp_(self.low, self.high)
-        return scaled.copy_(scaled.clamp_(self.low, self.high).to(self.dtype))
+        return scaled.copy_(cast_to_format(scaled, self.fmt))
 
     def pass_inside(
         self, gradient: torch.Tensor, scaled: torch.Tensor, out: torch.Tensor | None = None

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.base import Observer, create_observer
 from bitwright.quant.observers.extremes import NotFiniteError
 from bitwright.quant.plan import QuantPlan
-from bitwright.quant.qparams import QParams, choose_qparams
+from bitwright.quant.qparams import QParams, choose_qparams, second_level
+from bitwright.quant.scheme import QParamsSpec, ScaleKind
+from bitwright.quant.weights import summed_axis
 
 Arguments = tuple[Any, ...]
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration found.
+
+    Attributes:
+        qparams: of each activation whose scale is fixed.
+        dynamic: how the others take theirs from the data.
+    """
+
+    qparams: Mapping[TensorRef, QParams]
+    dynamic: Mapping[TensorRef, DynamicQParams]
+
+
 def calibrate(
     captured: CapturedModel, plan: QuantPlan, batches: Iterable[Any], *, progress: Progress | None = None
-) -> dict[TensorRef, QParams]:
+) -> Calibration:
     """Observes every activation of the plan and chooses its qparams.
 
     Memory does not grow with the data: observers stream. State that `forward` mutates advances from batch to batch
@@ -56,13 +73,23 @@ def calibrate(
             progress(count)
     if not count:
         raise InputError("calibration got no batch; give at least one")
-    specs = {**plan.activations, **plan.weights}
     # A tensor without elements never shows a value; like one of zeros only, it gets scale 1.
     empty = (torch.tensor(0.0), torch.tensor(0.0))
-    return {
-        ref: choose_qparams(*(empty if observer in unseen else observer.range()), specs[ref])
-        for ref, observer in observers.items()
-    }
+    ranges = {ref: empty if observer in unseen else observer.range() for ref, observer in observers.items()}
+    specs = {**plan.activations, **plan.weights}
+    dynamic = {ref: spec for ref, spec in plan.activations.items() if spec.dynamic}
+    return Calibration(
+        {ref: choose_qparams(*found, specs[ref]) for ref, found in ranges.items() if ref not in dynamic},
+        {ref: _dynamic_qparams(captured, ref, spec, ranges.get(ref)) for ref, spec in dynamic.items()},
+    )
+
+
+def _dynamic_qparams(
+    captured: CapturedModel, ref: TensorRef, spec: QParamsSpec, found: tuple[torch.Tensor, torch.Tensor] | None
+) -> DynamicQParams:
+    axis = None if spec.block_size is None else summed_axis(captured.graph, ref)
+    scale = None if found is None else second_level(torch.maximum(-found[0], found[1]), spec)
+    return DynamicQParams(spec=spec, axis=axis, tensor_scale=scale)
 
 
 def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
@@ -73,7 +100,8 @@ def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
         shared = create_observer(spec)
         observers.update(dict.fromkeys(group, shared))
     for ref, spec in plan.activations.items():
-        if ref not in observers:
+        # Of a dynamic scale at most the second level is fixed.
+        if ref not in observers and (not spec.dynamic or spec.scale_kind is ScaleKind.FLOAT8_E4M3):
             observers[ref] = create_observer(spec)
     return observers
 

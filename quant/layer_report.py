@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from bitwright.quant.captured_model import CapturedModel, Transform
+from bitwright.quant.fake_quantize import aligned
 from bitwright.quant.formats import FloatFormat
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import QParamsSpec
 from bitwright.quant.sqnr import sqnr_db
 
 BINS = 64
@@ -74,7 +76,7 @@ def layer_report(
     """
     if not samples:
         raise ValueError("layer_report needs at least one sample")
-    seen = {ref: _Statistics(quantized.qparams[ref]) for ref in quantized.plan.activations}
+    seen = {ref: _Statistics(spec, quantized.qparams.get(ref)) for ref, spec in quantized.plan.activations.items()}
     _find_ranges(reference, seen, samples)
     states = reference.initial_state(), quantized.captured.initial_state()
     for arguments in samples:
@@ -87,9 +89,10 @@ def layer_report(
 
 @dataclass
 class _Statistics:
-    """Sums over the values of one tensor."""
+    """Sums over the values of one tensor; a dynamic scale has no qparams of its own, and clips nothing."""
 
-    qparams: QParams
+    spec: QParamsSpec
+    qparams: QParams | None
     signal: float = 0.0
     noise: float = 0.0
     own_noise: float = 0.0
@@ -109,25 +112,31 @@ class _Statistics:
         """Counts float values whose extremes are known."""
         self.signal += float(values.double().square().sum())
         self.elements += values.numel()
-        self.clipped += int(is_clipped(values, self.qparams).sum())
+        self.clipped += int(is_clipped(values, self.qparams).sum()) if self.qparams else 0
         if self.most > self.least:
             self.counts += torch.histc(values.float(), BINS, self.least, self.most).to(torch.int64)
 
     def report(self, ref: TensorRef, *, is_weight: bool) -> TensorReport:
-        low, high = self.qparams.range
+        low, high = self._range()
         spread = self.most > self.least
         return TensorReport(
             ref=ref,
             is_weight=is_weight,
-            format=self.qparams.spec.format.name,
+            format=self.spec.format.name,
             sqnr_db=sqnr_db(self.signal, self.noise),
             own_sqnr_db=sqnr_db(self.signal, self.own_noise),
             clipped=self.clipped / max(1, self.elements),
-            low=float(low.min()),
-            high=float(high.max()),
+            low=low,
+            high=high,
             counts=tuple(self.counts.tolist()) if spread else (),
             edges=tuple(torch.linspace(self.least, self.most, BINS + 1).tolist()) if spread else (),
         )
+
+    def _range(self) -> tuple[float, float]:
+        if self.qparams is None:
+            return self.least, self.most
+        low, high = self.qparams.range
+        return float(low.min()), float(high.max())
 
 
 def is_clipped(values: torch.Tensor, qparams: QParams) -> torch.Tensor:
@@ -139,10 +148,9 @@ def is_clipped(values: torch.Tensor, qparams: QParams) -> torch.Tensor:
     step = qparams.scale
     if isinstance(fmt, FloatFormat):
         step = step * 2.0 ** (math.floor(math.log2(fmt.max_value)) - fmt.mantissa_bits)
-    shape = [1] * values.dim()
-    if qparams.axis is not None:
-        shape[qparams.axis] = -1
-    low, high = ((bound + sign * step / 2).reshape(shape) for bound, sign in zip(qparams.range, (-1, 1), strict=True))
+    low, high = (
+        aligned(bound + sign * step / 2, qparams, values) for bound, sign in zip(qparams.range, (-1, 1), strict=True)
+    )
     return (values < low) | (values > high)
 
 
@@ -205,7 +213,7 @@ def _distance(expected: torch.Tensor, result: torch.Tensor) -> float:
 def _weight_statistics(quantized: QuantizedModel, ref: TensorRef) -> _Statistics:
     name = quantized.captured.value_refs[ref]
     values = quantized.captured.values[name]
-    statistics = _Statistics(quantized.qparams[ref])
+    statistics = _Statistics(quantized.plan.weights[ref], quantized.qparams[ref])
     statistics.widen(values)
     statistics.add(values)
     statistics.noise = statistics.own_noise = _distance(values, quantized.simulated_values[name])

@@ -160,6 +160,8 @@ class _Planner:
         decided = max((self._override(node) for node in chain), key=lambda ranked: ranked[0])
         rank, override = decided
         spec = (override and override.activations) or self.scheme.activations
+        if spec.dynamic:
+            return  # sums leave a product in full precision; whoever multiplies next chooses the scale
         codes_only = self.scheme.quantize_outputs or chain[0].op in self.scheme.codes_only_operators
         for ref in chain[-1].outputs:
             stays = ref in self.places or not self._is_float32(ref)
@@ -216,7 +218,7 @@ class _Planner:
                 continue
             moved = [ref for ref in node.tensors if self.graph.tensors[ref].is_floating]
             results = [ref for ref in node.outputs if self.graph.tensors[ref].is_floating]
-            known = [ref for ref in moved if ref in self.specs]
+            known = [ref for ref in moved if ref in self.specs and not self.specs[ref].dynamic]
             if not known or not results:
                 continue
             if not all(ref in self.specs or self.graph.is_constant(ref) for ref in moved):
@@ -240,6 +242,11 @@ class _Planner:
         self.ranks.update(dict.fromkeys(merged, rank))
         self.groups.append(merged)
 
+    def _has_one_scale_a_sum(self, ref: TensorRef) -> bool:
+        """Whether a sum of products of integers is known to be a multiple of one scale, in which a bias can be kept."""
+        spec = self.specs.get(ref)
+        return spec is not None and isinstance(spec.format, IntFormat) and not (spec.dynamic or spec.block_size)
+
     def _biases(self, layers: Iterable[Node]) -> dict[str, BiasPlan]:
         if self.scheme.bias is not BiasKind.INT32:
             return {}
@@ -249,9 +256,10 @@ class _Planner:
             data, weight, bias = operands
             if not self.graph.is_layer(node) or data is None or weight is None or bias is None:
                 continue
-            integers = all(
-                ref in self.specs and isinstance(self.specs[ref].format, IntFormat) for ref in (data, weight)
-            )
-            if integers and self.graph.is_constant(weight) and self.graph.is_constant(bias):
+            if (
+                all(map(self._has_one_scale_a_sum, (data, weight)))
+                and self.graph.is_constant(weight)
+                and self.graph.is_constant(bias)
+            ):
                 plans[node.name] = BiasPlan(bias=bias, input=data, weight=weight)
         return plans

@@ -46,9 +46,9 @@ def quantize(
     decided = plan(folded.graph, scheme)
     batches = iter(batches)
     first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction else []
-    activations = calibrate(folded, decided, itertools.chain(first, batches), progress=progress)
-    qparams = {**activations, **weight_qparams(folded.graph, decided, activations)}
-    quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams)
+    found = calibrate(folded, decided, itertools.chain(first, batches), progress=progress)
+    qparams = {**found.qparams, **weight_qparams(folded.graph, decided, found.qparams)}
+    quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     return correct_biases(quantized, take(folded, first, BIAS_SAMPLES)) if first else quantized
 
 

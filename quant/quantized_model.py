@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from bitwright.quant.captured_model import CapturedModel, Transform
+from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import TensorRef
@@ -27,12 +28,14 @@ class QuantizedModel:
     Attributes:
         captured: the network in float, batch norms folded, biases corrected.
         plan: which tensor gets which format.
-        qparams: the numbers for every activation and weight of the plan.
+        qparams: the numbers for every weight of the plan, and for every activation whose scale is fixed.
+        dynamic: how the other activations take theirs from the data.
     """
 
     captured: CapturedModel
     plan: QuantPlan
     qparams: Mapping[TensorRef, QParams]
+    dynamic: Mapping[TensorRef, DynamicQParams] = field(default_factory=dict)
 
     def bias_qparams(self, bias: BiasPlan) -> QParams:
         """int32, scale = scale(input) * scale(weight), zero point 0; `[]` or `[C]`.
@@ -75,6 +78,8 @@ class QuantizedModel:
     def transform(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         """What the consumers of a tensor see."""
         qparams = self.qparams.get(ref)
+        if qparams is None and ref in self.dynamic and tensor.numel():
+            qparams = self.dynamic[ref].of(tensor)
         return fake_quantize(tensor, qparams) if qparams is not None else tensor
 
     def run(

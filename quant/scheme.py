@@ -20,13 +20,16 @@ class Granularity(StrEnum):
 
     PER_TENSOR = "per_tensor"
     PER_CHANNEL = "per_channel"
+    PER_BLOCK = "per_block"  # of neighbours along the axis that a product sums over: int4's groups, MX's blocks
 
 
 class ScaleKind(StrEnum):
     """Which scales the hardware can apply."""
 
     FLOAT32 = "float32"
-    POWER_OF_TWO = "power_of_two"
+    POWER_OF_TWO = "power_of_two"  # rounded up: nothing more is clipped
+    E8M0 = "e8m0"  # a power of two, rounded down: the shared scale of MX formats
+    FLOAT8_E4M3 = "float8_e4m3"  # of a block, times one float32 of the whole tensor: NVFP4
 
 
 class BiasKind(StrEnum):
@@ -43,9 +46,11 @@ class QParamsSpec:
     Attributes:
         format: the number format of the codes.
         symmetric: zero point fixed at the code of 0.0 (0 for signed integers and floats).
-        granularity: one scale, or one for each output channel (weights only).
+        granularity: one scale, or one for each output channel (weights only), or one for each block.
+        block_size: neighbours that share a scale; only with `per_block`. The last block may be shorter.
         narrow_range: leave out the most negative code ([-127, 127] for int8).
-        scale_kind: float32, or powers of two.
+        scale_kind: float32, powers of two, or one of the two kinds that only blocks have.
+        dynamic: the scale is taken from the values themselves whenever the network runs (activations only).
         observer: the name of the observer that turns data into a range.
         observer_arguments: its keyword arguments.
     """
@@ -53,14 +58,35 @@ class QParamsSpec:
     format: NumberFormat
     symmetric: bool
     granularity: Granularity = Granularity.PER_TENSOR
+    block_size: int | None = None
     narrow_range: bool = False
     scale_kind: ScaleKind = ScaleKind.FLOAT32
+    dynamic: bool = False
     observer: str = "min_max"
     observer_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, IntFormat) and not self.symmetric:
             raise ValueError(f"format {self.format.name!r} has no zero point: symmetric must be true")
+        in_blocks = self.granularity is Granularity.PER_BLOCK
+        if in_blocks != (self.block_size is not None):
+            raise ValueError("block_size is needed with granularity per_block, and only there")
+        if self.block_size is not None and self.block_size < 2:
+            raise ValueError(f"block_size = {self.block_size}; at least 2 values share a scale")
+        if self.scale_kind in (ScaleKind.E8M0, ScaleKind.FLOAT8_E4M3) and not (in_blocks and self.symmetric):
+            raise ValueError(f"scale_kind {self.scale_kind} is for symmetric formats per_block")
+
+    def has_scales_within(self, permitted: QParamsSpec) -> bool:
+        """Whether hardware that applies the scales of `permitted` applies these, too.
+
+        One scale is the same scale for every channel, a power of two is a float32; blocks and scales that follow the
+        data take hardware of their own.
+        """
+        if (self.block_size, self.dynamic) != (permitted.block_size, permitted.dynamic):
+            return False
+        coarser = self.granularity is permitted.granularity or permitted.granularity is Granularity.PER_CHANNEL
+        power = self.scale_kind is ScaleKind.POWER_OF_TWO and permitted.scale_kind is ScaleKind.FLOAT32
+        return coarser and (self.scale_kind is permitted.scale_kind or power)
 
     @property
     def code_range(self) -> tuple[int, int]:
@@ -140,8 +166,14 @@ class QuantScheme:
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.activations.granularity is not Granularity.PER_TENSOR:
-            raise ValueError(f"scheme {self.name!r}: activations must be per_tensor")
+        for spec in (self.activations, *(each.activations for each in self.overrides if each.activations)):
+            if spec.granularity is Granularity.PER_CHANNEL:
+                raise ValueError(f"scheme {self.name!r}: activations must be per_tensor or per_block")
+            if spec.granularity is Granularity.PER_BLOCK and not spec.dynamic:
+                raise ValueError(f"scheme {self.name!r}: activations per_block must be dynamic")
+        for spec in (self.weights, *self.operator_weights.values()):
+            if spec.dynamic:
+                raise ValueError(f"scheme {self.name!r}: weights are known beforehand and cannot be dynamic")
         both = self.quantized_operators & self.shared_qparams_operators
         if both:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Qparams of weights: ranges are read off the weights themselves, per channel or whole."""
+"""Qparams of weights: ranges are read off the weights themselves, per channel, in blocks, or whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.plan import QuantPlan
-from bitwright.quant.qparams import QParams, choose_qparams, next_power_of_two
+from bitwright.quant.qparams import QParams, block_extremes, choose_qparams, cut_into_blocks, next_power_of_two
 from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
 
 # Where the output channels are; layers whose weight is [out, in, …] have them first.
@@ -18,6 +18,7 @@ _CHANNEL_AXIS = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
     **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), -1),
 }
+_PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm"})
 
 
 def weight_axis(graph: Graph, ref: TensorRef) -> int:
@@ -31,30 +32,58 @@ def weight_axis(graph: Graph, ref: TensorRef) -> int:
     return _CHANNEL_AXIS.get(reader.op, 0) % rank
 
 
+def summed_axis(graph: Graph, ref: TensorRef) -> int:
+    """The axis of an operand that its first reader's products are summed over: that which is cut into blocks.
+
+    The input channels of convolutions (of each group), the inner dimension of matrix products, else the last axis.
+    """
+    rank = len(graph.tensors[ref].shape)
+    reader = next((node for node in graph.consumers[ref] if graph.is_layer(node) or node.op in _PRODUCTS), None)
+    if reader is None or rank < 2:
+        return rank - 1
+    position = reader.inputs.index(ref)
+    if reader.op in _PRODUCTS:
+        left = len(reader.inputs) - 2  # `addmm` and `baddbmm` have what is added before their factors
+        return rank - 1 if position == left else rank - 2
+    if reader.op == "linear":
+        return rank - 1
+    data_position, _, _ = graph.layer_positions(reader)
+    spatial = int(reader.op[-2])  # conv2d, conv_transpose2d
+    if position == data_position:
+        return rank - spatial - 1
+    return 0 if reader.op.startswith("conv_transpose") else 1
+
+
 def choose_weight_qparams(weight: torch.Tensor, spec: QParamsSpec, axis: int) -> QParams:
     """Chooses the qparams of a weight.
 
-    `min_max` represents every weight; `mse` shrinks each channel's range to where its squared error is least
-    (a grid of 80 factors from 0.2 to 1).
+    `min_max` represents every weight; `mse` shrinks each range to where its squared error is least (a grid of 80
+    factors from 0.2 to 1). Scales that are defined by the largest value of a block (MX, NVFP4) follow their definition.
 
     Args:
         weight: float32, any shape.
         spec: what is asked for.
-        axis: its channel axis, used when the spec is per channel.
+        axis: its channel axis, or that which is cut into blocks; not used per tensor.
     """
-    per_channel = spec.granularity is Granularity.PER_CHANNEL
-    rows = weight.movedim(axis, 0).flatten(1) if per_channel else weight.reshape(1, -1)
-    low, high = rows.amin(1), rows.amax(1)
-    if spec.observer == "mse":
-        low, high = _least_squares(rows, low, high, spec)
-    if not per_channel:
+    if spec.granularity is Granularity.PER_TENSOR:
+        low, high = _range(weight.reshape(1, -1), spec)
         return choose_qparams(low[0], high[0], spec)
+    if spec.block_size is None:
+        return choose_qparams(*_range(weight.movedim(axis, 0).flatten(1), spec), spec, axis=axis)
+    low, high = block_extremes(weight, spec.block_size, axis)
+    if spec.observer == "mse" and spec.scale_kind in (ScaleKind.FLOAT32, ScaleKind.POWER_OF_TWO):
+        blocks = cut_into_blocks(weight, spec.block_size, axis)
+        alone = replace(spec, granularity=Granularity.PER_CHANNEL, block_size=None)
+        shape = low.shape
+        low, high = (bound.reshape(shape) for bound in _range(blocks.flatten(0, -2), alone))
     return choose_qparams(low, high, spec, axis=axis)
 
 
-def _least_squares(
-    rows: torch.Tensor, low: torch.Tensor, high: torch.Tensor, spec: QParamsSpec
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _range(rows: torch.Tensor, spec: QParamsSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range of each row, `[C, n]` to `[C]`."""
+    low, high = rows.amin(1), rows.amax(1)
+    if spec.observer != "mse":
+        return low, high
     best = torch.full_like(low, torch.inf)
     factor = torch.ones_like(low)
     for candidate in torch.linspace(1.0, 0.2, 80):
@@ -75,7 +104,11 @@ def weight_qparams(graph: Graph, plan: QuantPlan, activations: Mapping[TensorRef
         activations: qparams of the activations and groups.
     """
     chosen = {
-        ref: choose_weight_qparams(torch.from_numpy(graph.array(ref)), spec, weight_axis(graph, ref))
+        ref: choose_weight_qparams(
+            torch.from_numpy(graph.array(ref)),
+            spec,
+            weight_axis(graph, ref) if spec.block_size is None else summed_axis(graph, ref),
+        )
         for ref, spec in plan.weights.items()
         if ref not in activations
     }

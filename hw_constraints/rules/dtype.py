@@ -12,7 +12,7 @@ from bitwright.hw_constraints.operators import MULTIPLICATIONS
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
 from bitwright.quant.plan import QuantPlan
-from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
+from bitwright.quant.scheme import QParamsSpec, ScaleKind
 
 # What networks are trained in and quantizers start from, whatever the accelerator then computes in.
 _STARTING_POINT = "float32"
@@ -125,6 +125,10 @@ def describe_spec(spec: QParamsSpec) -> str:
         words.append("narrow range")
     if spec.scale_kind is not ScaleKind.FLOAT32:
         words.append(f"{spec.scale_kind} scales")
+    if spec.block_size:
+        words.append(f"blocks of {spec.block_size}")
+    if spec.dynamic:
+        words.append("dynamic")
     return " ".join(words)
 
 
@@ -151,8 +155,7 @@ def _covers(permitted: QParamsSpec, asked: QParamsSpec) -> bool:
     return (
         permitted.format == asked.format
         and (asked.symmetric or not permitted.symmetric)
-        and (asked.granularity is Granularity.PER_TENSOR or permitted.granularity is Granularity.PER_CHANNEL)
-        and (asked.scale_kind is ScaleKind.POWER_OF_TWO or permitted.scale_kind is ScaleKind.FLOAT32)
+        and asked.has_scales_within(permitted)
         and (asked.narrow_range or not permitted.narrow_range)
     )
 

@@ -1,8 +1,10 @@
 """ONNX with QuantizeLinear/DequantizeLinear: what ONNX Runtime, OpenVINO and TensorRT read.
 
 Every quantized activation is followed by one Q and one DQ, and all its readers take the DQ's result; weights are
-stored as codes behind a DQ, biases as int32 codes with scale = scale(input) * scale(weight). Beside the file,
-`NAME.provenance.json` tells for every value the tensor that it stands for.
+stored as codes behind a DQ, biases as int32 codes with scale = scale(input) * scale(weight). Blocks are those of
+`block_size`; the float8 scales of NVFP4 stand behind a DQ of their own. A format that needs no scale (float16,
+bfloat16) is a Cast there and back. Beside the file, `NAME.provenance.json` tells for every value the tensor that it
+stands for.
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ from onnx import numpy_helper
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
+from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically
 from bitwright.quant.export.onnx_translators import TRANSLATORS
 from bitwright.quant.fake_quantize import quantize
-from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat
+from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat, is_scaled_float, is_unscaled_float
 from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import QParamsSpec
 
 _DTYPES: dict[str, Any] = {
+    "int2": ml_dtypes.int2,
+    "uint2": ml_dtypes.uint2,
     "int4": ml_dtypes.int4,
     "uint4": ml_dtypes.uint4,
     "int8": np.int8,
@@ -36,11 +42,21 @@ _DTYPES: dict[str, Any] = {
     "int16": np.int16,
     "uint16": np.uint16,
     "int32": np.int32,
+    "float4_e2m1fn": ml_dtypes.float4_e2m1fn,
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
     "float8_e5m2": ml_dtypes.float8_e5m2,
+    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
 }
 # The first opset whose QuantizeLinear takes each format and that ONNX Runtime loads with it.
-_FIRST_OPSET = {"float8_e4m3fn": 21, "float8_e5m2": 21, "int16": 21, "uint16": 21, "int4": 21, "uint4": 21}
+_FIRST_OPSET = {
+    **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "int16", "uint16", "int4", "uint4"), 21),
+    "float4_e2m1fn": 23,
+    **dict.fromkeys(("int2", "uint2"), 25),
+}
+_FIRST_WITH_BLOCKS = 21
 DEFAULT_OPSET = 20
 
 
@@ -55,30 +71,34 @@ def export_onnx_qdq(quantized: QuantizedModel, path: str | Path, *, opset: int |
     Args:
         quantized: the network with its plan and qparams.
         path: the `.onnx` file.
-        opset: at least what the formats need; None takes the smallest that does, 20 or above.
+        opset: at least what the formats need; None takes the smallest that does, 20 or above. From 25 on, codes of 2
+            bits are stored as such, before in 4.
 
     Raises:
         InputError: a format that ONNX cannot say, an opset too small for it, or an operator without translation.
     """
     graph = quantized.captured.graph
-    needed = max([DEFAULT_OPSET, *(_first_opset(q.spec.format) for q in quantized.qparams.values())])
+    specs = [each.spec for each in quantized.qparams.values()] + [each.spec for each in quantized.dynamic.values()]
+    needed = max([DEFAULT_OPSET, *map(_first_opset, specs)])
     if opset is not None and opset < needed:
         raise InputError(f"opset = {opset}; the formats of this model need at least {needed}")
     return _save(_QdqBuilder(quantized, opset=opset or needed), graph, Path(path))
 
 
-def _first_opset(fmt: NumberFormat) -> int:
-    container = storage_format(fmt)
+def _first_opset(spec: QParamsSpec) -> int:
+    container = storage_format(spec.format)
     if container not in _DTYPES:
-        raise InputError(f"format {fmt.name!r} cannot be written as ONNX; there are: {', '.join(_DTYPES)}")
-    return _FIRST_OPSET.get(container, DEFAULT_OPSET)
+        raise InputError(f"format {spec.format.name!r} cannot be written as ONNX; there are: {', '.join(_DTYPES)}")
+    needed = [DEFAULT_OPSET, _FIRST_OPSET.get(container, 0), _FIRST_WITH_BLOCKS if spec.block_size else 0]
+    return max(*needed, first_opset_of_dynamic(spec) if spec.dynamic else 0)
 
 
-def storage_format(fmt: NumberFormat) -> str:
-    """The ONNX type that holds a format's codes: integers of 5 to 7 bits live in 8, of 2 and 3 in 4."""
+def storage_format(fmt: NumberFormat, *, opset: int = DEFAULT_OPSET) -> str:
+    """The ONNX type that holds a format's codes: integers of 5 to 7 bits live in 8, of 3 in 4, of 2 in 4 or 2."""
     if isinstance(fmt, FloatFormat):
         return fmt.name
-    bits = next(width for width in (4, 8, 16, 32) if fmt.bits <= width)
+    widths = (4, 8, 16, 32) if opset < _FIRST_OPSET["int2"] else (2, 4, 8, 16, 32)
+    bits = next(width for width in widths if fmt.bits <= width)
     return f"{'' if fmt.signed else 'u'}int{bits}"
 
 
@@ -87,12 +107,14 @@ class _QdqBuilder(OnnxBuilder):
         super().__init__(quantized.captured.graph, opset=opset)
         self.quantized = quantized
         self.captured = quantized.captured
-        self.has_float8 = any(isinstance(q.spec.format, FloatFormat) for q in quantized.qparams.values())
+        self.has_float8 = any(is_scaled_float(q.spec.format) for q in quantized.qparams.values())
 
     def read(self, ref: TensorRef, reader: Node) -> str:
         bias = self.quantized.plan.biases.get(reader.name)
         if bias is not None and bias.bias == ref:
             return self._constant(f"{value_name(ref)}/{reader.name}", ref, self.quantized.bias_qparams(bias))
+        if ref in self.quantized.dynamic:
+            return f"{value_name(ref)}/dq"
         qparams = self.quantized.qparams.get(ref)
         constant = self.graph.is_constant(ref)
         if qparams is None or (constant and reader.name not in self.quantized.plan.quantized):
@@ -120,13 +142,23 @@ class _QdqBuilder(OnnxBuilder):
             self._quantize(ref)
 
     def output_name(self, ref: TensorRef) -> str:
-        return f"{value_name(ref)}/dq" if ref in self.quantized.qparams else value_name(ref)
+        quantized = ref in self.quantized.qparams or ref in self.quantized.dynamic
+        return f"{value_name(ref)}/dq" if quantized else value_name(ref)
 
     def _quantize(self, ref: TensorRef) -> None:
-        qparams = self.quantized.qparams.get(ref)
-        if qparams is None or (not self.graph.consumers[ref] and ref not in self.graph.outputs):
+        if not self.graph.consumers[ref] and ref not in self.graph.outputs:
             return
         name = value_name(ref)
+        if ref in self.quantized.dynamic:
+            quantize_dynamically(self, name, self.shape(ref), self.quantized.dynamic[ref])
+        elif ref in self.quantized.qparams:
+            self._quantize_statically(name, self.quantized.qparams[ref])
+
+    def _quantize_statically(self, name: str, qparams: QParams) -> None:
+        if is_unscaled_float(qparams.spec.format):
+            self.emit("Cast", [name], f"{name}/q", to=ELEMENT_TYPES[qparams.spec.format.name])
+            self.emit("Cast", [f"{name}/q"], f"{name}/dq", to=ELEMENT_TYPES["float32"])
+            return
         scale, zero_point = self._qparams(name, qparams)
         self.emit("QuantizeLinear", [self._saturated(name, qparams), scale, zero_point], f"{name}/q")
         self.emit("DequantizeLinear", [f"{name}/q", scale, zero_point], f"{name}/dq")
@@ -134,7 +166,7 @@ class _QdqBuilder(OnnxBuilder):
     def _saturated(self, name: str, qparams: QParams) -> str:
         """Formats narrower than their container are clipped before they are quantized; ONNX has no such Q."""
         fmt = qparams.spec.format
-        container = storage_format(fmt)
+        container = storage_format(fmt, opset=self.opset)
         if not isinstance(fmt, IntFormat) or (container == fmt.name and not qparams.spec.narrow_range):
             return name
         low, high = (np.float32(v) for v in qparams.range)
@@ -146,17 +178,29 @@ class _QdqBuilder(OnnxBuilder):
         if f"{name}/codes" not in self.initializers:
             codes = quantize(self.captured.values[self.captured.value_refs[ref]], qparams)
             self._add_codes(f"{name}/codes", codes, qparams)
-            scale, zero_point = self._qparams(name, qparams)
-            self.emit("DequantizeLinear", [f"{name}/codes", scale, zero_point], result, axis=qparams.axis)
+            if is_unscaled_float(qparams.spec.format):
+                return self.emit("Cast", [f"{name}/codes"], result, to=ELEMENT_TYPES["float32"])
+            parts = [f"{name}/codes", *self._qparams(name, qparams)]
+            self.emit("DequantizeLinear", parts, result, axis=qparams.axis, block_size=qparams.spec.block_size)
         return result
 
     def _qparams(self, name: str, qparams: QParams) -> tuple[str, str]:
-        self.add_initializer(f"{name}/scale", qparams.scale.numpy().astype(np.float32))
+        if qparams.tensor_scale is not None:
+            self._add_two_level_scale(f"{name}/scale", qparams.scale, qparams.tensor_scale)
+        else:
+            self.add_initializer(f"{name}/scale", qparams.scale.numpy().astype(np.float32))
         self._add_codes(f"{name}/zero_point", qparams.zero_point, qparams)
         return f"{name}/scale", f"{name}/zero_point"
 
+    def _add_two_level_scale(self, name: str, scale: torch.Tensor, tensor_scale: torch.Tensor) -> None:
+        """Float8 codes behind a DQ whose result is the scale; dividing gives them back: they have few digits."""
+        codes = (scale / tensor_scale).numpy().astype(ml_dtypes.float8_e4m3fn)
+        self.initializers[f"{name}/codes"] = numpy_helper.from_array(codes, f"{name}/codes")
+        self.add_initializer(f"{name}/scale", tensor_scale.numpy())
+        self.emit("DequantizeLinear", [f"{name}/codes", f"{name}/scale"], name)
+
     def _add_codes(self, name: str, codes: torch.Tensor, qparams: QParams) -> None:
-        dtype = _DTYPES[storage_format(qparams.spec.format)]
+        dtype = _DTYPES[storage_format(qparams.spec.format, opset=self.opset)]
         self.initializers[name] = numpy_helper.from_array(_as_numpy(codes).astype(dtype), name)
 
 

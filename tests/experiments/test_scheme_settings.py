@@ -71,17 +71,22 @@ def test_overrides_select_layers_and_say_where_they_come_from() -> None:
     assert found.override_for(module_path="head.0", operator="conv2d") == head
 
 
+BLOCK_SCALES = (ScaleKind.E8M0, ScaleKind.FLOAT8_E4M3)
 specs = st.builds(
-    lambda name, symmetric, granularity, scale_kind: QParamsSpec(
+    lambda name, symmetric, granularity, size, scale_kind, dynamic: QParamsSpec(
         format=FORMATS[name],
-        symmetric=symmetric or isinstance(FORMATS[name], FloatFormat),
-        granularity=granularity,
+        symmetric=symmetric or isinstance(FORMATS[name], FloatFormat) or scale_kind in BLOCK_SCALES,
+        granularity=Granularity.PER_BLOCK if scale_kind in BLOCK_SCALES else granularity,
+        block_size=size if Granularity.PER_BLOCK is granularity or scale_kind in BLOCK_SCALES else None,
         scale_kind=scale_kind,
+        dynamic=dynamic,
     ),
     st.sampled_from(sorted(FORMATS)),
     st.booleans(),
     st.sampled_from(Granularity),
+    st.sampled_from([16, 32]),
     st.sampled_from(ScaleKind),
+    st.booleans(),
 )
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bitwright.qat.quantizer import Quantizer
 from bitwright.qat.rounding import Grid, learned_scale, round_activation, round_weight
-from bitwright.quant.fake_quantize import fake_quantize
+from bitwright.quant.fake_quantize import cast_to_format, fake_quantize
 from bitwright.quant.formats import FORMATS, FloatFormat, get_format
 from bitwright.quant.qparams import QParams, choose_qparams
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
@@ -198,5 +198,8 @@ def test_a_range_that_does_not_learn_follows_its_batches_until_it_is_frozen() ->
     assert not quantizer.log_ratio.requires_grad
 
 
-def test_every_float_format_is_known_to_torch() -> None:
-    assert all(isinstance(getattr(torch, f.name), torch.dtype) for f in FORMATS.values() if isinstance(f, FloatFormat))
+@pytest.mark.parametrize("fmt", [each for each in FORMATS.values() if isinstance(each, FloatFormat)])
+def test_every_float_format_has_a_grid(fmt: FloatFormat) -> None:
+    grid = Grid.of(QParams(QParamsSpec(format=fmt, symmetric=True), torch.tensor(1.0), torch.tensor(0.0)))
+    x = torch.randn(1000) * 10
+    assert torch.equal(grid.nearest_(x.clone()), cast_to_format(x, fmt).float())

@@ -52,7 +52,7 @@ IMAGES = torch.randn(6, 3, 8, 8)
 def test_ranges_are_those_of_all_batches(u8s8: QuantScheme) -> None:
     captured = capture(two_layers(), (IMAGES[:1],))
     decided = plan(captured.graph, u8s8)
-    qparams = calibrate(captured, decided, IMAGES.split(1))
+    qparams = calibrate(captured, decided, IMAGES.split(1)).qparams
     expected = choose_qparams(IMAGES.min(), IMAGES.max(), u8s8.activations)
     assert qparams[captured.graph.inputs[0]].scale == expected.scale
     assert qparams.keys() == decided.activations.keys()
@@ -84,8 +84,8 @@ def test_a_larger_batch_is_cut_and_its_last_piece_filled_up(u8s8: QuantScheme) -
     pieces = [args[0] for args in split_batch(captured, (IMAGES,))]
     assert torch.equal(torch.cat(pieces), IMAGES[[0, 1, 2, 3, 4, 5, 0, 1]])
     decided = plan(captured.graph, u8s8)
-    cut = calibrate(captured, decided, [IMAGES])
-    single = calibrate(capture(two_layers(), (IMAGES[:1],)), decided, IMAGES.split(1))
+    cut = calibrate(captured, decided, [IMAGES]).qparams
+    single = calibrate(capture(two_layers(), (IMAGES[:1],)), decided, IMAGES.split(1)).qparams
     assert cut[captured.graph.inputs[0]].scale == single[captured.graph.inputs[0]].scale
 
 
@@ -237,7 +237,7 @@ def test_calibration_names_the_input_that_holds_nan(u8s8: QuantScheme) -> None:
 def test_large_values_whose_sum_overflows_are_no_infinity(u8s8: QuantScheme) -> None:
     x = torch.full((2, 4), 3e38)
     captured = capture(nn.Linear(4, 4), (x,))
-    qparams = calibrate(captured, plan(captured.graph, u8s8), [x])
+    qparams = calibrate(captured, plan(captured.graph, u8s8), [x]).qparams
     assert torch.isfinite(qparams[captured.graph.inputs[0]].scale)
 
 

@@ -322,16 +322,6 @@ def test_an_opset_too_small_for_the_formats_is_refused(fp8: QuantScheme, tmp_pat
         export_onnx_qdq(quantized, tmp_path / "model.onnx", opset=20)
 
 
-def test_a_format_that_onnx_lacks_is_refused(u8s8: QuantScheme, tmp_path: Path) -> None:
-    scheme = u8s8.with_overrides(
-        Override(module="*", activations=QParamsSpec(format=FORMATS["float16"], symmetric=True))
-    )
-    x = torch.randn(2, 4)
-    quantized = quantize(capture(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), (x,)), scheme, [x])
-    with pytest.raises(InputError, match="format 'float16' cannot be written as ONNX; there are: int4"):
-        export_onnx_qdq(quantized, tmp_path / "model.onnx")
-
-
 def test_an_input_and_a_parameter_of_one_name_are_refused(tmp_path: Path) -> None:
     class Clash(nn.Module):
         def __init__(self) -> None:
