@@ -5,21 +5,37 @@ Python 3.8 and NumPy alone: the runner on a device makes its inputs up with this
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
-    from bitwright.hw_constraints.backends import Session
+
+class _Input(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int | None, ...] | None: ...
 
 
-def made_up_inputs(session: Session, name: str, seed: int) -> dict[str, npt.NDArray[Any]]:
+class _TakesInputs(Protocol):
+    @property
+    def input_infos(self) -> Sequence[_Input]: ...
+
+
+def made_up_inputs(session: _TakesInputs, name: str, seed: int) -> dict[str, npt.NDArray[Any]]:
     """Standard normal numbers; a first dimension that is not static becomes 1.
 
     Args:
-        session: a loaded artefact; only its `input_infos` are read.
+        session: a loaded artefact, such as a backend's `Session`.
         name: of the candidate, for messages.
         seed: of the numbers.
 

@@ -1,0 +1,35 @@
+"""The runtimes that the runner can drive: three in its own process, three through their vendors' tools.
+
+Each file has one `RUNTIME`; `in_process` and `by_tool` say what one is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from bitwright.hw_constraints.transport.runner.refusal import Refusal
+
+NAMES = ("benchmark_app", "litert", "onnxruntime", "onnxruntime_perf_test", "openvino", "tensorrt")
+
+
+def runtime(name: str) -> Any:
+    """The runtime of that name.
+
+    Raises:
+        Refusal: there is none.
+    """
+    if name not in NAMES:
+        raise Refusal("unusable", f"unknown runtime {name!r}; there are: {', '.join(NAMES)}", final=True)
+    return importlib.import_module(f"{__name__}.{name}").RUNTIME
+
+
+def versions() -> dict[str, str]:
+    """The version of each runtime, or why it cannot be used."""
+    found = {}
+    for name in NAMES:
+        try:
+            found[name] = runtime(name).version()
+        except Refusal as refusal:
+            found[name] = refusal.message
+    return found
