@@ -30,11 +30,15 @@ class TensorSpec:
         name: its name; for a torch callable the argument's.
         dtype: the element type in NumPy's spelling; empty when the artefact does not say.
         shape: None for a dimension that is not static; None for the whole when the artefact does not say.
+        scale: of codes: real = scale * (code - zero_point); None for real values, or where there is no single scale.
+        zero_point: the code of zero.
     """
 
     name: str
     dtype: str = ""
     shape: tuple[int | None, ...] | None = None
+    scale: float | None = None
+    zero_point: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +115,15 @@ class Session(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A runtime."""
+    """A runtime.
+
+    Attributes:
+        name: what users write: the name of its file here.
+        reads: the kinds of files that it loads, by their names in `artifacts.KINDS`, the usual one first.
+    """
 
     name: str
+    reads: tuple[str, ...]
 
     def available(self) -> str | None:
         """None when it can be used here, else the reason why not."""
@@ -135,31 +145,51 @@ class Backend(Protocol):
 
 
 class PackagedBackend(ABC):
-    """A runtime that is a Python package of the backend's name; a subclass says how a session of it is opened."""
+    """A runtime that is a Python package; a subclass says how a session of it is opened.
+
+    Attributes:
+        extra: of Bitwright, which installs it; the backend's name where nothing else is said.
+        package: its name on the package index; the backend's name where nothing else is said.
+        module: what is imported; the package's name where nothing else is said.
+    """
 
     name: str
+    reads: tuple[str, ...]
+    extra = ""
+    package = ""
+    module = ""
 
     def available(self) -> str | None:
-        """None when the package is installed."""
-        return None if importlib.util.find_spec(self.name) else f"package {self.name} is not installed"
+        """None when it can be used here: the package is installed, and `_lacking` finds nothing."""
+        package = self.package or self.name
+        if not importlib.util.find_spec(self.module or package):
+            return f"package {package} is not installed"
+        return self._lacking()
 
     def version(self) -> str:
         """The package's version."""
-        self._require()
-        return importlib.metadata.version(self.name)
+        package = self.package or self.name
+        if not importlib.util.find_spec(self.module or package):
+            raise MissingExtraError(f"backend {self.name!r}", self.extra or self.name)
+        return importlib.metadata.version(package)
 
     def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
         """Loads an artefact; see `Backend.load`."""
-        self._require()
+        from bitwright.hw_constraints.backends.artifacts import check_kind
+
+        self.version()
+        if reason := self._lacking():
+            raise InputError(f"backend {self.name!r} cannot be used here: {reason}")
         check_threads(threads)
+        check_kind(artifact, self)
         return self._open(artifact, threads=threads)
 
     @abstractmethod
     def _open(self, artifact: Path | bytes, *, threads: int) -> Session: ...
 
-    def _require(self) -> None:
-        if self.available():
-            raise MissingExtraError(f"backend {self.name!r}", self.name)
+    def _lacking(self) -> str | None:
+        """What else is missing on this machine, such as a device; None for nothing."""
+        return None
 
 
 BACKENDS = ExtensionPoint(
@@ -192,7 +222,7 @@ def checked(candidate: object, name: str) -> Backend:
         InputError: something is missing.
     """
     if not isinstance(candidate, Backend):
-        raise InputError(f"backend {name!r}: {candidate!r} lacks name, available, version or load")
+        raise InputError(f"backend {name!r}: {candidate!r} lacks name, reads, available, version or load")
     return candidate
 
 

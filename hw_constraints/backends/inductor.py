@@ -1,14 +1,15 @@
-"""PyTorch compiled by TorchInductor, weights frozen: the fastest that torch itself offers on the CPU."""
+"""PyTorch compiled by TorchInductor, weights frozen: the fastest that torch itself offers on the CPU.
+
+Loads a module, a callable, or a `.pt2` file of `torch.export.save`.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from typing import Any
 
-import torch
-
 from bitwright.hw_constraints.backends.base import Session, check_threads
-from bitwright.hw_constraints.backends.eager import TorchSession, argument_names, require_callable
 
 _COMPILERS = ("g++", "clang++", "c++")
 
@@ -17,6 +18,7 @@ class InductorBackend:
     """TorchInductor's C++ code generator."""
 
     name = "inductor"
+    reads: tuple[str, ...] = ("pt2",)
 
     def available(self) -> str | None:
         """None when a C++ compiler is on the path."""
@@ -25,22 +27,27 @@ class InductorBackend:
 
     def version(self) -> str:
         """The version of torch."""
-        return str(torch.__version__)
+        return importlib.metadata.version("torch")
 
     def load(self, artifact: Any, *, threads: int = 1) -> Session:
-        """Wraps a module or callable; it is compiled when it first runs. See `Backend.load`."""
+        """Wraps a module or callable, or reads a file; it is compiled when it first runs. See `Backend.load`."""
+        from bitwright.hw_constraints.backends.torch_session import TorchSession, load_torch
+
         check_threads(threads)
-        function = require_callable(artifact, self.name)
+        function, inputs = load_torch(artifact, self)
         return TorchSession(
-            _compiled(function, freezing=True),
+            compiled(function, freezing=True),
             threads=threads,
-            arguments=argument_names(function),
+            inputs=inputs,
             # Only here are fused kernels visible to the profiler: it costs a second compilation.
-            profiled=_compiled(function, freezing=True, **{"cpp.enable_kernel_profile": True}),
+            profiled=compiled(function, freezing=True, **{"cpp.enable_kernel_profile": True}),
         )
 
 
-def _compiled(function: Any, **options: bool) -> Any:
+def compiled(function: Any, **options: bool) -> Any:
+    """The function, to be compiled by Inductor when it first runs."""
+    import torch
+
     return torch.compile(function, backend="inductor", options=dict(options))
 
 

@@ -230,6 +230,7 @@ class OnnxRuntimeBackend(PackagedBackend):
     """ONNX Runtime's CPU provider."""
 
     name = "onnxruntime"
+    reads = ("onnx", "ort")
 
     def _open(self, artifact: Path | bytes, *, threads: int) -> Session:
         return OnnxRuntimeSession(artifact, threads=threads, machine=this_machine())

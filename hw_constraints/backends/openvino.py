@@ -156,6 +156,7 @@ class OpenVINOBackend(PackagedBackend):
     """OpenVINO's CPU plugin."""
 
     name = "openvino"
+    reads = ("onnx", "openvino", "tflite")
 
     def _open(self, artifact: Path | bytes, *, threads: int) -> Session:
         return OpenVINOSession(artifact, threads=threads)

@@ -1,24 +1,28 @@
 """What every runtime has to do. A new one is tested by being listed."""
 
 import importlib.metadata
+import re
 import time
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
+from reference_network import CASES, Case
 
 from bitwright.hw_constraints.backends import Backend, Session, get_backend, list_backends
 from bitwright.quant.errors import InputError
 
-TORCH_REFERENCES = ("eager", "inductor")
-PACKAGES = {"eager": "torch", "inductor": "torch"}
-COMPILES_FOR_LONG = [pytest.mark.slow]
+TORCH = ("eager", "inductor", "cuda", "cuda_inductor")
+PACKAGES = dict.fromkeys(TORCH, "torch") | {"litert": "ai-edge-litert", "onnxruntime_tensorrt": "onnxruntime-gpu"}
+COMPILES_FOR_LONG = ("inductor", "cuda_inductor")
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=COMPILES_FOR_LONG if name == "inductor" else []) for name in list_backends()],
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in COMPILES_FOR_LONG else []) for name in list_backends()
+    ],
 )
 def backend(request) -> Backend:
     backend = get_backend(request.param)
@@ -28,56 +32,71 @@ def backend(request) -> Backend:
 
 
 @pytest.fixture(scope="module")
-def artifact(backend, reference, reference_file):
-    return reference if backend.name in TORCH_REFERENCES else reference_file
+def case(backend, reference, tmp_path_factory) -> Case:
+    if backend.name in TORCH:
+        return Case(reference)
+    return CASES[backend.reads[0]](reference, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture(scope="module")
-def session(backend, artifact) -> Session:
-    return backend.load(artifact, threads=1)
+def session(backend, case) -> Session:
+    return backend.load(case.artifact, threads=1)
 
 
-def test_run_equals_the_reference(session, reference, image):
+@pytest.fixture(scope="module")
+def feed(case, image):
+    return case.feed(image)
+
+
+def test_run_equals_the_reference(session, case, reference, image, feed):
     expected = reference(torch.from_numpy(image)).detach().numpy()
-    results = session.run({"image": image})
-    assert list(results) == ["output"]
+    results = session.run(feed)
+    assert list(results) == [case.output]
     # float32 sums of 576 products in another order: relative error of some 1e-6.
-    np.testing.assert_allclose(results["output"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(results[case.output], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_results_do_not_change_behind_the_callers_back(session, image):
-    first = session.run({"image": image})["output"]
+def test_the_content_of_a_file_does_as_well_as_its_path(backend, case, session, feed):
+    if not case.suffix:
+        pytest.skip("it is a module")
+    results = backend.load(case.artifact.read_bytes()).run(feed)
+    np.testing.assert_array_equal(results[case.output], session.run(feed)[case.output])
+
+
+def test_results_do_not_change_behind_the_callers_back(session, case, image, feed):
+    first = session.run(feed)[case.output]
     kept = first.copy()
-    session.run({"image": -image})
+    session.run(case.feed(-image))
     np.testing.assert_array_equal(first, kept)
 
 
-def test_inputs_and_outputs_are_described(backend, session, image):
-    session.run({"image": image})
-    assert [spec.name for spec in session.input_infos] == ["image"]
-    assert [(spec.name, spec.dtype, spec.shape) for spec in session.output_infos] == [("output", "float32", (1, 10))]
-    if backend.name not in TORCH_REFERENCES:
-        assert (session.input_infos[0].dtype, session.input_infos[0].shape) == ("float32", image.shape)
+def test_inputs_and_outputs_are_described(backend, session, case, feed):
+    session.run(feed)
+    assert [spec.name for spec in session.input_infos] == [case.input]
+    outputs = [(spec.name, spec.dtype, spec.shape) for spec in session.output_infos]
+    assert outputs == [(case.output, "float32", (1, 10))]
+    if case.suffix:
+        assert (session.input_infos[0].dtype, session.input_infos[0].shape) == ("float32", feed[case.input].shape)
 
 
-def test_profile_sums_to_about_the_time_of_a_run(session, image):
+def test_profile_sums_to_about_the_time_of_a_run(session, feed):
     def run_us() -> float:
         start = time.perf_counter()
-        session.run({"image": image})
+        session.run(feed)
         return (time.perf_counter() - start) * 1e6
 
     ratios = []
     # A call costs more than its kernels on a busy machine; wide enough for that, narrow enough for a wrong unit.
     for _ in range(6):
         whole_us = median(run_us() for _ in range(20))
-        ratios.append(sum(kernel.time_us for kernel in session.profile({"image": image}, 20)) / whole_us)
+        ratios.append(sum(kernel.time_us for kernel in session.profile(feed, 20)) / whole_us)
         if 0.1 < ratios[-1] < 1.4:
             return
     pytest.fail(f"kernels take {ratios} of a run")
 
 
-def test_profile_finds_the_convolutions_and_their_precision(session, image):
-    kernels = session.profile({"image": image}, 3)
+def test_profile_finds_the_convolutions_and_their_precision(session, feed):
+    kernels = session.profile(feed, 3)
     convolutions = [kernel for kernel in kernels if "conv" in kernel.op.lower() and kernel.precision != "other"]
     assert len(convolutions) == 2
     assert {kernel.precision for kernel in convolutions} == {"float32"}
@@ -85,8 +104,8 @@ def test_profile_finds_the_convolutions_and_their_precision(session, image):
     assert convolution_us > 0.5 * sum(kernel.time_us for kernel in kernels)
 
 
-def test_executed_graph_holds_the_kernels(session, image):
-    kernels = session.profile({"image": image}, 2)
+def test_executed_graph_holds_the_kernels(session, feed):
+    kernels = session.profile(feed, 2)
     executed = {node.name: node.op for node in session.executed_graph()}
     assert {kernel.name: kernel.op for kernel in kernels} == executed
 
@@ -96,56 +115,71 @@ def test_version_is_the_packages(backend):
     assert backend.version().split("+")[0] == installed.split("+")[0]
 
 
-def test_one_thread_computes_on_one_processor(session, image):
-    session.run({"image": image})
+def test_one_thread_computes_on_one_processor(session, feed):
+    session.run(feed)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(30):
-        session.run({"image": image})
+        session.run(feed)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert cpu < 1.2 * wall
 
 
-def test_threads_are_in_the_settings(backend, artifact, image):
-    session = backend.load(artifact, threads=2)
+def test_threads_are_in_the_settings(backend, case, feed):
+    session = backend.load(case.artifact, threads=2)
     assert session.threads == 2
     assert "2" in session.settings.values()
     before = torch.get_num_threads()
-    session.run({"image": image})
+    session.run(feed)
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ({}, r"inputs are \[\]; the model takes \['image'\]"),
-        ({"picture": np.zeros(1, np.float32)}, r"inputs are \['picture'\]; the model takes \['image'\]"),
-    ],
-)
-def test_wrong_inputs(session, inputs, message):
+@pytest.mark.parametrize("names", [[], ["picture"], ["image", "picture"]])
+def test_wrong_inputs(session, case, feed, names):
+    inputs = {case.input if name == "image" else name: feed[case.input] for name in names}
+    message = re.escape(f"inputs are {sorted(inputs)}; the model takes ['{case.input}']")
     with pytest.raises(InputError, match=message):
         session.run(inputs)
 
 
-def test_wrong_shape(backend, session):
-    message = "cannot run it" if backend.name in TORCH_REFERENCES else r"'image' has shape .* takes \(1, 16, 40, 40\)"
-    with pytest.raises(InputError, match=message):
-        session.run({"image": np.zeros((1, 3, 40, 40), np.float32)})
+def test_wrong_shape(session, case, image):
+    wrong = case.feed(image[:, :3])
+    shape = re.escape(f"'{case.input}' has shape {wrong[case.input].shape}; the model takes")
+    with pytest.raises(InputError, match=shape if case.suffix else "cannot run it"):
+        session.run(wrong)
 
 
-def test_no_threads(backend, artifact):
+def test_no_threads(backend, case):
     with pytest.raises(InputError, match="threads = 0; at least 1 is needed"):
-        backend.load(artifact, threads=0)
+        backend.load(case.artifact, threads=0)
 
 
-def test_bad_artifact(backend, tmp_path):
-    if backend.name in TORCH_REFERENCES:
-        with pytest.raises(InputError, match=f"'{backend.name}' loads a torch.nn.Module or a callable, not PosixPath"):
-            backend.load(tmp_path / "a.onnx")
+def test_bad_artifact(backend, case, tmp_path):
+    if not case.suffix:
+        message = f"'{backend.name}' loads a torch.nn.Module, a callable or a .pt2 file, not int"
+        with pytest.raises(InputError, match=message):
+            backend.load(1)
         return
-    with pytest.raises(InputError, match=r"a\.onnx: no such file"):
-        backend.load(tmp_path / "a.onnx")
-    (tmp_path / "a.onnx").write_bytes(b"no model")
-    with pytest.raises(InputError, match=rf"a\.onnx: {backend.name} cannot load it: .{{10}}"):
-        backend.load(tmp_path / "a.onnx")
+    path = tmp_path / f"a{case.suffix}"
+    with pytest.raises(InputError, match=rf"a\{case.suffix}: no such file"):
+        backend.load(path)
+    path.write_bytes(b"no model")
+    with pytest.raises(InputError, match=rf"a\{case.suffix}: {backend.name} cannot load it: .{{10}}"):
+        backend.load(path)
     with pytest.raises(InputError, match=rf"model of 8 bytes: {backend.name} cannot load it: .{{10}}"):
         backend.load(b"no model")
+
+
+def test_half_a_file(backend, case):
+    if not case.suffix:
+        pytest.skip("it is a module")
+    content = case.artifact.read_bytes()
+    with pytest.raises(InputError, match=f"bytes: {backend.name} cannot load it: .{{10}}"):
+        backend.load(content[: len(content) // 2])
+
+
+def test_another_runtimes_file(backend, tmp_path):
+    path = tmp_path / ("a.pte" if "pte" not in backend.reads else "a.plan")
+    path.write_bytes(b"whatever")
+    message = rf"a{path.suffix}: is an? [^;]*; {backend.name} reads an? [^;]*; an? [^;]* is read by \w+"
+    with pytest.raises(InputError, match=message):
+        backend.load(path)

@@ -51,7 +51,7 @@ def test_a_name_twice_is_refused(monkeypatch):
 
 def test_something_else_than_a_backend_is_refused(monkeypatch):
     registered(monkeypatch, ("mine", "pathlib:Path"))
-    with pytest.raises(InputError, match=r"backend 'mine': .* lacks name, available, version or load"):
+    with pytest.raises(InputError, match=r"backend 'mine': .* lacks name, reads, available, version or load"):
         get_backend("mine")
 
 
