@@ -1,0 +1,97 @@
+"""The parent's end of the measuring process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from bitwright.hw_constraints.measure.conditions import QUIET_MALLOC
+from bitwright.hw_constraints.table.placement import Effort
+from bitwright.quant.errors import InputError
+
+_WORKER = "bitwright.hw_constraints.table.worker"
+
+
+class Bench:
+    """A measuring process, from its start to its end; a Ctrl-C at the terminal reaches only the parent.
+
+    Args:
+        runtime: the backend's name.
+        threads: of the runtime.
+
+    Raises:
+        InputError: the runtime is not usable here.
+    """
+
+    def __init__(self, runtime: str, threads: int) -> None:
+        # A pipe that nobody empties would block; closed in `__exit__`.
+        self._complaints = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", _WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
+        )
+        self._ask({"runtime": runtime, "threads": threads})
+
+    def measure(
+        self, jobs: Sequence[Mapping[str, Any]], *, placements: int, effort: Effort, seed: int
+    ) -> list[dict[str, Any]]:
+        """For each job `{"placements": [observation, …]}` or `{"rejected": message}`.
+
+        Args:
+            jobs: `{"kernel": …}` or `{"file": path}`.
+            placements: processes to measure each in.
+            effort: of each placement.
+            seed: of weights, inputs and order.
+
+        Raises:
+            InputError: the process died, or the runtime rejects the reference kernel.
+        """
+        request = {"jobs": list(jobs), "placements": placements, "effort": asdict(effort), "seed": seed}
+        found: list[dict[str, Any]] = self._ask(request)["found"]
+        return found
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer: dict[str, Any] = json.loads(line) if line else {}
+        if "misuse" in answer:
+            raise InputError(answer["misuse"])
+        if not answer:
+            code = self._process.wait()
+            self._complaints.seek(0)
+            last = (self._complaints.read().strip().splitlines() or ["it wrote nothing"])[-1]
+            raise InputError(f"the measuring process ended with {code}: {last}")
+        return answer
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # it holds nothing that could be lost
+        self._process.wait()
+        self._complaints.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
