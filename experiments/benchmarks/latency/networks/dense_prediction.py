@@ -30,7 +30,7 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float32 [N, 3, H, W] to scores [N, 8, H, W]."""
-        skips = []
+        skips: list[torch.Tensor] = []
         for down in self.downs:
             x = down(x if not skips else self.pool(x))
             skips.append(x)

@@ -33,7 +33,8 @@ class Patches(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float32 [N, 3, H, W] to [N, H W / patch², channels]."""
-        return self.embed(x).flatten(2).transpose(1, 2)
+        tokens: torch.Tensor = self.embed(x).flatten(2).transpose(1, 2)
+        return tokens
 
 
 class MeanOfTokens(nn.Module):
