@@ -10,6 +10,7 @@ from bitwright.hw_constraints.cost.estimate import LatencyEstimate, estimate
 from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.lower.program import LoweredGraph
 from bitwright.hw_constraints.target import Capability, load_target
+from bitwright.quant.broken_weights import broken_weights
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
 from bitwright.quant.plan import QuantPlan
@@ -72,6 +73,9 @@ def lower_model(model: str, target_name: str | None, inputs: Sequence[str]) -> L
     if target_name:
         load_target(target_name).require(Capability.LOWER)  # before the network takes seconds
     graph, plan, name = _read(model, targets, inputs)
+    broken = next(broken_weights(graph), None)
+    if broken is not None:
+        raise InputError(f"{model}: {broken.why} ({broken.node.op}); `bitwright lint` lists every such tensor")
     program = lower(graph, load_target(name), plan=plan)
     if Capability.COST in program.target.capabilities:
         return Lowered(program=program, cost=estimate(program))

@@ -24,8 +24,8 @@ class LayoutRoundTrip:
 
     A transpose computes nothing and moves every byte of the tensor, on many accelerators on their host. A pair is
     superfluous around operators that work position by position, and around a linear layer on the channels of images or
-    on the tokens of rows, which is a 1x1 convolution. Around a layer norm over the channels it is only mentioned: not every toolchain has that norm in
-    the other layout. What attention modules do inside is left alone.
+    on the tokens of rows, which is a 1x1 convolution. Around a layer norm over the channels it is only mentioned: not
+    every toolchain has that norm in the other layout. What attention modules do inside is left alone.
     """
 
     name: ClassVar[str] = "layout_round_trip"

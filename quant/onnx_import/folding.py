@@ -21,7 +21,8 @@ FOLDABLE = frozenset(
     Shape Size Identity Cast Reshape Squeeze Unsqueeze Flatten Transpose Concat Slice Split Gather Expand Tile Range
     ConstantOfShape Constant Add Sub Mul Div Neg Abs Sqrt Reciprocal Exp Log Pow Mod Floor Ceil Round Sign Min Max
     Sin Cos Tanh Where Equal Less Greater LessOrEqual GreaterOrEqual Not And Or Clip ReduceProd ReduceSum ReduceMax
-    ReduceMin ReduceMean Trilu EyeLike ScatterND ScatterElements GatherND GatherElements Pad MatMul CumSum Softmax
+    ReduceMin ReduceMean Trilu EyeLike ScatterND ScatterElements GatherND GatherElements Pad MatMul Gemm CumSum Softmax
+    Relu Sigmoid
     """.split()  # noqa: SIM905 - a list of sixty strings is harder to read
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from bitwright.quant.graph import Graph, TensorRef
+from bitwright.quant.onnx_import.agreement import check_inputs, check_operands
 from bitwright.quant.onnx_import.assemble import assemble
 from bitwright.quant.onnx_import.calls import Draft
 from bitwright.quant.onnx_import.fitting import keep_misfits
@@ -75,10 +76,12 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     model = read_model(path)
     nodes = ordered_nodes(model.graph, str(path))
     values = Values(model, path, frozenset(READERS))
+    check_inputs(model.graph, values, str(path))
     draft = Draft(values, is_own=model.producer_name == "bitwright")
     state = _state(model, path) if draft.is_own else {}
     initial = {name: values.loaders.pop(name) for name in state}
     for node in nodes:
+        check_operands(values, node, [draft.resolve(name) for name in node.input], str(path))
         read_node(draft, node)
     origins = origins_of(model, path)
     results = {item.name: draft.resolve(item.name) for item in model.graph.output}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitwright.quant.einsum import MatrixForm, product_form
 from bitwright.quant.onnx_import.calls import Misfit, Reader, require
 from bitwright.quant.onnx_import.readers.registry import axis_of, reads
 from bitwright.quant.onnx_import.readers.windows import window_of
@@ -96,7 +97,41 @@ def _matmul(r: Reader) -> None:
 
 @reads("Einsum")
 def _einsum(r: Reader) -> None:
-    r.emit("einsum", [r.input(i) for i in range(len(r.inputs))], equation=r.text("equation", ""), path=None)
+    """As capture takes it: a sum of two operands is a product of matrices, everything else stays one operator."""
+    operands, equation = [r.input(i) for i in range(len(r.inputs))], r.text("equation", "")
+    shapes = [r.shape(name) for name in operands]
+    known = all(size is not None for shape in shapes for size in shape)
+    form = product_form(equation, [[size or 0 for size in shape] for shape in shapes]) if known else None
+    if form is None:
+        r.emit("einsum", operands, equation=equation, path=None)
+        return
+    left, right = (
+        _as_matrix(r, name, each, side)
+        for name, each, side in zip(operands, (form.left, form.right), ("left", "right"), strict=True)
+    )
+    dtype, product = r.dtype(operands[0]), (*form.left.shape[:-1], form.right.shape[-1])
+    ordered = form.order == tuple(range(len(form.order)))
+    if product == form.unfolded and ordered:
+        r.emit("matmul", [left, right])
+        return
+    made = r.emit("matmul", [left, right], [r.inner("product", product, dtype)])
+    if ordered:
+        r.emit("reshape", [made], shape=form.unfolded)
+        return
+    if product != form.unfolded:
+        made = r.emit("reshape", [made], [r.inner("unfolded", form.unfolded, dtype)], shape=form.unfolded)
+    r.emit("permute", [made], dims=form.order)
+
+
+def _as_matrix(r: Reader, name: str, form: MatrixForm, side: str) -> str:
+    """An operand of an Einstein sum with its axes in order, rows and columns each one axis."""
+    shape, dtype = r.static(name), r.dtype(name)
+    if form.order != tuple(range(len(shape))):
+        shape = tuple(shape[axis] for axis in form.order)
+        name = r.emit("permute", [name], [r.inner(f"{side}_turned", shape, dtype)], dims=form.order)
+    if form.shape != shape:
+        name = r.emit("reshape", [name], [r.inner(f"{side}_matrix", form.shape, dtype)], shape=form.shape)
+    return name
 
 
 @reads("Attention")

@@ -453,3 +453,64 @@ def test_shape_arithmetic_falls_away(save: Save) -> None:
         graph = graph_from_onnx(save(model_of(nodes, inputs=[("x", [first, 3, 8, 8])], tensors=tensors))).graph
         assert [node.op for node in graph.nodes] == ["reshape"]
         assert graph.tensors[graph.outputs[0]].shape == (1 if first == 1 else None, 192)
+
+
+# --- shapes that contradict each other ---
+
+
+def tensor(name: str, *shape: int) -> TensorProto:
+    return numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+
+CONTRADICTIONS: list[tuple[NodeProto, list[TensorProto], list[int], str]] = [
+    (helper.make_node("Conv", ["x", "w"], ["y"], name="n"), [tensor("w", 4, 5, 3, 3)], [1, 3, 8, 8],
+     "its input has 3 channels, its weight [4, 5, 3, 3] takes 5"),
+    (helper.make_node("Conv", ["x", "w"], ["y"], name="n", group=2), [tensor("w", 4, 2, 3, 3)], [1, 6, 8, 8],
+     "its input has 6 channels, its weight [4, 2, 3, 3] takes 4 in 2 groups"),
+    (helper.make_node("Conv", ["x", "w", "b"], ["y"], name="n"), [tensor("w", 4, 3, 3, 3), tensor("b", 7)],
+     [1, 3, 8, 8], "its weight makes 4 channels, its bias has the shape [7]"),
+    (helper.make_node("Conv", ["x", "w"], ["y"], name="n", dilations=[1, 4]), [tensor("w", 4, 3, 3, 3)], [1, 3, 8, 8],
+     "its kernel reaches over 9 of 8 padded pixels"),
+    (helper.make_node("Conv", ["x", "w"], ["y"], name="n"), [tensor("w", 4, 3, 3)], [1, 3, 8, 8],
+     "its input has the shape [1, 3, 8, 8], its weight [4, 3, 3]"),
+    (helper.make_node("ConvTranspose", ["x", "w"], ["y"], name="n"), [tensor("w", 5, 4, 3, 3)], [1, 3, 8, 8],
+     "its input has 3 channels, its weight [5, 4, 3, 3] takes 5"),
+    (helper.make_node("Gemm", ["x", "w"], ["y"], name="n", transB=1), [tensor("w", 4, 5)], [2, 3],
+     "it multiplies 3 columns with 5 rows"),
+    (helper.make_node("MatMul", ["x", "w"], ["y"], name="n"), [tensor("w", 5, 4)], [2, 3],
+     "it multiplies 3 columns with 5 rows"),
+    (helper.make_node("MatMul", ["x", "w"], ["y"], name="n"), [tensor("w", 3, 3, 4)], [2, 2, 3],
+     "the shapes [2] and [3] do not broadcast"),
+    (helper.make_node("Add", ["x", "w"], ["y"], name="n"), [tensor("w", 5, 1)], [1, 3, 8],
+     "the shapes [1, 3, 8] and [5, 1] do not broadcast"),
+    (helper.make_node("BatchNormalization", ["x", "w", "w", "w", "w"], ["y"], name="n"), [tensor("w", 7)], [1, 3, 8, 8],
+     "its input has 3 channels, its scale the shape [7]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("node", "tensors", "shape", "says"),
+    CONTRADICTIONS,
+    ids=[f"{i}-{case[0].op_type}" for i, case in enumerate(CONTRADICTIONS)],
+)
+def test_operands_that_contradict_each_other(
+    node: NodeProto, tensors: list[TensorProto], shape: list[int], says: str, save: Save
+) -> None:
+    path = save(model_of([node], inputs=[("x", shape)], tensors=tensors))
+    refused(path, re.escape(f"node 'n' ({node.op_type}): {says}; the file contradicts itself, export it again"))
+
+
+def test_what_a_file_leaves_open_contradicts_nothing(save: Save) -> None:
+    model = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])], inputs=[("x", [1, "c", "h", 2])], tensors=[weight((4, 3, 2, 2))]
+    )
+    assert [node.op for node in graph_from_onnx(save(model)).graph.nodes] == ["conv2d"]
+
+
+def test_an_input_without_elements(save: Save) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], inputs=[("x", [1, 3, 0, "w"])])
+    refused(
+        save(model),
+        r"input 'x' has the shape \[1, 3, 0, \?\], which holds no element; "
+        "export it with the sizes that it is to run at",
+    )

@@ -143,7 +143,8 @@ ONE: list[tuple[str, Callable[[Maker], Any]]] = [
     ("upsample_bilinear2d", lambda m: m("Resize", "x", "", np.float32([1, 1, 2, 1.5]), mode="linear")),
     ("grid_sampler", lambda m: m("GridSample", "x", random("g", 1, 3, 3, 2), align_corners=1)),
     ("where", lambda m: m("Where", m.constant(table("k", np.arange(10) % 2 == 0, bool)), "x", np.float32(-1))),
-    ("einsum", lambda m: m("Einsum", "x", "x", equation="bchw,bdhw->bcd")),
+    ("einsum", lambda m: m("Einsum", "x", "x", equation="bchw,bdhw->bc")),  # sums a letter of one operand away
+    ("einsum", lambda m: m("Einsum", "x", equation="bchw->bwhc")),
     ("erf", lambda m: m("Erf", "x")),
 ]  # fmt: skip
 
@@ -152,6 +153,26 @@ ONE: list[tuple[str, Callable[[Maker], Any]]] = [
 def test_an_operator(op: str, case: Callable[[Maker], Any], tmp_path: Path, run_onnx: Run) -> None:
     path, imported = build(case, tmp_path)
     assert [node.op for node in imported.graph.nodes] == [op]
+    agree(path, imported, run_onnx)
+
+
+SUMS = [
+    ("bchw,bchv->bcwv", 4 * 8 * 10 * 10),
+    ("bchw,bdhw->bcd", 4 * 4 * 8 * 10),
+    ("bchw,bcvw->bchv", 4 * 8 * 8 * 10),
+    ("bchw,bdhw->dbc", 4 * 4 * 8 * 10),  # the result's axes in another order
+    ("bchw, bchw -> bh", 4 * 8 * 10),  # a row by a column
+]
+
+
+@pytest.mark.parametrize(("equation", "macs"), SUMS, ids=[equation for equation, _ in SUMS])
+def test_an_einstein_sum_of_two_is_a_product_of_matrices(
+    equation: str, macs: int, tmp_path: Path, run_onnx: Run
+) -> None:
+    path, imported = build(lambda m: m("Einsum", "x", "x", equation=equation), tmp_path)
+    ops = [node.op for node in imported.graph.nodes]
+    assert ops.count("matmul") == 1 and set(ops) <= {"matmul", "bmm", "permute", "reshape"}
+    assert sum(map(imported.graph.macs, imported.graph.nodes)) == macs
     agree(path, imported, run_onnx)
 
 
