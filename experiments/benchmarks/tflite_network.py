@@ -19,6 +19,7 @@ from bitwright.quant.graph import Graph, Node, TensorRef
 
 SCALE = 1 / 16
 UNIT_SCALE, UNIT_ZERO = 1 / 256, -128  # what TensorFlow Lite prescribes for LOGISTIC's result
+TANH_SCALE = 1 / 128  # and for TANH's
 ACTIVATIONS = ("relu", "hardtanh")
 FUSABLE = ("conv2d", "conv_transpose2d", "linear", "add", "mul", "sub")
 VIEWS = ("flatten", "view", "reshape", "dropout")
@@ -192,6 +193,21 @@ def _sigmoid(network: TfliteNetwork, node: Node, output: int, activation: str) -
     network.operator("LOGISTIC", [network.activation(node.tensors[0])], [output])
 
 
+def _tanh(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
+    network.tensors[output] |= {"scale": [TANH_SCALE], "zero_point": [0]}
+    network.operator("TANH", [network.activation(node.tensors[0])], [output])
+
+
+def _gelu(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
+    approximate = node.attributes["approximate"] == "tanh"
+    network.operator("GELU", [network.activation(node.tensors[0])], [output], approximate=approximate)
+
+
+def _leaky_relu(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
+    slope = float(node.attributes["negative_slope"])
+    network.operator("LEAKY_RELU", [network.activation(node.tensors[0])], [output], alpha=slope)
+
+
 def _silu(network: TfliteNetwork, node: Node, output: int, activation: str) -> None:
     source = network.activation(node.tensors[0])
     shape = tuple(network.tensors[source]["shape"])
@@ -253,6 +269,10 @@ _WRITERS: dict[str, Callable[[TfliteNetwork, Node, int, str], None]] = {
     "hardtanh": _unary("RELU6"),
     "hardswish": _unary("HARD_SWISH"),
     "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "elu": _unary("ELU"),
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
     "silu": _silu,
     "max_pool2d": _pool,
     "avg_pool2d": _pool,

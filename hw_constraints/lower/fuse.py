@@ -1,6 +1,7 @@
 """Second pass: which operator calls run as one, which only give a tensor another shape, and which are known before.
 
-Chains come from the target's `fused_patterns` through `Graph.chains`, the one matcher.
+Chains come from the target's `fused_patterns` through `Graph.chains`, the one matcher. Where an operator looks functions
+up in a table as it writes its result (`table_lookups`), such a function is one more link: it reads codes, not sums.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections.abc import Mapping
 
 from bitwright.hw_constraints.lower.decompose import Decomposed
 from bitwright.hw_constraints.lower.program import Block, Pass, Program, Reason
-from bitwright.hw_constraints.operators import CREATIONS
+from bitwright.hw_constraints.lower.work import WorkKind
+from bitwright.hw_constraints.lower.work_of import kind_of
+from bitwright.hw_constraints.operators import ACTIVATIONS, CREATIONS
 from bitwright.hw_constraints.placement import Place
 from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.graph import Graph, Node, TensorRef
@@ -37,6 +40,12 @@ def fuse(network: Decomposed, target: Target, plan: QuantPlan, decided: Mapping[
     known = known_before(graph)
     chains = {chain[0].name: chain for chain in _chains(graph, target, decided, known)}
     followers = {node.name for chain in chains.values() for node in chain[1:]}
+    for node in graph.nodes:
+        if node.name not in followers and node.outputs and node.outputs[0] not in known:
+            table = _looked_up(graph, chains.get(node.name, (node,)), target, decided)
+            if table is not None:
+                chains[node.name] = (*chains.get(node.name, (node,)), table)
+                followers.add(table.name)
     leaving = {*graph.outputs, *(after for _, after in graph.state)}
     blocks = []
     for node in graph.nodes:
@@ -47,7 +56,10 @@ def fuse(network: Decomposed, target: Target, plan: QuantPlan, decided: Mapping[
         reasons = [Reason(Pass.DECOMPOSE, network.parts[node.name])] if node.name in network.parts else []
         if len(block.nodes) > 1:
             pattern = " -> ".join(each.op for each in block.nodes)
-            reasons.append(Reason(Pass.FUSE, f"{target.id} runs {pattern} as one; nothing between them is written"))
+            table = target.operators.table_lookups
+            how = ", with a table as it writes" if table and block.nodes[-1].op in table.of else ""
+            text = f"{target.id} runs {pattern} as one{how}; nothing between them is written"
+            reasons.append(Reason(Pass.FUSE, text))
         if why:
             reasons.append(Reason(Pass.PARTITION, why))
         blocks.append(_placed(block, place, tuple(reasons)))
@@ -77,6 +89,31 @@ def _chains(
         if len(cut) > 1 and tuple(node.op for node in cut) in patterns and cut[0].outputs[0] not in known:
             kept.append(cut)
     return kept
+
+
+# What writes its results through a table, when it is no activation itself.
+_WRITERS = frozenset(
+    {WorkKind.CONVOLUTION, WorkKind.DEPTHWISE, WorkKind.MATRIX_PRODUCT, WorkKind.POOL, WorkKind.ELEMENTWISE}
+)
+
+
+def _looked_up(
+    graph: Graph, chain: tuple[Node, ...], target: Target, decided: Mapping[str, tuple[Place, str]]
+) -> Node | None:
+    """The function of one element that a chain looks up as it writes; None where there is none.
+
+    One operator has one activation, and a grouped convolution that is no depthwise one is several operators.
+    """
+    tables = target.operators.table_lookups
+    follower = graph.sole_consumer(chain[-1].outputs[0]) if tables else None
+    if tables is None or follower is None or follower.op not in tables.of:
+        return None
+    anchor = chain[0]
+    active = any(node.op in ACTIVATIONS for node in chain)
+    groups = anchor.attributes.get("groups", 1)
+    grouped = groups > 1 and graph.tensors[anchor.tensors[0]].shape[1] != groups
+    on_board = decided[anchor.name][0] is Place.LOW and decided[follower.name][0] is Place.LOW
+    return follower if on_board and not active and not grouped and kind_of(anchor) in _WRITERS else None
 
 
 def _block(graph: Graph, nodes: tuple[Node, ...], known: set[TensorRef], leaving: set[TensorRef]) -> Block:

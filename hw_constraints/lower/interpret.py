@@ -148,9 +148,17 @@ class _Machine:
 
     def _followed(self, nodes: tuple[Node, ...], values: Real) -> Real:
         for before, node in itertools.pairwise(nodes):
+            values = self.looked_up(before, node, values)
             operands = [values if ref == before.outputs[0] else self.real(ref) for ref in node.tensors]
             values = elementwise(node, operands)
         return values
+
+    def looked_up(self, before: Node, node: Node, values: Real) -> Real:
+        """What an operator inside a block reads: a function in a table reads codes, all others what was computed."""
+        tables, ref = self.program.target.operators.table_lookups, before.outputs[0]
+        if tables is None or node.op not in tables.of:
+            return values
+        return requantize(values, self.scales[ref], self.program.bits(ref)) * self.scales[ref]
 
 
 class _Nest:
@@ -327,7 +335,10 @@ class _Nest:
     def _chain(self, nodes: tuple[Node, ...], values: Real | None, box: Box) -> Real:
         """Elementwise operators on a tile."""
         inner = {ref for node in self.op.block.nodes for ref in node.outputs}
+        before = {after.name: node for node, after in itertools.pairwise(self.op.block.nodes)}
         for node in nodes:
+            if values is not None and node.name in before:
+                values = self.machine.looked_up(before[node.name], node, values)
             operands = [
                 values if ref in inner and values is not None else self._beside_result(node, ref, box)
                 for ref in node.tensors

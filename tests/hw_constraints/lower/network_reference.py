@@ -60,19 +60,25 @@ class Reference:
             self.scales[block.writes[0]] = self.scales[block.reads[0]]
             return
         values: dict[TensorRef, torch.Tensor] = {}
+        tables = self.program.target.operators.table_lookups
         for node in block.nodes:
+            if node is not block.nodes[0] and tables is not None and node.op in tables.of:
+                ref = node.tensors[0]  # a table reads codes, which were never written
+                self._code(ref, values[ref], block)
+                values[ref] = self._real(ref)
             results = self._node(node, values)
             values.update(zip(node.outputs, results, strict=False))
         for ref in block.writes:
-            bits = self.program.bits(ref)
-            top = 2.0 ** (min(bits, 31) - 1) - 1
-            real = np.nan_to_num(values[ref].numpy(), posinf=top, neginf=-top)
-            single = len(block.reads) == 1 and block.op in ("max_pool2d", "max_pool1d", "permute", "transpose", "slice")
-            self.scales[ref] = (
-                self.scales[block.reads[0]] if single else max(np.abs(real).max(), 1e-6) / min(top, 2**20)
-            )
-            codes = np.clip(np.rint(real / self.scales[ref]), -top, top)
-            self.codes[ref] = codes.astype({8: np.int8, 16: np.int16}.get(bits, np.int32))
+            self._code(ref, values[ref], block)
+
+    def _code(self, ref: TensorRef, values: torch.Tensor, block: Block) -> None:
+        bits = self.program.bits(ref)
+        top = 2.0 ** (min(bits, 31) - 1) - 1
+        real = np.nan_to_num(values.numpy(), posinf=top, neginf=-top)
+        single = len(block.reads) == 1 and block.op in ("max_pool2d", "max_pool1d", "permute", "transpose", "slice")
+        self.scales[ref] = self.scales[block.reads[0]] if single else max(np.abs(real).max(), 1e-6) / min(top, 2**20)
+        codes = np.clip(np.rint(real / self.scales[ref]), -top, top)
+        self.codes[ref] = codes.astype({8: np.int8, 16: np.int16}.get(bits, np.int32))
 
     def _node(self, node: Node, values: Mapping[TensorRef, torch.Tensor]) -> list[torch.Tensor]:
         if self.graph.is_layer(node):

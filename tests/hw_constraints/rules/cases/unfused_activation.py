@@ -33,5 +33,7 @@ GOOD = [
     RuleCase(name="relu", target="x86-vnni", graph=activated("relu")),
     RuleCase(name="at-the-end", target="x86-vnni", graph=activated("sigmoid", followed=False)),
     RuleCase(name="table", target="ethos-u55-128", graph=activated("hardswish")),
+    RuleCase(name="table-of-gelu", target="ethos-u85-1024", graph=activated("gelu")),
+    RuleCase(name="table-of-elu", target="ethos-u65-512", graph=activated("elu")),
     RuleCase(name="on-the-host", target="ethos-u85-1024", graph=activated("mish")),
 ]
