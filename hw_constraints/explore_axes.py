@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bitwright.hw_constraints.quantity import Quantity, parse_quantity
+from bitwright.hw_constraints.target_data import Link
 from bitwright.hw_constraints.target_hardware import Array, Engine, Memory
 from bitwright.hw_constraints.target_source import Figure, Source
 from bitwright.hw_constraints.target_types import Target
@@ -82,10 +83,10 @@ def _figures(name: str, values: str, target: Target) -> list[Setting]:
     return found
 
 
-def _owner_and_figure(name: str, target: Target) -> tuple[Engine | Memory, str]:
+def _owner_and_figure(name: str, target: Target) -> tuple[Engine | Memory | Link, str]:
     """`memory.sram` is its size; else `OWNER.FIGURE`."""
     first, _, second = name.partition(".")
-    owners: dict[str, Engine | Memory] = {**target.engines, **target.memories}
+    owners: dict[str, Engine | Memory | Link] = {**target.engines, **target.memories, **target.links}
     if first == "memory" and second in target.memories:
         first, second = second, "size"
     if first in owners and second in owners[first].figures:
@@ -127,10 +128,12 @@ def _plain(number: float) -> str:
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
-def _with_figure(target: Target, owner: Engine | Memory, figure: str, quantity: Quantity) -> Target:
+def _with_figure(target: Target, owner: Engine | Memory | Link, figure: str, quantity: Quantity) -> Target:
     figures = {**owner.figures, figure: Figure(quantity=quantity, source=_EXPLORED, verified=True)}
     if isinstance(owner, Memory):
         return replace(target, memories={**target.memories, owner.name: replace(owner, figures=figures)})
+    if isinstance(owner, Link):
+        return replace(target, links={**target.links, owner.name: replace(owner, figures=figures)})
     if figure in ("clock", "macs"):
         figures = _without_rates(figures)
     return replace(target, engines={**target.engines, owner.name: replace(owner, figures=figures)})

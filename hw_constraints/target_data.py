@@ -18,7 +18,7 @@ class Link:
         start: the memory that is read.
         end: the memory that is written.
         both_ways: whether it also goes back.
-        figures: by name: `bandwidth`, `latency` (to begin a transfer).
+        figures: by name: `bandwidth` (of what goes either way), `latency` (to begin a transfer).
     """
 
     name: str

@@ -124,7 +124,8 @@ def _bandwidth_off_chip(target: Target) -> Iterator[str]:
     if not outside:
         yield "memories.*.bandwidth (of the memory off the chip)"
     for memory in outside:
-        if memory.bytes_per_second(1.0) is None:
+        links = [link for link in target.links.values() if memory.name in (link.start, link.end)]
+        if memory.bytes_per_second(1.0) is None and all(link.bytes_per_second(1.0) is None for link in links):
             yield f"memories.{memory.name}.bandwidth"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitwright.hw_constraints.lower.hardware import Hardware
 from bitwright.hw_constraints.lower.program import LoweredOp, Traffic
 from bitwright.hw_constraints.target_hardware import Engine
 from bitwright.hw_constraints.target_types import Target
@@ -54,14 +55,14 @@ class Roof:
         return max(self.memory_s, key=lambda name: self.memory_s[name])
 
 
-def roof_of(op: LoweredOp, engine: Engine, target: Target) -> Roof:
+def roof_of(op: LoweredOp, engine: Engine, target: Target, hardware: Hardware) -> Roof:
     """The roofs of one operation on one engine."""
     macs = op.work.macs if op.work else 0
     fmt, rate = rate_of(op, engine, target)
     clock = engine.clock_hz
     memory_s = {}
     for name, each in op.traffic.items():
-        memory = target.memories.get(name)
+        memory = hardware.memory(name)
         bandwidth = memory.bytes_per_second(clock) if memory else None
         if bandwidth:
             memory_s[name] = each.total / bandwidth

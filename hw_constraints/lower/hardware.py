@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from bitwright.hw_constraints.lower.work import WorkKind
@@ -22,7 +22,7 @@ class Hardware:
         host: the name of the processor beside it.
         beside: the memory beside the engines that the compiler fills; None where hardware fills it (a cache).
         cache: the largest memory on the chip that hardware fills, where there is no other.
-        behind: the memory in which a program, its inputs and its results lie.
+        behind: the memory in which a program, its inputs and its results lie, no faster than the link to it.
     """
 
     engines: tuple[Engine, ...]
@@ -35,6 +35,10 @@ class Hardware:
     def on_chip(self) -> Memory | None:
         """Where tensors stay between two operations, by the compiler's will or the hardware's."""
         return self.beside or self.cache
+
+    def memory(self, name: str) -> Memory | None:
+        """The memory of that name, as the accelerator meets it."""
+        return next((each for each in (self.beside, self.cache, self.behind) if each and each.name == name), None)
 
     def engine_for(self, kind: WorkKind, op: str) -> Engine | None:
         """The engine that names the operator, else the first that does such work."""
@@ -61,8 +65,27 @@ def hardware_of(target: Target) -> Hardware:
     cache = None if beside else max(caches, key=lambda memory: memory.size_bytes or 0, default=None)
     outside = [each for each in memories if each.kind is MemoryKind.DRAM]
     behind = outside[0] if outside else Memory(name="off_chip", kind=MemoryKind.DRAM, figures={})
+    behind = _over_link(target, beside, behind, engines)
     host = hosts[0] if hosts else HOST
     return Hardware(engines=engines, host=host, beside=beside, cache=cache, behind=behind)
+
+
+def _over_link(target: Target, beside: Memory | None, behind: Memory, engines: tuple[Engine, ...]) -> Memory:
+    """The memory behind with the bandwidth of the link over which it is filled from, where that is the narrower one.
+
+    Nothing changes where an engine reads that memory itself, or a link's bandwidth is not known. What goes to and fro
+    shares a link that goes both ways.
+    """
+    if beside is None or any(behind.name in (*engine.reads, *engine.writes) for engine in engines):
+        return behind
+    clock = next((engine.clock_hz for engine in engines if engine.clock_hz), None)
+    limit = behind.bytes_per_second(clock)
+    for link in target.links.values():
+        width = link.bytes_per_second(clock) if {link.start, link.end} == {beside.name, behind.name} else None
+        if width is not None and (limit is None or width < limit):
+            limit = width
+            behind = replace(behind, figures={**behind.figures, "bandwidth": link.figures["bandwidth"]})
+    return behind
 
 
 def _for_activations(memory: Memory) -> bool:

@@ -22,7 +22,7 @@ def roofline_layer(op: LoweredOp, target: Target, hardware: Hardware) -> LayerEs
     engine = hardware.engine(op.block.engine)
     if engine is None:
         return host_layer(op)
-    roof = roof_of(op, engine, target)
+    roof = roof_of(op, engine, target, hardware)
     figure = target.cost.figures.get("launch") if target.cost else None
     launch = figure.value if figure else 0.0
     macs = op.work.macs if op.work else 0
