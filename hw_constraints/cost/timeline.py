@@ -1,38 +1,18 @@
 """The program over time: which engine computes what, and which transfers run beside it. Perfetto's JSON, and a picture.
 
-Perfetto (ui.perfetto.dev) and Chrome read the Trace Event Format: complete events (`ph: X`) with `ts` and `dur` in
-microseconds, one thread for each engine and one for each memory off the engines.
+One lane for each engine and one for each memory off the engines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bitwright.hw_constraints.cost.estimate import LatencyEstimate
+from bitwright.hw_constraints.trace_events import Span, trace_events
 
 _BARS = {"compute": "#4878a8", "transfer": "#d6884a"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """Something that takes time.
-
-    Attributes:
-        lane: the engine, or `to and from MEMORY`.
-        name: of the operation.
-        start_us: from the network's start.
-        us: how long.
-        is_transfer: bytes on their way, rather than arithmetic.
-    """
-
-    lane: str
-    name: str
-    start_us: float
-    us: float
-    is_transfer: bool = False
 
 
 def spans(estimate: LatencyEstimate) -> Iterator[Span]:
@@ -42,45 +22,27 @@ def spans(estimate: LatencyEstimate) -> Iterator[Span]:
     for layer in estimate.layers:
         if layer.us is None:
             continue
-        yield Span(lane=layer.engine, name=layer.name, start_us=now, us=layer.us)
+        facts = {"bound by": layer.bound_by, "MACs": layer.macs, "cycles": layer.cycles}
+        yield Span(lane=layer.engine, name=layer.name, start_us=now, us=layer.us, facts=facts)
         if layer.hidden_us:
             lane, name = f"to and from {behind}", f"{layer.name} weights ahead"
             yield Span(lane=lane, name=name, start_us=now - layer.hidden_us, us=layer.hidden_us, is_transfer=True)
         moved = layer.traffic.get(behind)
         own = min(layer.transfer_us, layer.us)
         if moved and moved.total and own:
-            yield Span(lane=f"to and from {behind}", name=layer.name, start_us=now, us=own, is_transfer=True)
+            lane = f"to and from {behind}"
+            yield Span(lane=lane, name=layer.name, start_us=now, us=own, is_transfer=True, facts=facts)
         now += layer.us
+
+
+def title(estimate: LatencyEstimate) -> str:
+    """What a timeline is of."""
+    return f"{estimate.lowered.target.id} ({estimate.origin}, {estimate.model})"
 
 
 def perfetto(estimate: LatencyEstimate) -> dict[str, Any]:
     """The timeline in the Trace Event Format."""
-    lanes: dict[str, int] = {}
-    layers = {layer.name: layer for layer in estimate.layers}
-    events: list[dict[str, Any]] = []
-    for span in spans(estimate):
-        lane = lanes.setdefault(span.lane, len(lanes) + 1)
-        layer = layers.get(span.name)
-        arguments = {"bound by": layer.bound_by, "MACs": layer.macs, "cycles": layer.cycles} if layer else {}
-        events.append(
-            {
-                "name": span.name,
-                "cat": "transfer" if span.is_transfer else "compute",
-                "ph": "X",
-                "ts": span.start_us,
-                "dur": span.us,
-                "pid": 1,
-                "tid": lane,
-                "args": arguments,
-            }
-        )
-    names = [
-        {"name": "thread_name", "ph": "M", "pid": 1, "tid": number, "args": {"name": lane}}
-        for lane, number in lanes.items()
-    ]
-    title = f"{estimate.lowered.target.id} ({estimate.origin}, {estimate.model})"
-    process = {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": title}}
-    return {"traceEvents": [process, *names, *events], "displayTimeUnit": "ns"}
+    return trace_events({title(estimate): spans(estimate)})
 
 
 def draw(estimate: LatencyEstimate, file: Path) -> None:

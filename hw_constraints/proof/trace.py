@@ -214,9 +214,11 @@ class _Regions:
         or matrix product known by the name of a later operator (a folded normalization) the path back to itself.
         """
         members, stack = set(tags), list(tags)
+        # A convolution whose own name is lost may go by the QuantizeLinear behind it.
+        is_hidden = has_weights and not any(weight_position(self._graph.nodes[i].op_type) is not None for i in tags)
         while stack:
             current = stack.pop()
-            if self._graph.nodes[current].op_type == QUANTIZE and current == min(tags):
+            if self._graph.nodes[current].op_type == QUANTIZE and current == min(tags) and not is_hidden:
                 continue
             for value in self._graph.nodes[current].input:
                 source = self._graph.producer.get(value)
