@@ -1,0 +1,117 @@
+"""Which kernels to measure next: first spread over the space of shapes, then where the predictor is least sure.
+
+The pool of candidates is drawn from a seed and what is in the table already is left out, so that a table which was
+interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.table.row import KernelRow
+from bitwright.hw_constraints.table.store import KernelTable
+
+Uncertainty = Callable[[Sequence[Kernel]], Sequence[float]]
+Fit = Callable[[Sequence[KernelRow]], Uncertainty]
+_SURE_SHARE = 0.75  # of a group's candidates that are too well known to be measured next
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the kernels of a table are chosen.
+
+    Attributes:
+        start: kernels of each group (family and format) to begin with, spread evenly.
+        batch: kernels at a time.
+        refit: batches between two fits of the predictor.
+    """
+
+    start: int = 24
+    batch: int = 12
+    refit: int = 4
+
+
+def batches(table: KernelTable, pool: Sequence[Kernel], fit: Fit, plan: Plan) -> Iterator[Sequence[Kernel]]:
+    """Batches of kernels that the table lacks; each is chosen when it is asked for.
+
+    Args:
+        table: what is known so far; grows between two batches.
+        pool: the candidates.
+        fit: makes an uncertainty of the rows so far.
+        plan: how to choose.
+    """
+    left = {kernel.key: kernel for kernel in pool if kernel.key not in table}
+    queue: list[Kernel] = _start(table, list(left.values()), plan.start)
+    while left:
+        if not queue:
+            queue = _least_sure(fit(table.measured), list(left.values()), plan.batch * plan.refit)
+        batch, queue = queue[: plan.batch], queue[plan.batch :]
+        for kernel in batch:
+            del left[kernel.key]
+        yield batch
+
+
+def group_of(kernel: Kernel) -> tuple[str, str]:
+    """Kernels that are counted together."""
+    return str(kernel.family), kernel.format
+
+
+def _start(table: KernelTable, candidates: Sequence[Kernel], count: int) -> list[Kernel]:
+    """The kernels to begin with: all groups in turn, so that a table that ends early knows something of each."""
+    have = Counter(group_of(row.kernel) for row in table.rows)
+    groups: dict[tuple[str, str], list[Kernel]] = {}
+    for kernel in candidates:
+        groups.setdefault(group_of(kernel), []).append(kernel)
+    chosen = [spread(members, max(0, count - have[group])) for group, members in groups.items()]
+    longest = max(map(len, chosen), default=0)
+    return [members[turn] for turn in range(longest) for members in chosen if turn < len(members)]
+
+
+def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
+    """A subset that covers the space of shapes: each next one is the farthest from those before.
+
+    Gonzalez, "Clustering to minimize the maximum intercluster distance" (1985): within a factor of 2 of the subset that
+    leaves the fewest far away. Distances are of logarithms of sizes.
+    """
+    if count <= 0 or not kernels:
+        return []
+    points = np.stack([shape_vector(kernel) for kernel in kernels])
+    points = points / np.maximum(points.std(axis=0), 1e-9)
+    chosen = [int(np.argmin(np.linalg.norm(points - np.median(points, axis=0), axis=1)))]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(kernels)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return [kernels[number] for number in chosen]
+
+
+def shape_vector(kernel: Kernel) -> npt.NDArray[np.float64]:
+    """Logarithms of what a kernel's time hangs on, for distances: work, bytes, channels, extent, and its kind."""
+    read, written = kernel.inputs[0], kernel.outputs[0]
+    sizes = (
+        kernel.macs,
+        kernel.input_bytes,
+        kernel.output_bytes,
+        kernel.weight_bytes,
+        read[1] if len(read) > 1 else 1,
+        written[1] if len(written) > 1 else 1,
+        read[-1],
+        int(np.prod(kernel.weight[2:], dtype=np.int64)),
+        len(kernel.epilogue),
+        len(kernel.inputs),
+    )
+    return np.log1p(np.asarray(sizes, np.float64))
+
+
+def _least_sure(uncertainty: Uncertainty, candidates: Sequence[Kernel], count: int) -> list[Kernel]:
+    """Candidates that are known worst, spread over the space of shapes, so that they do not all teach the same."""
+    doubt = np.asarray(uncertainty(candidates), np.float64)
+    keep = max(count, int(len(candidates) * (1 - _SURE_SHARE)))
+    worst = np.argsort(-doubt, kind="stable")[:keep]
+    return spread([candidates[number] for number in worst], count)
