@@ -6,6 +6,7 @@ kind through the entry-point group `bitwright.backends`. Each is tested by the c
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
@@ -169,9 +170,13 @@ class PackagedBackend(ABC):
     def version(self) -> str:
         """The package's version."""
         package = self.package or self.name
-        if not importlib.util.find_spec(self.module or package):
+        module = self.module or package
+        if not importlib.util.find_spec(module):
             raise MissingExtraError(f"backend {self.name!r}", self.extra or self.name)
-        return importlib.metadata.version(package)
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # another package brings it, as onnxruntime-gpu does
+            return str(importlib.import_module(module).__version__)
 
     def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
         """Loads an artefact; see `Backend.load`."""

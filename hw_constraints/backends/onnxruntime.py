@@ -109,18 +109,27 @@ def read_trace(trace: Path) -> list[KernelTime]:
     return kernels
 
 
-def _has_float8(artifact: Path | bytes) -> bool:
-    """Whether a model holds float8 codes; a file that is no model is left for the runtime to refuse."""
+def _graph(artifact: Path | bytes) -> Any:
+    """A model's graph; None for a file that is no model, which is left for the runtime to refuse."""
     import onnx
 
     try:
         if isinstance(artifact, bytes):
-            model = onnx.load_model_from_string(artifact)
-        else:
-            model = onnx.load(str(artifact), load_external_data=False)
+            return onnx.load_model_from_string(artifact).graph
+        return onnx.load(str(artifact), load_external_data=False).graph
     except Exception:
-        return False
-    return any(tensor.data_type in _FLOAT8 for tensor in model.graph.initializer)
+        return None
+
+
+def _has_float8(artifact: Path | bytes) -> bool:
+    graph = _graph(artifact)
+    return graph is not None and any(tensor.data_type in _FLOAT8 for tensor in graph.initializer)
+
+
+def model_operators(artifact: Path | bytes) -> frozenset[str]:
+    """The operator types in a model's main graph; none for a file that is no model."""
+    graph = _graph(artifact)
+    return frozenset() if graph is None else frozenset(node.op_type for node in graph.node)
 
 
 class OnnxRuntimeSession:
@@ -175,9 +184,12 @@ class OnnxRuntimeSession:
         if optimized_path:
             options.optimized_model_filepath = optimized_path
         try:
-            return onnxruntime.InferenceSession(self._artifact, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(self._artifact, options, providers=self._providers())
         except Exception as error:  # its exception types share no base class
             raise InputError(f"{self._label}: onnxruntime cannot load it: {one_line(error)}") from error
+
+    def _providers(self) -> list[Any]:
+        return ["CPUExecutionProvider"]
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs once; see `Session.run`."""

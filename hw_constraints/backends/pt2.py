@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 from torch.export.pt2_archive import constants
 from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
@@ -28,13 +29,15 @@ _EXPRESSION = re.compile(rb'"expr_str"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _PLAIN_SYMBOL = re.compile(rb"Symbol\('[a-z]+\d+'(, [a-z]+=(True|False))*\)|Integer\(\d+\)|\d+")
 
 
-def read_pt2(path: Path) -> tuple[Callable[..., Any], tuple[TensorSpec, ...]]:
-    """The program as a callable that takes its inputs by name, and what they are.
+def read_pt2(path: Path, device: str = "cpu") -> tuple[Callable[..., Any], tuple[TensorSpec, ...]]:
+    """The program on a device as a callable that takes its inputs by name, and what they are.
 
     Raises:
         InputError: torch cannot read the file, or it holds what would run code.
     """
     program = _load(path)
+    if device != "cpu":
+        program = move_to_device_pass(program, device)
     module = program.module(check_guards=False)
     inputs = tuple(_tensor_spec(name, program) for name in program.graph_signature.user_inputs)
     names = [spec.name for spec in inputs]

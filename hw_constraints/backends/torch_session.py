@@ -107,12 +107,15 @@ class TorchSession:
 
     def _call(self, function: Callable[..., Any], inputs: Arrays) -> dict[str, torch.Tensor]:
         check_inputs(inputs, self.input_infos)
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {name: self._place(array) for name, array in inputs.items()}
         try:
             with torch.no_grad(), torch_threads(self.threads):
                 return flatten_outputs(function(**tensors))
         except (RuntimeError, TypeError, AssertionError) as error:  # guards of an exported program assert
             raise InputError(f"{_label(function)}: torch cannot run it: {error}") from error
+
+    def _place(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array)
 
     def profile(self, inputs: Arrays, runs: int = 10) -> list[KernelTime]:
         """Outermost operators of torch's own profiler; see `Session.profile`."""
@@ -176,8 +179,10 @@ def _label(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def load_torch(artifact: Any, backend: Backend) -> tuple[Callable[..., Any], tuple[TensorSpec, ...]]:
-    """What a torch backend is handed, as a callable with its arguments.
+def load_torch(
+    artifact: Any, backend: Backend, *, device: str = "cpu"
+) -> tuple[Callable[..., Any], tuple[TensorSpec, ...]]:
+    """What a torch backend is handed, as a callable with its arguments; a file's weights go to `device`.
 
     Raises:
         InputError: it is neither a module, a callable nor a `.pt2` file that can be read.
@@ -189,7 +194,7 @@ def load_torch(artifact: Any, backend: Backend) -> tuple[Callable[..., Any], tup
         if isinstance(artifact, str | Path) and artifact_kind(artifact):
             from bitwright.hw_constraints.backends.pt2 import read_pt2
 
-            return read_pt2(Path(artifact))
+            return read_pt2(Path(artifact), device)
     raise InputError(
         f"backend {backend.name!r} loads a torch.nn.Module, a callable or a .pt2 file, not {type(artifact).__name__}"
     )
