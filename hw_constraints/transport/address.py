@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from bitwright.quant.errors import InputError
 
 _SETTINGS = ("config", "lock", "python")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%\[\]-]*\Z")  # nothing that ssh or adb could take for an option
+# Nothing that ssh or adb could take for an option.
+_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_][A-Za-z0-9_.:-]*)\Z")
 _FORM = "expected ssh://user@host:port/folder, adb://SERIAL/folder or local:/folder"
 
 
@@ -75,13 +76,11 @@ def _place(text: str, scheme: str, netloc: str) -> tuple[str, str, int | None]:
     user, at, host = netloc.rpartition("@")
     port = None
     if scheme != "adb":
-        host, colon, digits = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        if not colon:
-            host = host or digits
-        elif digits.isdigit() and 0 < int(digits) < 1 << 16:
+        host, digits = re.match(r"(.*?)(?::([^\]:]*))?\Z", host).groups()  # type: ignore[union-attr]
+        if digits is not None:
+            if not digits.isdigit() or not 0 < int(digits) < 1 << 16:
+                raise InputError(f"device {text!r}: port {digits!r}; expected a number from 1 to 65535")
             port = int(digits)
-        else:
-            raise InputError(f"device {text!r}: port {digits!r}; expected a number from 1 to 65535")
-    if (at and not _NAME.match(user)) or (host and not _NAME.match(host.lstrip("["))):
+    if (at and not _NAME.match(user)) or (host and not _NAME.match(host)):
         raise InputError(f"device {text!r}: {netloc!r} is no account at a host; {_FORM}")
     return user, host, port

@@ -13,7 +13,14 @@ from bitwright.hw_constraints.transport.address import DeviceAddress, parse_addr
 from bitwright.hw_constraints.transport.base import Answer, Transport, open_transport
 from bitwright.hw_constraints.transport.bundle import bundle, receiver
 from bitwright.hw_constraints.transport.content import Content
-from bitwright.hw_constraints.transport.failures import LacksSoftware, Rubbish, Vanished, WrongHash, refusal_of
+from bitwright.hw_constraints.transport.failures import (
+    DeviceError,
+    LacksSoftware,
+    Rubbish,
+    Vanished,
+    WrongHash,
+    refusal_of,
+)
 from bitwright.hw_constraints.transport.job import Job
 
 _MARK = b"bitwright-device "  # as in runner/receive.py and runner/main.py
@@ -33,6 +40,7 @@ class Device:
         self._runner = Content(label="the runner", source=bundle(), suffix=".pyz")
         self.label = str(self.address)
         self.replaced: list[str] = []  # files that were found not to be what their hash says
+        self._there: set[str] = set()  # names that were seen whole since something last went wrong
 
     def __enter__(self) -> Device:
         return self
@@ -65,13 +73,16 @@ class Device:
         Raises:
             DeviceError: it cannot be copied; bytes that arrived stay there for the next try.
         """
-        wanted = {each.name: each for each in (self._runner, *contents)}
+        wanted = {each.name: each for each in (self._runner, *contents) if each.name not in self._there}
+        if not wanted:
+            return
         files = {name: each.sha256 for name, each in wanted.items()}
         found = self._receive({"action": "look", "files": files}, b"")
         self.replaced += [wanted[name].label for name in found["removed"]]
         for name, each in wanted.items():
             if name not in found["whole"]:
                 self._copy(each, int(found["partial"].get(name, 0)), on_bytes)
+            self._there.add(name)
 
     def ask(self, job: Job, *, wait_s: float, starts: int) -> dict[str, Any]:
         """The result of a job, whose files have to be there; it is started when there is none.
@@ -130,10 +141,13 @@ class Device:
     ) -> dict[str, Any]:
         line = json.dumps({"folder": self.address.folder, **request}).encode() + b"\n"
         command = [self.address.python, *arguments]
-        answer = self._transport.execute(command, before + line + behind, timeout_s=timeout_s)
-        record = self._read(answer)
-        if record["state"] == "refused":
-            raise refusal_of(self.label, str(record["kind"]), str(record["message"]))
+        try:
+            record = self._read(self._transport.execute(command, before + line + behind, timeout_s=timeout_s))
+            if record["state"] == "refused":
+                raise refusal_of(self.label, str(record["kind"]), str(record["message"]))
+        except DeviceError:
+            self._there.clear()
+            raise
         return record
 
     def _read(self, answer: Answer) -> dict[str, Any]:
@@ -156,6 +170,8 @@ class Device:
         if answer.code < 0 or answer.code > _SIGNALLED:
             number = abs(answer.code) % _SIGNALLED
             raise Vanished(f"{self.label}: the process there was ended by {_signal(number)}")
+        if self._runner.name in said:
+            raise WrongHash(f"{self.label}: the runner is no longer there: {said}")
         shown = answer.output.decode("utf-8", "replace").strip()[:80]
         raise Rubbish(
             f"{self.label}: answers {shown!r} and ends with {answer.code}, which is no answer of the runner "

@@ -105,10 +105,7 @@ def _brought_to_an_end(
     give_up_at = time.monotonic() + job.lock_wait_s + job.cool_s + 2 * job.max_seconds + _LOADING_S
     while True:
         try:
-            if not failures and reached:
-                answer = device.ask(job, wait_s=policy.wait_s, starts=policy.starts)
-            else:
-                answer = _put_and_ask(device, job, policy, say)
+            answer = _put_and_ask(device, job, policy, say)
         except DeviceError as error:
             failures += 1
             # Who was there and is no longer may come back; who never was is said at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 from bitwright.hw_constraints.transport.address import DeviceAddress
@@ -18,10 +19,9 @@ class LocalTransport:
 
     def execute(self, command: Sequence[str], payload: bytes, *, timeout_s: float) -> Answer:
         """See `Transport.execute`."""
-        try:
-            return run_here(command, payload, timeout_s=timeout_s, device=self._label)
-        except PermissionError as error:
-            return Answer(code=_NOT_FOUND, output=b"", errors=str(error))
+        if shutil.which(command[0]) is None:
+            return Answer(code=_NOT_FOUND, output=b"", errors=f"{command[0]}: not found")
+        return run_here(command, payload, timeout_s=timeout_s, device=self._label)
 
     def close(self) -> None:
         """Nothing is held open."""

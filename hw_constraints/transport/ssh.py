@@ -31,15 +31,19 @@ _REFUSES = (
 
 
 class SshTransport:
-    """Runs commands through `ssh`."""
+    """Runs commands through `ssh`.
+
+    Attributes:
+        sockets: the folder with the shared connection's socket.
+    """
 
     def __init__(self, address: DeviceAddress) -> None:
         if not address.host:
             raise InputError(f"{address}: ssh needs a host: ssh://user@host:port/folder")
         self._label = str(address)
         # Of its own and short: the socket's path has to fit into 108 bytes, unix(7).
-        self._sockets = Path(tempfile.mkdtemp(prefix="bw-ssh-"))
-        self._ssh = ["ssh", *_options(address, self._sockets)]
+        self.sockets = Path(tempfile.mkdtemp(prefix="bw-ssh-"))
+        self._ssh = ["ssh", *_options(address, self.sockets)]
         self._host = address.host.strip("[]")
 
     def execute(self, command: Sequence[str], payload: bytes, *, timeout_s: float) -> Answer:
@@ -58,7 +62,7 @@ class SshTransport:
         """Ends the shared connection."""
         command = [*self._ssh, "-O", "exit", "--", self._host]
         subprocess.run(command, capture_output=True, check=False, timeout=_CONNECT_S)
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 def failure_of(device: str, errors: str) -> DeviceError:
