@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.hw_constraints.table.database import as_text
@@ -31,8 +31,7 @@ def merge(tables: Sequence[KernelTable], out: Path) -> int:
         raise InputError(f"{out}: exists already; a merged table is a new file")
     best: dict[str, KernelRow | NetworkRow] = {}
     double: set[str] = set()
-    rows: Iterator[KernelRow | NetworkRow] = (each for table in tables for each in (*table.rows, *table.networks))
-    for row in rows:
+    for row in (row for table in tables for row in table.everything):
         if row.key in best:
             double.add(row.key)
         if row.key not in best or _precision(row) < _precision(best[row.key]):

@@ -116,6 +116,12 @@ class KernelTable:
         return tuple(self._networks[key] for key in sorted(self._networks))
 
     @property
+    def everything(self) -> Iterator[KernelRow | NetworkRow]:
+        """Rows of either kind."""
+        yield from self.rows
+        yield from self.networks
+
+    @property
     def sessions(self) -> tuple[Session, ...]:
         """Its sessions in order of time."""
         return tuple(Session.from_json(each) for _, each in sorted(self._entries("sessions").items()))
