@@ -1,8 +1,12 @@
 """Fifth pass: which tensors stay in the memory beside the engines, and which go to the memory behind it.
 
-A tensor would rather stay. Walking through the program, wherever those that live together leave too little room for
-the tiles of the operation that runs, the one that is needed last goes (Belady 1966), those that the operation itself
-uses only when no other is left. A tensor that went is written and read by tiles.
+A tensor would rather stay. Walking through the program, wherever those that live together do not fit, the one that is
+needed last goes (Belady 1966), those that the operation itself uses only when no other is left. A tensor that went is
+written and read by tiles.
+
+Nothing is kept free for tiles: where not even the smallest one finds room, `tiled_ops.tile` makes it. Over 15 networks
+on six accelerators, keeping free a quarter of the memory (at most twice the operation's weights) moved 1.0 % more bytes
+from and to the memory behind in the geometric mean and 16 % more at worst, a 16th 0.4 and 9 %, nothing 0.0 and 0.6 %.
 """
 
 from __future__ import annotations
@@ -19,11 +23,8 @@ from bitwright.hw_constraints.lower.storage import PLAIN, Storage
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 
-# Of the memory beside the engines, what tensors leave to tiles where an operation can use it. A quarter: with less,
-# weights come in by slivers and tensors that stay save less than that costs.
-TILE_SHARE = 4
-# What a memory of unknown size holds at most: the physical addresses of AMD64 have up to 52 bits (AMD64 Architecture
-# Programmer's Manual, volume 2, section 5.1), those of Arm with FEAT_LPA as many.
+# What a memory of unknown size holds at most: "4 PiB of physical address space" of x86-64 with five levels of pages
+# (Linux, Documentation/arch/x86/x86_64/5level-paging.rst), as much as 64-bit Arm's with ARMv8.2-LPA's 52 bits.
 ADDRESSABLE_BYTES = 2**52
 
 
@@ -190,12 +191,10 @@ def _spills(
         for ref in begins[position]:
             live += lifetimes[ref].bytes
             heapq.heappush(by_last, (-lifetimes[ref].last, -lifetimes[ref].bytes, ref))
-        constants = sum(program.bytes_of(ref) for ref in block.constants)
-        room = capacity - min(capacity // TILE_SHARE, 2 * constants)
-        if live > room:
+        if live > capacity:
             used = {program.stored(ref) for ref in (*block.reads, *block.writes)}
             kept = []
-            while live > room and by_last:
+            while live > capacity and by_last:
                 entry = heapq.heappop(by_last)
                 if -entry[0] < position:
                     continue  # nobody needs it any more
@@ -205,7 +204,7 @@ def _spills(
                 live -= _go(entry[2], block.name, lifetimes, spilled, capacity, hardware)
             # What the operation itself uses goes last, the largest first.
             kept.sort(key=lambda entry: entry[1])
-            while live > room and kept:
+            while live > capacity and kept:
                 live -= _go(kept.pop(0)[2], block.name, lifetimes, spilled, capacity, hardware)
             for entry in kept:
                 heapq.heappush(by_last, entry)
@@ -230,6 +229,6 @@ def _go(
     assert hardware.on_chip is not None
     spilled[ref] = (
         f"{ref} ({size:,} bytes) goes to {hardware.behind.name}: with it, the tensors that live while {when!r} runs "
-        f"leave too little of the {capacity:,} bytes of {hardware.on_chip.name} to its tiles"
+        f"are more than the {capacity:,} bytes of {hardware.on_chip.name}"
     )
     return size
