@@ -42,18 +42,30 @@ def quantize_model(
     return run_recipe(recipe, folder, until="quantize", console=Console(quiet=quiet)), folder
 
 
-def usable_runtimes(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The runtimes asked for, else all installed ones that read ONNX files.
+def usable_runtimes(asked: Sequence[str] | None, files: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The runtimes asked for, else all that are here and read these files; ONNX files where none are given.
 
     Raises:
-        InputError: one that was asked for is unknown or not here.
+        InputError: one that was asked for is unknown or not here, or none that is here reads the files.
     """
     from bitwright.experiments.workbench import require_runtime
     from bitwright.hw_constraints.backends import get_backend
+    from bitwright.hw_constraints.backends.artifacts import artifact_kind, readers
 
     for name in asked or ():
         require_runtime(name)
-    return tuple(asked or (name for name in ("onnxruntime", "openvino") if get_backend(name).available() is None))
+    if asked:
+        return tuple(asked)
+    found = [artifact_kind(file) for file in files]
+    kinds = sorted({kind.name for kind in found if kind is not None}) or ["onnx"]
+    able = [name for name in readers(kinds[0]) if all(kind in get_backend(name).reads for kind in kinds)]
+    here = tuple(name for name in able if get_backend(name).available() is None)
+    if not here and len(able) == 1:
+        require_runtime(able[0])  # says what to install
+    if not here:
+        advice = f"{', '.join(able)} would" if able else "measure them one kind at a time"
+        raise InputError(f"no runtime here reads {' and '.join(kinds)} files; {advice}")
+    return here
 
 
 def prove_file(
@@ -109,5 +121,5 @@ def measure_files(
         runtime: measure_in_subprocess(
             {name: (Path(name), runtime) for name in names}, threads=threads, max_seconds=seconds
         )
-        for runtime in usable_runtimes(asked)
+        for runtime in usable_runtimes(asked, files)
     }

@@ -104,8 +104,9 @@ class Workbench:
         from bitwright.hw_constraints.backends import get_backend, list_backends
 
         if asked is None:
-            known = [name for name in self.target.artifact.runtimes if name in list_backends()]
-            return tuple(name for name in known if get_backend(name).available() is None)
+            known = [get_backend(name) for name in self.target.artifact.runtimes if name in list_backends()]
+            # What the chain exports is ONNX: a runtime that reads other files waits for an exporter of its own.
+            return tuple(each.name for each in known if "onnx" in each.reads and each.available() is None)
         for name in asked:
             require_runtime(name)
         return asked

@@ -32,7 +32,7 @@ class _TakesInputs(Protocol):
 
 
 def made_up_inputs(session: _TakesInputs, name: str, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """Standard normal numbers; a first dimension that is not static becomes 1.
+    """Standard normal numbers, as codes where the input takes codes; a first dimension that is not static becomes 1.
 
     Args:
         session: a loaded artefact, such as a backend's `Session`.
@@ -40,14 +40,20 @@ def made_up_inputs(session: _TakesInputs, name: str, seed: int) -> dict[str, npt
         seed: of the numbers.
 
     Raises:
-        InputError: an input is not floating point, or another dimension is not static.
+        InputError: an input is neither floating point nor quantized, or another dimension is not static.
     """
     import numpy as np
 
     generator = np.random.default_rng(seed)
     batch = {}
     for spec in session.input_infos:
-        if spec.shape is None or None in spec.shape[1:] or not spec.dtype.startswith("float"):
+        scale = getattr(spec, "scale", None)
+        is_number = spec.dtype.startswith("float") or scale is not None
+        if spec.shape is None or None in spec.shape[1:] or not is_number:
             raise InputError(f"{name}: input {spec.name!r} is {spec.dtype} of shape {spec.shape}: give inputs for it")
-        batch[spec.name] = generator.standard_normal([dim or 1 for dim in spec.shape]).astype(spec.dtype)
+        numbers = generator.standard_normal([dim or 1 for dim in spec.shape])
+        if scale is not None:
+            limits = np.iinfo(spec.dtype)
+            numbers = np.clip(np.rint(numbers / scale) + getattr(spec, "zero_point", 0), limits.min, limits.max)
+        batch[spec.name] = numbers.astype(spec.dtype)
     return batch

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from bitwright.hw_constraints.backends.artifacts import artifact_kind
 from bitwright.quant.errors import InputError
 
 QUANTIZE = "QuantizeLinear"
@@ -175,6 +176,9 @@ def read_onnx(path: Path) -> OnnxGraph:
     try:
         model = onnx.load(str(path))
     except Exception as error:
+        kind = artifact_kind(path)
+        if kind is not None and kind.name != "onnx":
+            raise InputError(f"{path}: is {kind.title}; layers are read from ONNX models only") from error
         raise InputError(f"{path}: not a readable ONNX model: {error}") from error
     if not model.graph.node:
         raise InputError(f"{path}: not a readable ONNX model: it has no operators")
