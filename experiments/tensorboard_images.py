@@ -20,7 +20,7 @@ _STATES = {"int8": (QUANTIZED, ""), "fp8": ("#5b55b8", ""), "float": (FLOAT, "//
 
 def histogram_image(tensor: TensorQuality) -> Pixels:
     """Values of an activation in float; dashed lines where its format ends, hatched what it cuts off."""
-    figure, axes = _axes(6.0, 3.4)
+    figure, axes = axes_of(6.0, 3.4)
     edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts)
     middles = (edges[:-1] + edges[1:]) / 2
     cut = (middles < tensor.low) | (middles > tensor.high)
@@ -38,12 +38,12 @@ def histogram_image(tensor: TensorQuality) -> Pixels:
         f"with all before it {tensor.sqnr.value:.1f} dB, {tensor.clipped.value:.2g} % clipped",
         size=9,
     )
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def sqnr_image(tensors: Sequence[TensorQuality]) -> Pixels:
     """Own SQNR of each activation as bars, with everything before it quantized as a line."""
-    figure, axes = _axes(max(7.0, 0.22 * len(tensors)), 5.0)
+    figure, axes = axes_of(max(7.0, 0.22 * len(tensors)), 5.0)
     places = np.arange(len(tensors))
     axes.bar(places, [each.own_sqnr.value for each in tensors], color=QUANTIZED, alpha=0.6, label="own error")
     line = [each.sqnr.value for each in tensors]
@@ -51,12 +51,12 @@ def sqnr_image(tensors: Sequence[TensorQuality]) -> Pixels:
     axes.set_xticks(places, [each.tensor for each in tensors], rotation=90, fontsize=6)
     axes.set(ylabel="SQNR, dB", title="Signal to quantization noise per activation", xlim=(-1, len(tensors)))
     axes.legend(frameon=False, fontsize=8, loc="upper right")
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def latency_image(speeds: Sequence[SpeedRow]) -> Pixels:
     """Median latency per runtime with half the interquartile range on both sides, and the paired ratio."""
-    figure, axes = _axes(7.0, 1.2 + 1.0 * len(speeds))
+    figure, axes = axes_of(7.0, 1.2 + 1.0 * len(speeds))
     for index, row in enumerate(speeds):
         for offset, latency, colour in ((-0.2, row.float_latency, FLOAT), (0.2, row.quantized_latency, QUANTIZED)):
             half = (latency.spread or 0.0) / 2
@@ -70,12 +70,12 @@ def latency_image(speeds: Sequence[SpeedRow]) -> Pixels:
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set(xlabel="ms, median; whisker: interquartile range", title="Latency, float and quantized")
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def lowered_image(lowered: LowerResult) -> Pixels:
     """Modelled time of each operation in the order in which it runs; hatched where it waits for a memory."""
-    figure, axes = _axes(max(7.0, 0.22 * len(lowered.layers)), 5.0)
+    figure, axes = axes_of(max(7.0, 0.22 * len(lowered.layers)), 5.0)
     times = np.asarray([layer.us or 0.0 for layer in lowered.layers])
     waits = np.asarray([layer.bound_by != "compute" for layer in lowered.layers])
     places = np.arange(len(times))
@@ -85,12 +85,12 @@ def lowered_image(lowered: LowerResult) -> Pixels:
     axes.set_xticks(places, [layer.module_path or layer.name for layer in lowered.layers], rotation=90, fontsize=6)
     axes.set(ylabel="µs, modelled", title=f"Modelled time of each operation, {lowered.model}", xlim=(-1, len(times)))
     axes.legend(frameon=False, fontsize=8, loc="upper right")
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def proof_image(proof: RuntimeProof) -> Pixels:
     """What multiply-accumulates and time ran in."""
-    figure, axes = _axes(7.0, 2.0)
+    figure, axes = axes_of(7.0, 2.0)
     for row, quantity in enumerate(("mac_share", "time_share")):
         left = 0.0
         for state, (colour, hatch) in _STATES.items():
@@ -106,10 +106,10 @@ def proof_image(proof: RuntimeProof) -> Pixels:
             axes.annotate(f"conversions {share:.1f} %", (100, row + 0.5), ha="right", size=8)
     axes.set_yticks((0, 1), ("MACs", "time"))
     axes.set(xlim=(0, 100), ylim=(1.7, -0.7), xlabel="%", title=f"What ran in which precision, {proof.runtime}")
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Any]:
+def axes_of(width: float, height: float) -> tuple[Figure, Any]:
     """A figure without pyplot, whose global state is not ours."""
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -119,7 +119,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _pixels(figure: Figure) -> Pixels:
+def pixels_of(figure: Figure) -> Pixels:
+    """What a figure looks like."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

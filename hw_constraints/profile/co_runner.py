@@ -1,0 +1,134 @@
+"""Another process that keeps other processors busy while a network is timed: the same network, or memory traffic.
+
+It goes and pauses at a byte on its standard input and answers each with the same byte, so that the timed side knows
+which of both it measures; it ends when its input does, so that nothing is left behind by a run that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bitwright.quant.errors import InputError
+
+CO_RUNNERS = ("same", "memory")
+_MODULE = "bitwright.hw_constraints.profile.co_runner"
+_GO, _PAUSE = b"g", b"p"
+_COPIED_BYTES = 256 * 2**20  # far more than a last-level cache holds
+_CHUNK_BYTES = 4 * 2**20  # one step: a pause is answered within about a millisecond
+
+
+class CoRunner:
+    """The other process, as the timed side holds it.
+
+    Attributes:
+        description: what it does, in words.
+    """
+
+    def __init__(self, request: dict[str, Any], cpus: Sequence[int]) -> None:
+        kind = request["co_runner"]
+        if kind not in CO_RUNNERS:
+            raise InputError(f"co-runner {kind!r}; there are: {', '.join(CO_RUNNERS)}")
+        what = "copies memory" if kind == "memory" else f"runs the same network in {request['runtime']}"
+        self.description = f"a process on processor {', '.join(map(str, cpus))} that {what}"
+        command = [sys.executable, "-m", _MODULE, json.dumps({**request, "cpus": list(cpus)})]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+
+    def __enter__(self) -> Self:
+        self._expect(_PAUSE)  # once it is ready
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While it runs."""
+        self._tell(_GO)
+        try:
+            yield
+        finally:
+            self._tell(_PAUSE)
+
+    def _tell(self, command: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # `_expect` says what its end was
+            self._process.stdin.write(command)
+        self._expect(command)
+
+    def _expect(self, answer: bytes) -> None:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        if self._process.stdout.read(1) != answer:
+            last = (self._process.stderr.read().decode().strip().splitlines() or ["it wrote nothing"])[-1]
+            raise InputError(f"the co-running process ended: {last}")
+
+
+def main(request: dict[str, Any]) -> None:
+    """The other process itself."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cpus"])
+    step = _copying() if request["co_runner"] == "memory" else _inferring(request)
+    answers = sys.stdout.buffer
+    runs = False
+    _answer(answers, _PAUSE)
+    while True:
+        if not runs or select.select([0], [], [], 0)[0]:
+            command = os.read(0, 1)
+            if not command:
+                return
+            runs = command == _GO
+            _answer(answers, command)
+        else:
+            step()
+
+
+def _answer(answers: Any, command: bytes) -> None:
+    answers.write(command)
+    answers.flush()
+
+
+def _copying() -> Callable[[], None]:
+    import itertools
+
+    import numpy as np
+
+    source, target = (np.ones(_COPIED_BYTES // 8) for _ in range(2))
+    size = _CHUNK_BYTES // 8
+    places = itertools.cycle(range(0, len(source), size))
+
+    def copy() -> None:
+        at = next(places)
+        target[at : at + size] = source[at : at + size]
+
+    return copy
+
+
+def _inferring(request: dict[str, Any]) -> Callable[[], None]:
+    from bitwright.hw_constraints.backends import get_backend
+    from bitwright.hw_constraints.measure.made_up import made_up_inputs
+
+    session = get_backend(request["runtime"]).load(Path(request["file"]), threads=len(request["cpus"]))
+    batch = made_up_inputs(session, request["name"], 0)
+
+    def run() -> None:
+        session.run(batch)
+
+    return run
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
