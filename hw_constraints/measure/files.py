@@ -28,6 +28,7 @@ def measure_files(
     max_seconds: float = 30.0,
     target_half_width: float = 0.01,
     seed: int = 0,
+    untimed_calls: int = 0,
 ) -> Measurement:
     """Times files in this process; `measure_in_subprocess` is the steadier way.
 
@@ -39,6 +40,7 @@ def measure_files(
         max_seconds: see `interleave`; loading is not counted.
         target_half_width: see `interleave`.
         seed: of made-up inputs and of the order within rounds.
+        untimed_calls: see `interleave`.
 
     Raises:
         InputError: a file, a runtime or an input is not usable.
@@ -64,6 +66,7 @@ def measure_files(
         target_half_width=target_half_width,
         threads=threads,
         seed=seed,
+        untimed_calls=untimed_calls,
         versions=versions,
     )
 

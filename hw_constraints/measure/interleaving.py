@@ -128,6 +128,7 @@ def interleave(
     target_half_width: float = 0.01,
     threads: int = 1,
     seed: int = 0,
+    untimed_calls: int = 0,
     versions: Mapping[str, Mapping[str, str]] | None = None,
     clock: Clock | None = None,
 ) -> Measurement:
@@ -140,6 +141,8 @@ def interleave(
         target_half_width: of the 95 % intervals, in relation to the value.
         threads: processors to stay on; the candidates have to be set up for as many.
         seed: of the order within the rounds.
+        untimed_calls: before each sample, so that a candidate finds the caches as it leaves them itself, and not as the
+            others do: many of them interleaved would all look slower than they are, and some by more than others.
         versions: of what runs, by candidate, for the record.
         clock: another one for tests.
 
@@ -155,6 +158,7 @@ def interleave(
         target_half_width=target_half_width,
         threads=threads,
         seed=seed,
+        untimed_calls=untimed_calls,
         clock=clock,
     )
     return Measurement(**record, device=this_machine(), versions=dict(versions or {}))

@@ -36,6 +36,7 @@ def timed_rounds(
     target_half_width: float,
     threads: int,
     seed: int,
+    untimed_calls: int = 0,
     clock: Clock | None = None,
 ) -> dict[str, Any]:
     """Times candidates until their ratios to the first one are known well enough; `interleave` says what is what.
@@ -52,7 +53,7 @@ def timed_rounds(
         stop_at = clock.now().wall_s + max_seconds
         patience = max_seconds / 4 / len(candidates)
         calls = {name: _warm_up(call, clock, patience) for name, call in candidates.items()}
-        rounds = Rounds(candidates, calls, clock, threads, random.Random(seed))
+        rounds = Rounds(candidates, calls, clock, threads, random.Random(seed), untimed_calls)
         converged = False
         while clock.now().wall_s < stop_at and not converged:
             rounds.run(max(1, int(_CHECK_EVERY * rounds.count)))
@@ -81,6 +82,7 @@ class Rounds:
         clock: Clock,
         threads: int,
         order: random.Random,
+        untimed_calls: int = 0,
     ) -> None:
         self._candidates, self._calls, self._clock, self._threads, self._order = (
             candidates,
@@ -89,6 +91,7 @@ class Rounds:
             threads,
             order,
         )
+        self._untimed_calls = untimed_calls
         self._times: dict[str, dict[str, list[float]]] = {
             basis: {name: [] for name in candidates} for basis in (_WALL, _PROCESSOR)
         }
@@ -140,6 +143,8 @@ class Rounds:
 
     def _sample(self, name: str) -> tuple[Instant, Instant]:
         call, repeats = self._candidates[name], self._calls[name]
+        for _ in range(self._untimed_calls):
+            call()
         start = self._clock.now()
         for _ in range(repeats):
             call()

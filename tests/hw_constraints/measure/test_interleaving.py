@@ -105,6 +105,29 @@ def test_short_calls_are_repeated_within_a_sample():
     assert result.latency("a").median_us == pytest.approx(10, rel=0.02)
 
 
+def test_untimed_calls_give_each_candidate_its_own_caches():
+    clock = SimulatedClock(drift=0)
+    last = []
+
+    def after(name: str, seconds: float, cold: float) -> Callable[[], None]:
+        """A candidate that takes longer behind another one."""
+        warm, behind_another = clock.candidate(name, seconds, 0.0), clock.candidate(name, cold, 0.0)
+
+        def call() -> None:
+            (warm if last[-1:] == [name] else behind_another)()
+            last.append(name)
+
+        return call
+
+    def ratio(untimed_calls: int) -> float:
+        candidates = {"a": after("a", 0.010, 0.010), "b": after("b", 0.010, 0.014)}
+        found = interleave(candidates, clock=clock, max_seconds=20, untimed_calls=untimed_calls)
+        return found.ratio("b", "a").value
+
+    assert ratio(0) == pytest.approx(1.4, rel=0.01)
+    assert ratio(1) == pytest.approx(1.0, rel=0.01)
+
+
 def test_the_warm_up_waits_until_calls_take_equally_long():
     clock = SimulatedClock()
     slow = iter([0.1] * 7)
