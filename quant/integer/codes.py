@@ -54,7 +54,8 @@ class Grid:
 
     def real(self, codes: Array) -> Array:
         """The values as a runtime's float32 arithmetic has them."""
-        return (self.scale * self.centred(codes).astype(Float32)).astype(Float32)
+        values: Array = (self.scale * self.centred(codes).astype(Float32)).astype(Float32)
+        return values
 
     def saturated(self, values: Array) -> Array:
         """Whole numbers, zero point included, cut to the codes in use; int64."""

@@ -11,7 +11,8 @@ from bitwright.quant.integer.window import Window
 
 def multiplier(data: Grid, weights: Grid, result: Grid) -> Array:
     """`s_x * s_w / s_y` in float32, in the order in which runtimes compute it; `[]` or `[out]`."""
-    return ((data.scale * weights.scale).astype(Float32) / result.scale).astype(Float32)
+    scale: Array = ((data.scale * weights.scale).astype(Float32) / result.scale).astype(Float32)
+    return scale
 
 
 def convolution_sums(data: Array, weights: Array, window: Window, groups: int) -> Array:
