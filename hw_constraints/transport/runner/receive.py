@@ -40,7 +40,7 @@ def store_piece(store: str, request: Answer, payload: BinaryIO) -> Answer:
     """Appends a piece at its offset, and renames the file when it is whole and right."""
     path = os.path.join(store, request["name"])
     part, end = path + ".part", request["offset"]
-    with open(part, "r+b" if os.path.exists(part) else "wb") as file:
+    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
         file.seek(request["offset"])
         while end < request["size"]:
             piece = payload.read(min(PIECE, request["size"] - end))
@@ -52,11 +52,15 @@ def store_piece(store: str, request: Answer, payload: BinaryIO) -> Answer:
         os.fsync(file.fileno())
     if end < request["size"]:
         return {"state": "partial", "bytes": end}
-    found = hash_of(part)
-    if found != request["sha256"]:
-        os.remove(part)
-        return {"state": "refused", "kind": "wrong-hash", "message": f"its SHA-256 is there {found}"}
-    os.replace(part, path)
+    try:
+        found = hash_of(part)
+        if found != request["sha256"]:
+            os.remove(part)
+            return {"state": "refused", "kind": "wrong-hash", "message": f"its SHA-256 is there {found}"}
+        os.replace(part, path)
+    except FileNotFoundError:  # another sender of the same file was first
+        if not os.path.exists(path):
+            return {"state": "partial", "bytes": 0}
     return {"state": "stored"}
 
 

@@ -122,15 +122,16 @@ def test_a_job_is_not_begun_where_its_result_has_no_room(device, small_disk, mod
 
 def test_a_folder_that_may_not_be_written(tmp_path):
     (tmp_path / "device").write_text("a file")
-    with Device(f"local:{tmp_path / 'device'}/x?python={sys.executable}") as device:
-        with pytest.raises(Unusable, match=r"local: .*device/x/store: Not a directory; name a folder that the account"):
-            device.put([])
+    message = r"local: .*device/x: Not a directory; name a folder that the account may write in the address"
+    address = f"local:{tmp_path / 'device'}/x?python={sys.executable}"
+    with Device(address) as device, pytest.raises(Unusable, match=message):
+        device.put([])
 
 
 @pytest.mark.parametrize("code", [126, 127])
 def test_no_python(code):
     with pytest.raises(
-        LacksSoftware, match=r"^ssh://ann@orin: python3 does not run there \(sh: python3: not found\); ins"
+        LacksSoftware, match=r"^ssh://ann@orin: python3 does not run there \(sh: python3: not found\); install Python 3"
     ):
         answering(code, errors="sh: python3: not found\n").hello()
 
