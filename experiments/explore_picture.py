@@ -56,7 +56,7 @@ def _draw_sweep(panel: Any, sweep: Sweep) -> None:
 def _draw_layers(panel: Any, exploration: Exploration) -> None:
     layers = exploration.held_back[:_LAYERS][::-1]
     several = len(exploration.workloads) > 1
-    names = [f"{each.network} {each.layer}" if several else each.layer for each in layers]
+    names = [f"{each.network} {each.module or each.layer}" if several else each.module or each.layer for each in layers]
     panel.barh(names, [100 * each.share for each in layers], color="tab:gray")
     for place, each in enumerate(layers):
         panel.text(0, place, f" {each.bound_by}", va="center", fontsize=7, color="white")

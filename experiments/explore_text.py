@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwright.experiments.tables import print_table
-from bitwright.hw_constraints.explore import Exploration, Point, Sweep
+from bitwright.hw_constraints.explore import Exploration, HeldBack, Point, Sweep
 
 
 def print_exploration(exploration: Exploration) -> None:
@@ -18,7 +18,7 @@ def print_exploration(exploration: Exploration) -> None:
         ("layer", "of the time", "waits for", "would gain most from", "your line"),
         [
             (
-                f"{each.network}: {each.layer}",
+                f"{each.network}: {_layer(each)}",
                 f"{100 * each.share:.1f} %",
                 each.bound_by,
                 f"{each.remedy} (-{100 * each.gain:.0f} %)" if each.remedy else "nothing that was varied",
@@ -33,6 +33,13 @@ def print_exploration(exploration: Exploration) -> None:
         print(f"assumed: {text}")
     for text in exploration.unverified:
         print(f"leans on: {text}")
+
+
+def _layer(held: HeldBack) -> str:
+    """The module's path, with the name that `bitwright lower --explain` takes where that says more."""
+    if not held.module or held.module in held.layer:
+        return held.layer
+    return f"{held.module} ({held.layer})"
 
 
 def _row(sweep: Sweep, point: Point) -> tuple[str, str, str, str]:

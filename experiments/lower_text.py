@@ -60,7 +60,8 @@ def _tiles(op: LoweredOp) -> str:
 
 def _totals(program: LoweredGraph, cost: LatencyEstimate | None, no_cost: str) -> list[str]:
     macs = sum(op.work.macs for op in program.ops if op.work)
-    head = f"{program.target.id}: {len(program.ops)} operations, {macs:,} MACs"
+    count = f"{len(program.ops)} operation{'' if len(program.ops) == 1 else 's'}"
+    head = f"{program.target.id}: {count}, {macs:,} MACs"
     if cost is None:
         return [head, no_cost]
     cycles = f", {cost.cycles:,.0f} cycles" if cost.cycles is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -145,10 +146,12 @@ class _Run:
                     f"{self.folder}: no space left on the disk while stage {stage.name!r} was writing; free some and "
                     "run the same command again: finished stages are kept"
                 ) from error
+            if isinstance(error, SystemExit):
+                error = InputError(_ended(stage.name, error))
             if isinstance(error, InputError):
                 self.records[stage.name] = StageRecord(status="failed", reason=str(error))
                 self._write(_now())
-            raise
+            raise error
 
     def _ingredients(self, stage: Stage) -> Ingredients:
         parts: dict[str, Any] = {f"recipe {path}": self.recipe.section(path) for path in stage.reads}
@@ -232,6 +235,15 @@ def disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _ended(stage: str, error: SystemExit) -> str:
+    """That somebody's code ended the process, and at which line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"stage {stage!r}: SystemExit({error.code!r}): something that it called ends the process; raise an error "
+        f"instead\n  at {last.filename}:{last.lineno}: {last.line}"
+    )
 
 
 def _now() -> str:

@@ -74,6 +74,7 @@ class HeldBack:
     Attributes:
         network: its network.
         layer: its name.
+        module: the module that it belongs to; "" for none.
         source: the user's line, as text.
         us: microseconds of one run.
         share: of all networks' weighted time.
@@ -84,6 +85,7 @@ class HeldBack:
 
     network: str
     layer: str
+    module: str
     source: str
     us: float
     share: float
@@ -230,6 +232,7 @@ def _held_back(workloads: Sequence[Workload], own: Estimates, ends: Mapping[str,
                     HeldBack(
                         network=workload.name,
                         layer=layer.name,
+                        module=op.block.module_path,
                         source=str(op.block.source or ""),
                         us=layer.us,
                         share=workload.weight * layer.us / total,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -50,3 +51,15 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """As plain values; a cost says where it came from."""
         return {**asdict(self), "cost_origin": None if self.cost_us is None else "modelled"}
+
+
+def collapse(findings: Iterable[Finding]) -> Iterator[tuple[Finding, int]]:
+    """Findings that say the same about the same line as one, with their number; costs add up."""
+    groups: dict[object, list[Finding]] = {}
+    for each in findings:
+        place: object = each.source or (each.node, each.module_path)
+        key = (each.rule, each.target, each.severity, place, each.focus, each.found, each.allowed, each.suggestion)
+        groups.setdefault(key, []).append(each)
+    for group in groups.values():
+        costs = [each.cost_us for each in group if each.cost_us is not None]
+        yield replace(group[0], cost_us=sum(costs) if costs else None), len(group)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.finding import Finding, Severity, collapse
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """All findings as plain text, one block each, and a last line that counts them."""
+    """All findings as plain text and a last line that counts them; what is said about one line again is one block."""
     if not findings:
         return "no findings"
-    return "\n\n".join([*(format_finding(each) for each in findings), summary(findings)])
+    several = len({each.target for each in findings}) > 1
+    told = list(collapse(findings))
+    blocks = [format_finding(each, calls=calls, show_target=several) for each, calls in told]
+    return "\n\n".join([*blocks, summary([each for each, _ in told])])
 
 
 def summary(findings: Sequence[Finding]) -> str:

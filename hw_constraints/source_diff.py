@@ -68,11 +68,27 @@ def _replaced(lines: list[str], number: int, node: Node, change: ByHand) -> list
     before = lines[first].encode()[: place.col_offset].decode()
     after = lines[last].encode()[place.end_col_offset :].decode()
     try:
-        written = change.expression.format(**words)
+        written = _computed_once(change.expression, words, text).format(**words)
     except KeyError:
         return None
     note = [_comment(lines[first], change, node)] if change.note else []
     return [*lines[:first], *note, f"{before}{written}{after}", *lines[last + 1 :]]
+
+
+# For what an expression needs twice; the first that the file does not use.
+_NAMES = ("t", "value", "operand", "before_change")
+
+
+def _computed_once(expression: str, words: dict[str, str], text: str) -> str:
+    """With a name for a computed `{x}` that the expression needs more than once: `(t := f(y)) * torch.sigmoid(t)`."""
+    computed = "(" in words.get("x", "") or "[" in words.get("x", "")
+    if expression.count("{x}") < 2 or not computed or "=" in expression:
+        return expression
+    tree = _tree(text)
+    used = {part.id for part in ast.walk(tree) if isinstance(part, ast.Name)} if tree else set()
+    name = next((each for each in _NAMES if each not in used), _NAMES[0])
+    first, rest = expression.split("{x}", 1)
+    return f"{first}({name} := {{x}}){rest.replace('{x}', name)}"
 
 
 def _spots(text: str, number: int, node: Node) -> Iterator[tuple[ast.expr | ast.stmt, dict[str, str]]]:

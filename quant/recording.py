@@ -148,10 +148,15 @@ def _sums(
 
         return stop
 
-    with _hooked(model, paths, start):
+    def whole(forward: Callable[[], Any]) -> Any:
+        # The forward alone: keeping the model as it was takes time, too, for which no region is to blame.
         begin = clock()
-        run(model, args, kwargs)
+        result = forward()
         sums[_WHOLE] = (1, clock() - begin)
+        return result
+
+    with _hooked(model, paths, start):
+        run(model, args, kwargs, around=whole)
     return sums
 
 
@@ -183,9 +188,26 @@ def _hooked(
             handle.remove()
 
 
+def _as_it_is(forward: Callable[[], Any]) -> Any:
+    return forward()
+
+
 @torch.no_grad()
-def run(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """One forward in eval mode that leaves model, arguments and random state as they were."""
+def run(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    around: Callable[[Callable[[], Any]], Any] = _as_it_is,
+) -> Any:
+    """One forward in eval mode that leaves model, arguments and random state as they were.
+
+    Args:
+        model: the user's own.
+        args: of its forward, which are copied.
+        kwargs: likewise.
+        around: calls the forward, and gives back what that gives back.
+    """
     args, kwargs = pytree.tree_map_only(torch.Tensor, _copy, (args, dict(kwargs)))
     # The fused kernels of torch's transformers hide their products, and their submodules are never called.
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -193,7 +215,7 @@ def run(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     try:
         with preserved(model):
             model.eval()
-            return model(*args, **kwargs)
+            return around(lambda: model(*args, **kwargs))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 

@@ -55,6 +55,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, json: Json = F
         print_json(checked.model_dump(mode="json"))
     else:
         print(resolved_yaml(checked), end="")
+        print(f"# valid: {checked.name} for {checked.target}; nothing has run")
     return 0
 
 

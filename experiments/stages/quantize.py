@@ -41,6 +41,9 @@ def quantize_model(context: Context) -> QuantizeResult:
             bias_correction=recipe.quantize.bias_correction,
             progress=advance,
         )
+    fewer = calibration_notes(calibration.count, recipe.calibrate.samples)
+    for note in fewer:
+        context.console.say(f"    note: {note}")
     export_onnx_qdq(quantized, context.folder / "quantized.onnx")
     seconds = time.monotonic() - began
     reference = fold_batch_norm(captured)
@@ -55,13 +58,24 @@ def quantize_model(context: Context) -> QuantizeResult:
         float_bytes=size_of(context.folder / "float.onnx"),
         quantized_bytes=size_of(context.folder / "quantized.onnx"),
         calibrate_seconds=Figure(value=round(seconds, 3), unit="s", origin="measured", n=1, source="wall time"),
-        notes=(*bench.data.notes, *artifact_notes(target)),
+        notes=(
+            *bench.data.notes,
+            *calibration_notes(calibration.count, recipe.calibrate.samples),
+            *artifact_notes(target),
+        ),
     )
 
 
 def size_of(path: Path) -> Figure:
     """The size of a file."""
     return Figure(value=path.stat().st_size, unit="bytes", origin="measured", source="file size")
+
+
+def calibration_notes(count: int, asked: int) -> tuple[str, ...]:
+    """That the data hold fewer samples than the recipe asks for, where they do."""
+    if count >= asked:
+        return ()
+    return (f"calibrated with {count} samples, all that the data have; calibrate.samples = {asked} asks for more",)
 
 
 def artifact_notes(target: Target) -> tuple[str, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.finding import Finding, Severity, collapse
 from bitwright.hw_constraints.lint_report.baseline import Baseline
 from bitwright.hw_constraints.lint_report.suppressions import Suppressions
 from bitwright.quant.graph import SourceLine
@@ -109,15 +109,3 @@ def review(
         entries.append(Entry(finding=finding, status=status, reason=comment.reason if comment else "", calls=calls))
     notices = tuple(Notice(text=text, source=source) for text, source in suppressions.complaints(known_rules))
     return LintReport(entries=tuple(entries), notices=notices)
-
-
-def collapse(findings: Iterable[Finding]) -> Iterator[tuple[Finding, int]]:
-    """Findings that say the same about the same line as one, with their number; costs add up."""
-    groups: dict[object, list[Finding]] = {}
-    for each in findings:
-        place: object = each.source or (each.node, each.module_path)
-        key = (each.rule, each.target, each.severity, place, each.focus, each.found, each.allowed, each.suggestion)
-        groups.setdefault(key, []).append(each)
-    for group in groups.values():
-        costs = [each.cost_us for each in group if each.cost_us is not None]
-        yield replace(group[0], cost_us=sum(costs) if costs else None), len(group)

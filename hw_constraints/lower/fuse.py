@@ -1,7 +1,7 @@
 """Second pass: which operator calls run as one, which only give a tensor another shape, and which are known before.
 
-Chains come from the target's `fused_patterns` through `Graph.chains`, the one matcher. Where an operator looks functions
-up in a table as it writes its result (`table_lookups`), such a function is one more link: it reads codes, not sums.
+Chains come from the target's `fused_patterns` through `Graph.chains`, the one matcher. Where an operator looks
+functions up in a table as it writes its result (`table_lookups`), such a function is one more link: it reads codes.
 """
 
 from __future__ import annotations

@@ -321,8 +321,16 @@ class LoweredGraph:
         found = list(dict.fromkeys(op.name for op in self._matching(name)))
         if len(found) == 1:
             return self.by_name[found[0]]
-        choices = ", ".join(found or self.by_name)
-        raise InputError(f"layer {name!r}: {'several match' if found else 'no such layer'}; there are: {choices}")
+        if not found:
+            raise InputError(f"layer {name!r}: no such layer; there are: {', '.join(self.by_name)}")
+        places = "".join(f"\n  {each}" + self._where(self.by_name[each]) for each in found)
+        raise InputError(f"layer {name!r}: {len(found)} operations match; name one of them:{places}")
+
+    def _where(self, op: LoweredOp) -> str:
+        """What an operation does, and at which of the user's lines."""
+        block = op.block
+        does = " -> ".join(node.op for node in block.nodes) or "relayout"
+        return f": {does}" + (f" at {block.source}: {block.source.text}".rstrip(": ") if block.source else "")
 
     def _matching(self, name: str) -> Iterator[LoweredOp]:
         if name in self.by_name:

@@ -112,8 +112,8 @@ class Dtype:
                 self.name,
                 node,
                 severity=Severity.WARNING,
-                found=f"{node.op} planned in float, which {target.id} does not have",
-                allowed=f"{parts}, each with formats of its own",
+                found=f"{node.op} is planned as one, and runs as {parts}: what passes between them has no format",
+                allowed="a planned format for every tensor: there is no floating point",
                 suggestion=f"write it as {parts}, so that the plan reaches the tensors between them",
             )
 

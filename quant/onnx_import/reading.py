@@ -24,6 +24,8 @@ def read_model(path: Path) -> onnx.ModelProto:
     Raises:
         InputError: there is no such file, it is no ONNX model, or one that this release cannot read.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the .onnx file in it")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     size = path.stat().st_size

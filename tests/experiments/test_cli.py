@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import typer.core
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -293,3 +294,11 @@ def test_a_missing_extra_ends_in_its_install_line(monkeypatch: pytest.MonkeyPatc
     recipe = load_recipe("digits", ["prove.runtimes=[openvino]"])
     with pytest.raises(InputError, match=r"^backend 'openvino' needs: pip install 'bitwright\[openvino\]'$"):
         Workbench(recipe).runtimes(recipe.prove.runtimes)
+
+
+def test_validate_ends_with_a_word_of_success_that_is_still_yaml() -> None:
+    done = CliRunner().invoke(cli.build_app(), ["validate", "digits"])
+    assert done.exit_code == 0
+    recipe = yaml.safe_load(done.stdout)
+    assert recipe["name"] == "digits"
+    assert done.stdout.splitlines()[-1] == f"# valid: digits for {recipe['target']}; nothing has run"

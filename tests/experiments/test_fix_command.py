@@ -101,7 +101,7 @@ def test_an_approximation_is_named_with_its_error_and_made_when_asked_for() -> N
     assert " at net.py:15: it is an approximation (" in asks and asks.endswith("--approximate makes it")
     done = fix("--approximate")
     made = block(done.stdout, "fixed[approximate_activation]")
-    assert "+            x = conv(x) * torch.sigmoid(1.702 * conv(x))" in made
+    assert "+            x = (t := conv(x)) * torch.sigmoid(1.702 * t)" in made
     assert "max error " in made and "the worst of 2 tensors" in made  # one block for both rounds of the loop
     assert "the fixed network against the original: approximate: max error " in done.stdout
 

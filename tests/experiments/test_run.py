@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -258,3 +259,22 @@ def test_a_recipe_without_a_section_skips_its_stage(tmp_path: Path, monkeypatch:
     )
     monkeypatch.setattr(engine, "load_stages", lambda: (stage,))
     assert go(tmp_path / "run") == {"only": "skipped"}
+
+
+def test_a_network_that_ends_the_process_fails_its_stage_with_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(context: Context) -> Any:
+        sys.exit("no more")
+
+    stages = (*fake.STAGES[:1], replace(fake.STAGES[1], run=ends), *fake.STAGES[2:])
+    monkeypatch.setattr(engine, "load_stages", lambda: stages)
+    message = (
+        r"^stage 'middle': SystemExit\('no more'\): something that it called ends the process; raise an error instead\n"
+        r"  at .*test_run\.py:\d+: sys\.exit\(\"no more\"\)$"
+    )
+    with pytest.raises(InputError, match=message):
+        go(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["stages"]["middle"]["status"] == "failed" and record["stages"]["first"]["status"] == "done"
+    assert not list((tmp_path / "run" / "stages").glob(".*"))

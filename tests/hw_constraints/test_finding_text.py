@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from bitwright.hw_constraints.finding import Finding, Severity
@@ -73,3 +75,15 @@ def test_the_summary_counts_by_severity() -> None:
 def test_focus(op: str, module: str, text: str, expected: str) -> None:
     node = Node(name="n", op=op, inputs=(), outputs=(), module_path=module, source=SourceLine("net.py", 1, text))
     assert focus(node) == expected
+
+
+def test_what_is_said_about_one_line_again_is_one_block() -> None:
+    again = replace(FINDING, node="linalg_inv_7")
+    text = format_findings([FINDING, again])
+    assert text.startswith("error[operator_support] net.py:12 (bev), 2 calls\n")
+    assert text.count("found:") == 1 and text.endswith("\n\n1 error")
+
+
+def test_several_accelerators_are_named() -> None:
+    text = format_findings([replace(FINDING, target=name) for name in ("h200", "edge-tpu")])
+    assert "(bev) on h200\n" in text and "(bev) on edge-tpu\n" in text

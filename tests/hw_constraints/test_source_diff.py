@@ -43,7 +43,7 @@ def test_the_call_of_a_module_is_replaced(file: Path) -> None:
     assert diff.startswith(f"--- a{file}\n+++ b{file}\n@@")  # outside of the working directory: from the root
     assert changes(diff) == [
         "-    x = self.act(self.conv(x + 1))",
-        "+    x = self.conv(x + 1) * torch.sigmoid(self.conv(x + 1))",
+        "+    x = (t := self.conv(x + 1)) * torch.sigmoid(t)",  # the layer runs once
     ]
 
 
@@ -61,7 +61,7 @@ def test_a_call_over_several_lines_is_replaced_whole(file: Path) -> None:
         "-        y - x",
         "-    )",
         "+    # by definition",
-        "+    z = (y - x) * F.relu6((y - x) + 3) / 6",
+        "+    z = (t := (y - x)) * F.relu6(t + 3) / 6",
     ]
 
 

@@ -231,3 +231,19 @@ def test_transformers_and_recurrent_layers_are_counted() -> None:
     assert macs["encoder"] == 5 * 8 * (3 * 8 + 8 + 2 * 16) + 2 * 5 * 5 * 8
     assert macs["lstm"] == 5 * 2 * 4 * 8 * 8
     assert capture(Sequence().encoder, (torch.randn(1, 5, 8),)).graph.nodes
+
+
+def test_a_model_that_is_captured_whole_has_all_of_the_time() -> None:
+    """Keeping a large model as it was takes longer than its forward; nobody's time share pays for that."""
+
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.zeros(20_000_000))
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    found = find_regions(Large(), (torch.zeros(1, 8),))
+    assert found.is_whole and found.time_share > 0.5

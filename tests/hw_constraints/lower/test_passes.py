@@ -137,3 +137,18 @@ def test_explanation_has_every_pass() -> None:
 def test_unknown_layer_lists_the_layers() -> None:
     with pytest.raises(ValueError, match=r"layer 'stem': no such layer; there are: conv2d_0, conv2d_2"):
         lowered(residual_network()).find("stem")
+
+
+def test_several_operations_of_one_module_are_told_with_their_lines() -> None:
+    net = GraphBuilder()
+    x = net.input(1, 4, 8, 8)
+    for _ in range(2):
+        weight = net.parameter(4, 4, 1, 1)
+        x = net.call("conv2d", x, weight, None, shape=(1, 4, 8, 8), module="neck.proj", line="x = self.proj(x)",
+                     stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)  # fmt: skip
+    with pytest.raises(ValueError, match=r"layer 'neck\.proj': 2 operations match; name one of them:") as caught:
+        lowered(net.graph(x)).find("neck.proj")
+    assert str(caught.value).splitlines()[1:] == [
+        "  conv2d_0: conv2d at net.py:1: x = self.proj(x)",
+        "  conv2d_1: conv2d at net.py:2: x = self.proj(x)",
+    ]

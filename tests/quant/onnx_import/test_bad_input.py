@@ -514,3 +514,7 @@ def test_an_input_without_elements(save: Save) -> None:
         r"input 'x' has the shape \[1, 3, 0, \?\], which holds no element; "
         "export it with the sizes that it is to run at",
     )
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    refused(tmp_path, r"is a folder; give the \.onnx file in it")
