@@ -1,7 +1,9 @@
 """Times models against the reference kernel in this process: one *placement* of all of them in memory.
 
 What a large tensor costs hangs on the physical pages that a process was given, and that does not average out however
-long the process runs. So the unit of observation is a placement: a fresh process, a few rounds of each model.
+long the process runs. So the unit of observation is a placement: a fresh process, a few rounds of each model. Where
+loading takes longer than looking, a loaded process is forked several times: what a fork writes to, gets pages of its
+own, and only weights stay where they were.
 
 A round of a model is a triple: the model, the same without the kernel, the reference, in random order, right after
 each other. A triple in which another process was served is taken again. Its observation is
@@ -19,7 +21,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from bitwright.hw_constraints.backends import Backend
+from bitwright.hw_constraints.backends import Arrays, Backend
 from bitwright.hw_constraints.measure.conditions import Clock, Instant
 from bitwright.hw_constraints.measure.location import location_interval
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
@@ -60,7 +62,7 @@ class Effort:
     """
 
     rounds: int = 8
-    seconds: float = 0.05
+    seconds: float = 0.08
     sample_seconds: float = 8e-4
 
 
@@ -88,13 +90,16 @@ class _Timed:
 
     def __init__(self, call: Call, clock: Clock, sample_seconds: float) -> None:
         self._call, self._clock = call, clock
-        for _ in range(_WARM_UP):
-            call()
+        self.warm_up()
         self._calls, self.seconds = 1, math.inf
         start, end = self.sample()
         self.seconds = end.wall_s - start.wall_s
         self._calls = max(1, math.ceil(sample_seconds / self.seconds)) if self.seconds > 0 else 1
-        self.sample_seconds = self._calls * self.seconds
+        self.sample_seconds = (self._calls + (self.seconds < _LONG_SECONDS)) * self.seconds
+
+    def warm_up(self) -> None:
+        for _ in range(_WARM_UP):
+            self._call()
 
     def sample(self) -> tuple[Instant, Instant]:
         """Left out: the first call, which finds caches as another model left them, unlike in a network that runs on."""
@@ -117,8 +122,13 @@ class _Trial:
         self._parts, self._branches, self._threads = parts, branches, threads
         triple = sum(part.sample_seconds for part in parts)
         self.wanted = max(_FEWEST_ROUNDS, min(effort.rounds, int(effort.seconds / triple)))
+        self.seconds = self.wanted * triple
         self._calm: list[list[tuple[Instant, Instant]]] = []
         self._disturbed: list[list[tuple[Instant, Instant]]] = []
+
+    def warm_up(self) -> None:
+        for part in self._parts:
+            part.warm_up()
 
     def round(self, order: random.Random) -> None:
         """One more triple, again while it is disturbed; not when calm ones have become the exception."""
@@ -150,18 +160,8 @@ class _Trial:
         )
 
 
-def observe(
-    subjects: Sequence[Subject],
-    reference: bytes,
-    backend: Backend,
-    *,
-    threads: int,
-    effort: Effort,
-    seed: int,
-    started: Callable[[int], None],
-    clock: Clock | None = None,
-) -> list[Observation | str]:
-    """Times models in this process.
+class Loaded:
+    """Models that are loaded in this process beside the reference kernel.
 
     Args:
         subjects: what to time.
@@ -169,41 +169,75 @@ def observe(
         backend: the runtime.
         threads: of the runtime.
         effort: how long to look.
-        seed: of inputs and of the order.
+        seed: of inputs.
         started: told each subject's number before it is loaded, so that a crash has a name.
         clock: another one for tests.
-
-    Returns:
-        For each subject what was seen, or the runtime's message when it rejected the model.
 
     Raises:
         InputError: the runtime rejects the reference kernel.
     """
-    clock, order = clock or Clock(), random.Random(seed)
 
-    def timed(model: bytes) -> _Timed:
-        session = backend.load(model, threads=threads)
-        return _Timed(partial(session.run, made_up_inputs(session, "kernel", seed)), clock, effort.sample_seconds)
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        reference: bytes,
+        backend: Backend,
+        *,
+        threads: int,
+        effort: Effort,
+        seed: int,
+        started: Callable[[int], None],
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or Clock()
+        start = clock.now().wall_s
+        self._inputs: list[Arrays] = []
+        self._rejected: dict[int, str] = {}
+        self._trials: dict[int, _Trial] = {}
 
-    base = timed(reference)
-    trials: dict[int, _Trial] = {}
-    outcome: list[Observation | str] = [""] * len(subjects)
-    for number, subject in enumerate(subjects):
-        started(number)
-        try:
-            parts = [base, timed(subject.model), *([timed(subject.without)] if subject.without else [])]
-        except InputError as error:
-            outcome[number] = str(error)
-        else:
-            trials[number] = _Trial(parts, subject.branches, effort, threads)
-    for turn in range(max((trial.wanted for trial in trials.values()), default=0)):
-        now = [trial for trial in trials.values() if turn < trial.wanted]
-        order.shuffle(now)
-        for trial in now:
-            trial.round(order)
-    for number, trial in trials.items():
-        outcome[number] = trial.observation()
-    return outcome
+        def timed(model: bytes) -> _Timed:
+            session = backend.load(model, threads=threads)
+            self._inputs.append(made_up_inputs(session, "kernel", seed))
+            return _Timed(partial(session.run, self._inputs[-1]), clock, effort.sample_seconds)
+
+        base = timed(reference)
+        for number, subject in enumerate(subjects):
+            started(number)
+            try:
+                parts = [base, timed(subject.model), *([timed(subject.without)] if subject.without else [])]
+            except InputError as error:
+                self._rejected[number] = str(error)
+            else:
+                self._trials[number] = _Trial(parts, subject.branches, effort, threads)
+        self.load_seconds = clock.now().wall_s - start
+
+    @property
+    def seconds(self) -> float:
+        """What a run will take, if nothing disturbs it."""
+        return sum(trial.seconds for trial in self._trials.values())
+
+    def run(self, seed: int) -> list[Observation | str]:
+        """Times them.
+
+        Args:
+            seed: of the order.
+
+        Returns:
+            For each subject what was seen, or the runtime's message when it rejected the model.
+        """
+        order = random.Random(seed)
+        for batch in self._inputs:
+            for array in batch.values():
+                array *= 1  # in a fork: gives it pages of its own
+        for trial in self._trials.values():
+            trial.warm_up()
+        for turn in range(max((trial.wanted for trial in self._trials.values()), default=0)):
+            now = [trial for trial in self._trials.values() if turn < trial.wanted]
+            order.shuffle(now)
+            for trial in now:
+                trial.round(order)
+        outcome = {number: trial.observation() for number, trial in self._trials.items()} | self._rejected
+        return [outcome[number] for number in sorted(outcome)]
 
 
 def plain(outcome: Observation | str) -> dict[str, Any]:

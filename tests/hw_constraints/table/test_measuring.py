@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,8 @@ def process(monkeypatch: pytest.MonkeyPatch) -> worker.Worker:
     monkeypatch.setattr(worker, "get_backend", lambda name: Dangerous(clock))
     monkeypatch.setattr(worker, "reference_model", lambda: REFERENCE_BYTES)
     monkeypatch.setattr(worker, "_LOAD_SECONDS", 0.4)
-    monkeypatch.setattr(worker, "observe", lambda *args, **kwargs: _observe(*args, clock=clock, **kwargs))
+    monkeypatch.setattr(worker, "Loaded", partial(worker.Loaded, clock=clock))
     return worker.Worker("timer", 1)
-
-
-_observe = worker.observe
 
 
 def asked(process: worker.Worker, folder: Path, *models: bytes, placements: int = 2) -> list[dict[str, Any]]:
