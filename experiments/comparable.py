@@ -27,6 +27,7 @@ class Comparable:
         is_share: a share of `figure.n` samples in percent, whose noise is binomial.
         has_gate: whether the recipe sets a limit on it.
         not_judged: why no difference of it is called better or worse.
+        is_measurable: whether measuring both artefacts side by side decides it better than two records can.
     """
 
     figure: Figure
@@ -36,6 +37,7 @@ class Comparable:
     is_share: bool = False
     has_gate: bool = False
     not_judged: str = ""
+    is_measurable: bool = False
 
     @property
     def interval(self) -> tuple[float, float, float] | None:
@@ -81,13 +83,16 @@ def _quality(record: Record) -> Iterator[tuple[str, Comparable]]:
                 conditions={**conditions, "number of samples": figure.n},
                 is_share=built_in and metric == "top1",
                 has_gate=judged_first and (gate["bound"] is not None or gate["max_drop"] is not None),
+                is_measurable=network == "quantized",
             ),
         )
     samples = {**conditions, "number of samples": evaluated.sqnr.n}
     has_drop = gate["max_drop"] is not None
     yield (
         f"drop of {metric}",
-        Comparable(figure=evaluated.drop, higher_is_better=False, conditions=samples, has_gate=has_drop),
+        Comparable(
+            figure=evaluated.drop, higher_is_better=False, conditions=samples, has_gate=has_drop, is_measurable=True
+        ),
     )
     if evaluated.agreement is not None:
         has_gate = gate["min_agreement"] is not None
@@ -117,7 +122,13 @@ def _speed(record: Record) -> Iterator[tuple[str, Comparable]]:
         engine = engine_name(row.runtime)
         yield (
             f"quantized / float latency, {engine}",
-            Comparable(figure=row.ratio, higher_is_better=False, conditions=conditions, has_gate=has_gate),
+            Comparable(
+                figure=row.ratio,
+                higher_is_better=False,
+                conditions=conditions,
+                has_gate=has_gate,
+                is_measurable=True,
+            ),
         )
         for network, figure in (("float", row.float_latency), ("quantized", row.quantized_latency)):
             yield (

@@ -48,6 +48,7 @@ class Change:
         judgement: what it amounts to.
         has_gate: whether the second run's recipe sets a limit on it.
         note: why it is not judged.
+        is_measurable: whether measuring both artefacts again decides it better than two records can.
     """
 
     quantity: str
@@ -58,6 +59,7 @@ class Change:
     judgement: Judgement
     has_gate: bool
     note: str = ""
+    is_measurable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,12 @@ class Comparison:
         """What makes the second run unacceptable: worse beyond noise where a gate is set, or a gate that fell."""
         worse = [each.quantity for each in self.changes if each.has_gate and each.judgement is Judgement.WORSE]
         return (*worse, *(f"gate {name}" for name in self.fallen_gates))
+
+    @property
+    def lasting_regressions(self) -> tuple[str, ...]:
+        """Those of them that stand even where both artefacts are measured again."""
+        again = {each.quantity for each in self.changes if each.is_measurable}
+        return tuple(each for each in self.regressions if each not in again)
 
 
 def compare(before: Record, after: Record) -> Comparison:
@@ -160,6 +168,7 @@ def _change(name: str, first: Comparable, second: Comparable) -> Change:
         judgement=judgement,
         has_gate=second.has_gate,
         note=second.not_judged,
+        is_measurable=second.is_measurable,
     )
 
 

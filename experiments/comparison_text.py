@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.compare import Change, Comparison
 from bitwright.experiments.figure_text import format_change, format_value
 from bitwright.experiments.tables import print_table
 
+if TYPE_CHECKING:
+    from bitwright.experiments.regression_gate import Gate
 
-def print_comparison(comparison: Comparison) -> None:
-    """Tables of what differs; the last line says whether it is worse where a gate is set."""
+
+def print_comparison(comparison: Comparison, *, with_verdict: bool = True) -> None:
+    """Tables of what differs; the last line says whether it is worse where a gate is set, unless others decide."""
     for title, differences in (("Recipe", comparison.recipe), ("Versions", comparison.versions)):
         if differences:
             cells = [(each.key, _cell(each.before), _cell(each.after)) for each in differences]
@@ -25,10 +29,32 @@ def print_comparison(comparison: Comparison) -> None:
         reasons = [(each.quantity, each.reason) for each in comparison.refused]
         print_table(("quantity", "why it does not compare"), reasons, title="Not compared")
         print()
+    if not with_verdict:
+        return
     if comparison.regressions:
         print(f"Worse beyond noise where a gate is set: {', '.join(comparison.regressions)}.")
     else:
         print("Nothing is worse beyond noise where a gate is set.")
+
+
+def print_gate(gate: Gate, lasting: Sequence[str]) -> None:
+    """What measuring again says, and the verdict.
+
+    Args:
+        gate: what was measured.
+        lasting: what the records alone prove to be worse.
+    """
+    rows = [
+        (f"latency, {name}", f"{each.old_us:.0f} µs", f"{each.new_us:.0f} µs", str(each))
+        for name, each in gate.latency.items()
+    ]
+    if gate.quality is not None:
+        old, new = f"{gate.quality.old:.2f} %", f"{gate.quality.new:.2f} %"
+        rows.append((f"{gate.quality.metric}, {gate.quality.engine}", old, new, str(gate.quality)))
+    print_table(("quantity", "first", "second", "second against first"), rows, title="Measured again, in turns")
+    print()
+    worse = (*gate.regressions, *lasting)
+    print(f"Proven worse: {', '.join(worse)}." if worse else "Nothing is proven worse.")
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bitwright.experiments.commands.artefacts import Runtimes, Threads
 from bitwright.experiments.commands.recipes import Json
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -26,22 +27,45 @@ def report(run: Run, json: Json = False) -> int:
 
 
 def compare(
-    first: Run,
+    first: Annotated[Path, typer.Argument(help="The folder of a run; with --measure an ONNX file, too.")],
     second: Annotated[Path, typer.Argument(help="Another run; its gates decide.")],
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure both artefacts again, in turns on this machine, and decide by that."),
+    ] = False,
+    margin: Annotated[float, typer.Option(help="With --measure: percent by which the second may be slower.")] = 2.0,
+    points: Annotated[float, typer.Option(help="With --measure: points by which its metric may be lower.")] = 0.5,
+    runtime: Runtimes = None,
+    threads: Threads = 1,
+    seconds: Annotated[float, typer.Option(help="With --measure: about so long for each runtime.")] = 60.0,
     json: Json = False,
 ) -> int:
     """Say what changed from one run to another. Exit code 1 when it is worse beyond noise where a gate is set."""
     from bitwright.experiments.compare import compare as compare_records
-    from bitwright.experiments.comparison_text import comparison_json, print_comparison
+    from bitwright.experiments.comparison_text import comparison_json, print_comparison, print_gate
     from bitwright.experiments.read_run import read_record
+    from bitwright.experiments.regression_gate import measure_again
     from bitwright.experiments.tables import print_json
 
-    comparison = compare_records(read_record(first), read_record(second))
+    # Bare files have no records; all there is to compare is what is measured.
+    records = () if measure and first.is_file() and second.is_file() else (read_record(first), read_record(second))
+    comparison = compare_records(*records) if records else None
+    gate = None
+    if measure:
+        gate = measure_again(
+            first, second, margin=margin / 100, points=points, runtimes=runtime or (), threads=threads, seconds=seconds
+        )
     if json:
-        print_json(comparison_json(comparison))
+        found = comparison_json(comparison) if comparison else {}
+        print_json(found if gate is None else {**found, "measured_again": gate.to_json()})
     else:
-        print_comparison(comparison)
-    return 1 if comparison.regressions else 0
+        if comparison is not None:
+            print_comparison(comparison, with_verdict=gate is None)
+        if gate is not None:
+            print_gate(gate, comparison.lasting_regressions if comparison else ())
+    if gate is not None:
+        return 1 if gate.regressions or (comparison and comparison.lasting_regressions) else 0
+    return 1 if comparison and comparison.regressions else 0
 
 
 COMMANDS = (report, compare)

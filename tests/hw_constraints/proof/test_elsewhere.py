@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.hw_constraints.backends.tensorrt_layers import split_name
 from bitwright.hw_constraints.proof import State, format_table, prove, prove_from
 from bitwright.hw_constraints.proof.file_names import FileNames
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph
-from bitwright.hw_constraints.proof.tools.tensorrt import split_name
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
@@ -267,7 +267,7 @@ def test_what_is_no_report_is_one_message(block, saved, reports, message):
 
 def test_names_only_layer_info_says_the_option(block, saved, tmp_path):
     (tmp_path / "names.json").write_text(json.dumps({"Layers": ["conv4/n"], "Bindings": []}))
-    with pytest.raises(InputError, match=r"holds names only; .*--profilingVerbosity=detailed"):
+    with pytest.raises(InputError, match=r"holds layer names only; .*--profilingVerbosity=detailed"):
         prove_from(saved(block()), [tmp_path / "names.json"])
 
 
