@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from bitwright.quant.formats import IntFormat
 
 Array = npt.NDArray[Any]
 Float32 = np.float32
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,12 +24,14 @@ class Grid:
         scale: float32 (anything that NumPy turns into it), `[]`, or one for each output channel of a weight.
         zero_point: one for all.
         narrow_range: leave out the most negative code.
+        bounds: the smallest and largest code that a fused clamp leaves; None leaves all.
     """
 
     format: IntFormat
     scale: Any
     zero_point: int = 0
     narrow_range: bool = False
+    bounds: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", np.asarray(self.scale, Float32))
@@ -36,12 +39,21 @@ class Grid:
     @property
     def low(self) -> int:
         """The smallest code in use."""
+        if self.bounds is not None:
+            return self.bounds[0]
         return self.format.code_min + (1 if self.narrow_range and self.format.signed else 0)
 
     @property
     def high(self) -> int:
         """The largest code in use."""
+        if self.bounds is not None:
+            return self.bounds[1]
         return self.format.code_max
+
+    def within(self, low: float, high: float) -> Grid:
+        """The same grid without the codes beyond two real values, which are rounded to codes themselves."""
+        ends = quantized(np.array([max(low, -_LARGEST), min(high, _LARGEST)], Float32), self)
+        return replace(self, bounds=(int(ends[0]), int(ends[1])))
 
     def is_same(self, other: Grid) -> bool:
         """Whether codes mean the same on both."""

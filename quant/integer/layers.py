@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bitwright.quant.integer.codes import Array, Float32, Grid
@@ -27,13 +29,13 @@ def convolution_sums(data: Array, weights: Array, window: Window, groups: int) -
     padded = np.pad(data, window.pads)
     sizes = window.results(padded.shape[2:])
     batch, outputs = len(data), len(weights) // groups
-    sums = np.zeros((batch, groups, outputs, *sizes), np.int64)
-    grouped = weights.reshape(groups, outputs, *weights.shape[1:])
+    sums = np.zeros((batch, groups, outputs, math.prod(sizes)))
+    grouped = weights.reshape(groups, outputs, *weights.shape[1:]).astype(np.float64)
     for tap, index in window.taps(padded.shape[2:]):
-        seen = padded[index].reshape(batch, groups, -1, *sizes)
+        seen = padded[index].reshape(batch, groups, -1, math.prod(sizes)).astype(np.float64)
         at_tap: Array = grouped[(..., *tap)]  # type: ignore[arg-type]  # NumPy's types know no index of that kind
-        sums += np.einsum("ngi...,goi->ngo...", seen, at_tap)
-    return sums.reshape(batch, len(weights), *sizes)
+        sums += at_tap @ seen
+    return sums.reshape(batch, len(weights), *sizes).astype(np.int64)
 
 
 def convolution(
@@ -86,8 +88,14 @@ def matrix_product(
         grids: of the left and right operand and the result.
         rounding: the device's.
     """
-    sums = grids[0].centred(left) @ grids[1].centred(right)
+    sums = _products(grids[0].centred(left), grids[1].centred(right))
     return _codes(sums if bias is None else sums + bias.astype(np.int64), multiplier(*grids), grids[2], rounding)
+
+
+def _products(left: Array, right: Array) -> Array:
+    """Exact: float64 holds whole numbers of up to 53 bits, and has matrix products of its own."""
+    sums: Array = left.astype(np.float64) @ right.astype(np.float64)
+    return sums.astype(np.int64)
 
 
 def _codes(sums: Array, scale: Array, result: Grid, rounding: Rounding) -> Array:

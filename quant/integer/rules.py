@@ -1,0 +1,145 @@
+"""Which integer arithmetic belongs to which operator type of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from bitwright.quant.graph import Node
+from bitwright.quant.integer import elementwise, layers, pools
+from bitwright.quant.integer.codes import Array, Grid
+from bitwright.quant.integer.requantize import Rounding
+from bitwright.quant.integer.window import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How a device rounds.
+
+    Attributes:
+        rounding: of sums of products, and of pools.
+        add: an addition of two tensors.
+        multiply: a product of two tensors.
+    """
+
+    rounding: Rounding
+    add: Callable[[Array, Array, elementwise.Grids], Array]
+    multiply: Callable[[Array, Array, elementwise.Grids], Array]
+
+
+MLAS = Arithmetic(rounding=Rounding.FLOAT32, add=elementwise.add_mlas, multiply=elementwise.multiply_mlas)
+TFLITE = Arithmetic(
+    rounding=Rounding.DOUBLE_ROUNDING,
+    add=elementwise.add_tflite,
+    multiply=partial(elementwise.multiply, rounding=Rounding.DOUBLE_ROUNDING),
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator on codes: its node, operands with their grids, bias codes, and the grid of its result."""
+
+    node: Node
+    operands: list[tuple[Array, Grid]]
+    bias: Array | None
+    result: Grid
+    arithmetic: Arithmetic
+
+    @property
+    def grids(self) -> elementwise.Grids:
+        """Of the first two operands and the result."""
+        return self.operands[0][1], self.operands[1][1], self.result
+
+
+def _convolution(call: Call) -> Array | None:
+    (data, _), (weights, _) = call.operands
+    rank, attributes = data.ndim - 2, call.node.attributes
+    if data.ndim != weights.ndim or isinstance(attributes["padding"], str):
+        return None
+    window = _window(call.node, weights.shape[2:], rank)
+    groups, rounding = int(attributes["groups"]), call.arithmetic.rounding
+    return layers.convolution(data, weights, call.bias, call.grids, window, groups=groups, rounding=rounding)
+
+
+def _window(node: Node, kernel: tuple[int, ...], rank: int) -> Window:
+    def spread(name: str, default: int) -> tuple[int, ...]:
+        given = node.attributes.get(name, default)
+        values = tuple(given) if isinstance(given, list | tuple) else (given,)
+        return tuple(int(value) for value in (values * rank if len(values) == 1 else values))
+
+    padding = tuple((each, each) for each in spread("padding", 0))
+    # A pool that is told no stride moves by its own size.
+    stride = spread("stride", 1) if node.attributes["stride"] else kernel
+    return Window(kernel=kernel, stride=stride, padding=padding, dilation=spread("dilation", 1))
+
+
+def _linear(call: Call) -> Array | None:
+    (data, data_grid), (weights, weight_grid) = call.operands
+    grids = data_grid, weight_grid, call.result
+    return layers.matrix_product(data, weights.T, call.bias, grids, rounding=call.arithmetic.rounding)
+
+
+def _product(call: Call) -> Array | None:
+    (left, left_grid), (right, _) = call.operands
+    if left_grid.scale.ndim:  # scales of rows: the other way round
+        return None
+    return layers.matrix_product(left, right, None, call.grids, rounding=call.arithmetic.rounding)
+
+
+def _add(call: Call) -> Array | None:
+    if len(call.operands) != 2 or call.node.attributes.get("alpha", 1) != 1:
+        return None
+    (left, _), (right, _) = call.operands
+    return call.arithmetic.add(left, right, call.grids)
+
+
+def _multiply(call: Call) -> Array | None:
+    if len(call.operands) != 2:
+        return None
+    (left, _), (right, _) = call.operands
+    return call.arithmetic.multiply(left, right, call.grids)
+
+
+def _max_pool(call: Call) -> Array | None:
+    ((data, grid),) = call.operands
+    if call.node.attributes.get("ceil_mode"):
+        return None
+    window = _window(call.node, _kernel(call.node, data.ndim - 2), data.ndim - 2)
+    return pools.max_pool(data, window, grid)
+
+
+def _kernel(node: Node, rank: int) -> tuple[int, ...]:
+    given = node.attributes["kernel_size"]
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return tuple(int(value) for value in (values * rank if len(values) == 1 else values))
+
+
+def _global_average(call: Call) -> Array | None:
+    ((data, grid),) = call.operands
+    sizes = call.node.attributes.get("output_size")
+    everywhere = sizes is not None and all(
+        size == 1 for size in (sizes if isinstance(sizes, list | tuple) else [sizes])
+    )
+    if not everywhere or call.arithmetic.rounding is not Rounding.FLOAT32:
+        return None
+    return pools.global_average_pool(data, (grid, call.result))
+
+
+def _sigmoid(call: Call) -> Array | None:
+    ((data, grid),) = call.operands
+    return elementwise.look_up(data, elementwise.table(lambda x: 1 / (1 + np.exp(-x)), grid, call.result), grid)
+
+
+RULES: Mapping[str, Callable[[Call], Array | None]] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    "linear": _linear,
+    **dict.fromkeys(("matmul", "mm", "bmm"), _product),
+    "add": _add,
+    "mul": _multiply,
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _max_pool),
+    "adaptive_avg_pool2d": _global_average,
+    "sigmoid": _sigmoid,
+}
