@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SAMPLE_SECONDS = 1  # that the tool measures for one sample; loading comes on top
-_COMPLAINT = re.compile(r"error|exception|fail|\[E\]", re.IGNORECASE)
+_LAST_LINES = 3  # of what a tool that failed printed, unless it marks its errors
 
 
 class ByTool(ABC):
@@ -143,9 +143,9 @@ def _run(artefact: str, inherited: int, command: Sequence[str]) -> str:
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode:
         lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
-        said = [line for line in lines if _COMPLAINT.search(line)] or lines[-1:]
+        said = [line for line in lines if "[E]" in line] or lines
         tool = os.path.basename(command[0])
-        message = f"{artefact}: {tool} ended with {done.returncode}: {' '.join(said[-3:])}"
+        message = f"{artefact}: {tool} ended with {done.returncode}: {' '.join(said[-_LAST_LINES:])}"
         raise Refusal("rejected", message, final=True)
     return text
 

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 class Spec(NamedTuple):
-    """An input of a loaded artefact; None for a dimension that is not static."""
+    """An input of a loaded artefact; None for a dimension that is not static. Codes have a scale."""
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    scale: float | None = None
+    zero_point: int = 0
 
 
 class LoadedArtefact(NamedTuple):

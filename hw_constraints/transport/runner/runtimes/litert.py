@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) on the CPU."""
+"""LiteRT (formerly TensorFlow Lite) on the CPU, set up as `hw_constraints/backends/litert.py` does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from bitwright.hw_constraints.transport.runner.runtimes.in_process import InProc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_DYNAMIC = -1  # in `shape_signature`
 
 
 class LiteRT(InProcess):
@@ -35,17 +37,25 @@ class LiteRT(InProcess):
         inputs = interpreter.get_input_details()
         specs = tuple(_spec(each) for each in inputs)
         places = {each["name"]: each["index"] for each in inputs}
+        shapes = {each["name"]: tuple(each["shape"]) for each in inputs}
 
         def run(batch: Mapping[str, Any]) -> None:
             for name, array in batch.items():
+                if array.shape != shapes[name]:  # given inputs of another batch size
+                    interpreter.resize_tensor_input(places[name], array.shape, strict=True)
+                    interpreter.allocate_tensors()
+                    shapes[name] = array.shape
                 interpreter.set_tensor(places[name], array)
             interpreter.invoke()
 
-        return LoadedArtefact(specs, {"num_threads": str(threads)}, run)
+        return LoadedArtefact(specs, {"num_threads": str(threads), "delegate": "XNNPACK"}, run)
 
 
 def _spec(details: Mapping[str, Any]) -> Spec:
-    return Spec(details["name"], details["dtype"].__name__, tuple(int(size) for size in details["shape"]))
+    shape = tuple(None if size == _DYNAMIC else int(size) for size in details["shape_signature"])
+    scales, zero_points = (details["quantization_parameters"][name] for name in ("scales", "zero_points"))
+    codes = (float(scales[0]), int(zero_points[0])) if len(scales) == 1 else ()
+    return Spec(details["name"], details["dtype"].__name__, shape, *codes)
 
 
 RUNTIME = LiteRT()
