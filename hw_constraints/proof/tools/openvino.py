@@ -31,6 +31,7 @@ _PRECISION_OF = {
     "bf16": "bfloat16",
     **dict.fromkeys(("i32", "i64", "boolean"), "other"),
 }
+_WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # scales are real-valued operands
 _NOT_EXECUTED = frozenset({"Parameter", "Result", "Constant", "Input", "Output", "Const"})
 _FUSED = "undef"  # the implementation of a layer that another one took in
 _RESOLUTION_US = 1.0  # both files are written in whole microseconds
@@ -172,7 +173,7 @@ def _from_graph(
                 op=layer.attrib["type"],
                 time_us=own if times is None else times.get(name, 0.0),
                 provider=f"CPU {data.get('primitiveType', '')}",
-                precision=_PRECISION_OF.get(data.get("runtimePrecision", "").lower(), UNSTATED),
+                precision=_graph_precision(file, layer),
             )
         )
         originals = tuple(filter(None, data.get("originalLayersNames", "").split(",")))
@@ -180,6 +181,20 @@ def _from_graph(
     if times is not None and not set(times) & {kernel.name for kernel in kernels}:
         raise InputError(f"{file.path}: has none of the counters' layers; write both in one run of benchmark_app")
     return tuple(kernels), tuple(executed)
+
+
+def _graph_precision(file: ReportFile, layer: ElementTree.Element) -> str:
+    """`runtimePrecision`, which is that of the first operand, unless another operand is real-valued data."""
+    stated = _PRECISION_OF.get(_data(layer).get("runtimePrecision", "").lower(), UNSTATED)
+    if stated != "int8" or layer.attrib["type"] in _WEIGHTED:
+        return stated
+    assert file.xml is not None  # by its role
+    constants = {each.attrib["id"] for each in file.xml.iterfind("./layers/layer") if each.attrib["type"] == "Const"}
+    edges = file.xml.iterfind(f"./edges/edge[@to-layer='{layer.attrib['id']}']")
+    data = {edge.attrib["to-port"] for edge in edges if edge.attrib["from-layer"] not in constants}
+    ports = (port for port in layer.iterfind("./input/port") if port.attrib["id"] in data)
+    kinds = [_PRECISION_OF.get(port.attrib.get("precision", "").lower(), "other") for port in ports]
+    return next((kind for kind in kinds if kind.startswith(("float", "bfloat"))), stated)
 
 
 def _graph_layers(file: ReportFile) -> list[ElementTree.Element]:

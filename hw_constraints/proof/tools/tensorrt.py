@@ -1,7 +1,7 @@
 """TensorRT: trtexec's `--exportLayerInfo` (detailed verbosity) and `--exportProfile`.
 
-Layer info is what the engine inspector says (`backends.tensorrt_layers`). A profile is a list of `name`, `averageMs` and
-`medianMs`, behind a `count`.
+Layer info is what the engine inspector says (`backends.tensorrt_layers`). A profile is a list of `name`, `averageMs`
+and `medianMs`, behind a `count`.
 """
 
 from __future__ import annotations

@@ -70,6 +70,20 @@ def test_counters_of_openvino_say_what_proving_here_says(block, saved, tmp_path)
     assert by_name == states(here)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_execution_graph_of_openvino_says_what_proving_here_says(block, saved, tmp_path, image, variant):
+    """The graph that benchmark_app would write, of the file itself, against `prove`, which renames every node."""
+    openvino = pytest.importorskip("openvino")
+    path = saved(block(**VARIANTS[variant]))
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": "YES"}
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    compiled.create_infer_request().infer({"image": image})
+    openvino.serialize(compiled.get_runtime_model(), str(tmp_path / "execution.xml"), str(tmp_path / "execution.bin"))
+    elsewhere = prove_from(path, [tmp_path / "execution.xml"])
+    assert states(elsewhere) == states(prove(path, "openvino", inputs={"image": image}))
+    assert elsewhere.unjoined == ()
+
+
 def test_openvinos_times_are_its_counters(block, saved):
     """12 µs in the last line of the table, in whole microseconds: half of one may hide in each kernel."""
     report = prove_from(saved(block()), files("openvino", "counters.csv", "execution.xml"))
