@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
 MISUSE, INTERRUPTED = 2, 130
 # In the help, the way most people meet them; commands that are not named here follow.
-_ORDER = ("run", "validate", "ls", "targets", "lint", "quantize", "prove", "measure", "search", "report", "compare")
+_ORDER = (
+    "run",
+    "validate",
+    "ls",
+    "targets",
+    "lint",
+    "quantize",
+    "prove",
+    "measure",
+    "profile",
+    "search",
+    "report",
+    "compare",
+)
 # What these have finished serves the next call.
 _KEEPING = {"run": "finished stages", "search": "finished stages", "kernels": "measured kernels"}
 Parameters = ParamSpec("Parameters")

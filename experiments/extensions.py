@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitwright.hw_constraints.backends.base import BACKENDS
 from bitwright.hw_constraints.fixes.base import FIXES
 from bitwright.hw_constraints.lint import RULES
+from bitwright.hw_constraints.proof.tools.base import TOOLS
 from bitwright.hw_constraints.target_files import TARGETS
 from bitwright.nas.spaces import SPACES
 from bitwright.quant.extension_point import ExtensionPoint
@@ -21,6 +22,7 @@ __all__ = [
     "SPACES",
     "STAGES",
     "TARGETS",
+    "TOOLS",
     "ExtensionPoint",
 ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitwright.experiments.profile_command import Profiled
+from bitwright.experiments.profile_text import layer_table
 from bitwright.experiments.tensorboard import Runs
 from bitwright.experiments.tensorboard_images import FLOAT, INK, QUANTIZED, Pixels, axes_of, pixels_of
 from bitwright.hw_constraints.profile.report import LayerTime, NetworkProfile
@@ -32,13 +33,15 @@ def write_profile(found: Profiled, folder: Path) -> None:
                      ("outside_kernels", profile.overhead_us), ("run", profile.wall_us)):  # fmt: skip
         writer.add_scalar(f"profile/total_us/{name}", us)
     for tails in found.tails:
-        writer.add_scalar("profile/p50_us/alone", tails.alone.p50.us)
-        writer.add_scalar("profile/p99_us/alone", tails.alone.p99.us)
-        writer.add_scalar(f"profile/p50_us/{_slug(tails.co_runner)}", tails.beside.p50.us)
-        writer.add_scalar(f"profile/p99_us/{_slug(tails.co_runner)}", tails.beside.p99.us)
+        for condition, latencies in (("alone", tails.alone), (_slug(tails.co_runner), tails.beside)):
+            runs[f"{profile.runtime}/{condition}"].add_scalar("profile/p50_us", latencies.p50.us)
+            runs[f"{profile.runtime}/{condition}"].add_scalar("profile/p99_us", latencies.p99.us)
     for each in found.throughput:
         if each.per_second is not None:
             writer.add_scalar(f"profile/samples_per_second/{each.streams}_streams", each.per_second, each.batch)
+    heads, rows = layer_table(profile)
+    lines = ["|".join(heads), "|".join("---" for _ in heads), *("|".join(row) for row in rows)]
+    writer.add_text("profile/layers", "\n".join(lines))
     writer.add_image("profile/layers", layers_image(profile), dataformats="HWC")
     runs.close()
 
@@ -48,13 +51,21 @@ def _slug(co_runner: str) -> str:
 
 
 def _series(profile: NetworkProfile) -> dict[str, list[float | None]]:
-    """Times by layer of each source that has any."""
+    """Times by layer of each source that has any; those of another device are scaled to the same total."""
+    scale = modelled_scale(profile)
+    modelled = "modelled" if profile.is_same_device else "modelled, same total"
     series: dict[str, list[float | None]] = {
         "measured": [layer.us for layer in profile.layers],
-        "modelled": [layer.modelled_us for layer in profile.layers],
+        modelled: [None if layer.modelled_us is None else scale * layer.modelled_us for layer in profile.layers],
         "predicted": [layer.predicted_us for layer in profile.layers],
     }
     return {name: times for name, times in series.items() if any(us is not None for us in times)}
+
+
+def modelled_scale(profile: NetworkProfile) -> float:
+    """What modelled times are multiplied with: on another device than was measured only shares compare."""
+    total = sum(layer.modelled_us or 0.0 for layer in profile.layers)
+    return 1.0 if profile.is_same_device or not total else profile.layers_us / total
 
 
 def layers_image(profile: NetworkProfile) -> Pixels:
@@ -79,7 +90,7 @@ def layers_image(profile: NetworkProfile) -> Pixels:
             scale = 1.0
             label = name
             if name == "modelled" and not profile.is_same_device:
-                scale = profile.layers_us / sum(layer.modelled_us or 0.0 for layer in profile.layers)
+                scale = modelled_scale(profile)
                 label = f"modelled for {profile.modelled_by}, same total"
             axes.scatter(places, expected * scale, marker=marker, color=INK, s=60, label=label, zorder=3)
     axes.set_xticks(places, [layer.name for layer in layers], rotation=90, fontsize=6)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         measure_files,
         measure_in_subprocess,
     )
+    from bitwright.hw_constraints.measure.regression import Regression, compare_files
+    from bitwright.hw_constraints.profile.layers import profile_file, profile_from
+    from bitwright.hw_constraints.profile.report import NetworkProfile
     from bitwright.hw_constraints.proof import LayerProof, ProofReport, State, prove, prove_from, saturation_risk
     from bitwright.hw_constraints.target import Capability, Target, list_targets, load_target
     from bitwright.hw_constraints.verdict import Verdict, judge
@@ -45,14 +48,17 @@ __all__ = [
     "LayerProof",
     "Machine",
     "Measurement",
+    "NetworkProfile",
     "ProofReport",
     "Ratio",
     "RefusedFix",
+    "Regression",
     "Session",
     "Severity",
     "State",
     "Target",
     "Verdict",
+    "compare_files",
     "format_findings",
     "get_backend",
     "interleave",
@@ -62,6 +68,8 @@ __all__ = [
     "load_target",
     "measure_files",
     "measure_in_subprocess",
+    "profile_file",
+    "profile_from",
     "prove",
     "prove_from",
     "saturation_risk",

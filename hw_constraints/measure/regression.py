@@ -101,7 +101,7 @@ def compare_files(
     threads: int = 1,
     seconds: float = 60.0,
     inputs: Arrays | None = None,
-    measure: Measure = measure_in_subprocess,
+    measure: Measure | None = None,
 ) -> Regression:
     """Times two files against each other in several processes.
 
@@ -116,7 +116,7 @@ def compare_files(
         threads: of the runtime.
         seconds: about so long, six processes at least.
         inputs: one batch for both; standard normal numbers when not given.
-        measure: another way to measure, for tests.
+        measure: another way to measure than `measure_in_subprocess`.
 
     Raises:
         InputError: a file or the runtime cannot be used.
@@ -129,7 +129,7 @@ def compare_files(
         # Which of them is loaded first may decide where its memory lies: they take turns.
         order = [("old", old), ("new", new)] if len(logs) % 2 == 0 else [("new", new), ("old", old)]
         files = {name: (file, runtime) for name, file in order}
-        found = measure(
+        found = (measure or measure_in_subprocess)(
             files,
             threads=threads,
             inputs=None if inputs is None else dict.fromkeys(files, inputs),
