@@ -77,7 +77,7 @@ def cooled(measure: Any, limit_s: float, root: Path = Path("/")) -> dict[str, An
         "measurement": measurement,
         "conditions": conditions,
         "settings": settings,
-        "started": started,
+        "span": [started, time.time()],
     }
 
 

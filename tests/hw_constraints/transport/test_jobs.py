@@ -169,7 +169,7 @@ def test_two_jobs_on_one_device_take_turns(tmp_path, model, larger_model):
             job = job_of(path, max_seconds=1.0, target_half_width=1e-9)
             (result,) = run_jobs(device, [job], Journal(tmp_path / f"{name}.sqlite"))
         record = json.loads((tmp_path / name / "jobs" / f"{result.job}.json").read_text())
-        spans.append((record["started"], record["started"] + 1.0))
+        spans.append(tuple(record["span"]))
 
     drivers = [threading.Thread(target=drive, args=each) for each in (("x", model), ("y", larger_model))]
     for each in drivers:
