@@ -16,6 +16,7 @@ from bitwright.quant.integer.window import Window
 
 Case = tuple[Array, Array]
 MICROSOFT = "com.microsoft"
+_LARGEST_RATIO = 256.0  # QLinearGlobalAveragePool refuses more: "parameter out of computation range"
 
 
 class Draw:
@@ -198,6 +199,8 @@ def global_average_pool(seed: int) -> Case:
     name = draw.name()
     data, result = draw.grid(name), draw.grid(name)
     x = draw.codes(data, 1, draw.whole(1, 9), draw.whole(1, 12), draw.whole(1, 12))
+    if data.scale / result.scale >= _LARGEST_RATIO:
+        result = draw.grid(name, scale=data.scale)
     constants = {**numbers("x", data), **numbers("y", result)}
     names = ["x", "xs", "xz", "ys", "yz"]
     found = run_operator("QLinearGlobalAveragePool", names, {"x": x}, constants, domain=MICROSOFT, channels_last=0)
