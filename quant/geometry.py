@@ -35,7 +35,7 @@ def geometry_tensors(graph: Graph) -> frozenset[TensorRef]:
     """
     places: set[TensorRef] = set()
     for node in reversed(graph.nodes):
-        places.update(_place_operands(graph, node))
+        places.update(place_operands(graph, node))
         made_for_places = bool(node.outputs) and all(
             ref in places or not (graph.consumers[ref] or ref in graph.outputs) for ref in node.outputs
         )
@@ -54,7 +54,8 @@ def geometry_nodes(graph: Graph) -> frozenset[str]:
     )
 
 
-def _place_operands(graph: Graph, node: Node) -> list[TensorRef]:
+def place_operands(graph: Graph, node: Node) -> list[TensorRef]:
+    """The operands of a call that say where, not what: indices, coordinates, and what is cast to integers."""
     if node.op in _PLACES:
         positions = _PLACES[node.op]
         chosen = node.inputs[1:] if positions is None else [node.inputs[i] for i in positions if i < len(node.inputs)]
@@ -70,6 +71,6 @@ def _only_read_for(graph: Graph, ref: TensorRef, places: set[TensorRef]) -> bool
     if ref in graph.outputs or graph.is_constant(ref):
         return False
     return all(
-        all(out in places for out in reader.outputs) or ref in _place_operands(graph, reader)
+        all(out in places for out in reader.outputs) or ref in place_operands(graph, reader)
         for reader in graph.consumers[ref]
     )

@@ -38,11 +38,15 @@ def code_type(bits: int) -> np.dtype[Any]:
     return _CODES[bits]
 
 
-def requantize(values: Real, scale: float, bits: int) -> Array:
-    """`round(values / scale)`, halves to even, saturated to symmetric codes; what is no number becomes 0."""
+def requantize(values: Real, scale: float, bits: int, zero_point: int | None = None) -> Array:
+    """`round(values / scale) + zero point`, halves to even, saturated; what is no number becomes 0.
+
+    Without a zero point codes are symmetric, `±(2^(bits - 1) - 1)`; with one, all codes are used.
+    """
     top = float(2 ** (min(bits, 31) - 1) - 1)
-    codes = np.clip(np.rint(np.nan_to_num(values / scale, posinf=top, neginf=-top)), -top, top)
-    return codes.astype(code_type(bits))
+    zero, bottom = (0, -top) if zero_point is None else (zero_point, -top - 1)
+    codes = np.rint(np.nan_to_num(values / scale, posinf=2 * top, neginf=-2 * top)) + zero
+    return np.clip(codes, bottom, top).astype(code_type(bits))
 
 
 def _scalar_or(node: Node, operands: list[Real], name: str = "other") -> Any:

@@ -10,37 +10,29 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bitwright.hw_constraints.lower.array_steps import TILED, loop_lengths
-from bitwright.hw_constraints.lower.integer_ops import (
-    Array,
-    Real,
-    along_rows,
-    code_type,
-    elementwise,
-    products,
-    reduce_rows,
-    requantize,
-)
-from bitwright.hw_constraints.lower.nests import Box, data_form, is_rows, result_form, weights_form, window_index
-from bitwright.hw_constraints.lower.program import Address, LoweredGraph, LoweredOp, Role
-from bitwright.hw_constraints.lower.storage import PLAIN, Storage
-from bitwright.hw_constraints.lower.whole_ops import run_whole
+from bitwright.hw_constraints.lower.integer_ops import Array, Real, code_type, elementwise, requantize
+from bitwright.hw_constraints.lower.program import Address, LoweredGraph, LoweredOp
+from bitwright.hw_constraints.lower.run_nest import Nest
+from bitwright.hw_constraints.lower.storage import Storage
+from bitwright.hw_constraints.lower.whole_ops import run_whole, runs_whole
 from bitwright.hw_constraints.lower.work import WorkKind
 from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
-from bitwright.hw_constraints.target_hardware import Loop
-from bitwright.quant.errors import InputError
+from bitwright.quant.geometry import place_operands
 from bitwright.quant.graph import Node, TensorRef
 
 Codes = Mapping[TensorRef, Array]
 
 
 def interpret(
-    lowered: LoweredGraph, inputs: Codes, constants: Callable[[TensorRef], Array], scales: Mapping[TensorRef, float]
+    lowered: LoweredGraph,
+    inputs: Codes,
+    constants: Callable[[TensorRef], Array],
+    scales: Mapping[TensorRef, float],
+    zero_points: Mapping[TensorRef, int] | None = None,
 ) -> dict[TensorRef, Array]:
     """The network's results as codes.
 
@@ -49,11 +41,12 @@ def interpret(
         inputs: codes of the network's inputs.
         constants: codes of a weight, bias or other constant.
         scales: of every tensor that is read or written, constants among them.
+        zero_points: the codes of zero; tensors without one have symmetric codes.
 
     Raises:
         InputError: an operator or a format that the interpreter does not know.
     """
-    machine = _Machine(lowered, constants, scales)
+    machine = Machine(lowered, constants, scales, zero_points or {})
     for ref, codes in inputs.items():
         machine.write(ref, codes)
     for op in lowered.ops:
@@ -61,11 +54,18 @@ def interpret(
     return {ref: machine.read(ref) for ref in lowered.program.graph.outputs}
 
 
-class _Machine:
+class Machine:
+    """Arenas of bytes, and what runs on them."""
+
     def __init__(
-        self, lowered: LoweredGraph, constants: Callable[[TensorRef], Array], scales: Mapping[TensorRef, float]
+        self,
+        lowered: LoweredGraph,
+        constants: Callable[[TensorRef], Array],
+        scales: Mapping[TensorRef, float],
+        zero_points: Mapping[TensorRef, int],
     ) -> None:
-        self.lowered, self.program, self.graph, self.scales = lowered, lowered.program, lowered.program.graph, scales
+        self.lowered, self.program, self.graph = lowered, lowered.program, lowered.program.graph
+        self.scales, self.zero_points = scales, zero_points
         plan = lowered.memory
         sizes = {name: peak + plan.constant_bytes.get(name, 0) for name, peak in plan.peak_bytes.items()}
         self.arenas = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
@@ -99,6 +99,7 @@ class _Machine:
         return storage.logical(np.arange(math.prod(storage.stored_shape)).reshape(storage.stored_shape))
 
     def all_codes(self, ref: TensorRef) -> Array:
+        """The codes of a tensor as they are stored, whether it is computed or constant."""
         return self.constant_codes(ref) if ref in self.lowered.memory.constants else self.codes(ref)
 
     def read(self, ref: TensorRef) -> Array:
@@ -109,8 +110,17 @@ class _Machine:
         """A whole tensor."""
         self.codes(ref)[self.positions(ref)] = codes
 
+    def steps(self, ref: TensorRef) -> Real:
+        """A whole tensor in steps of its scale: codes less the zero point."""
+        return self.read(ref).astype(np.float64) - self.zero_points.get(ref, 0)
+
     def real(self, ref: TensorRef) -> Real:
-        return self.read(ref).astype(np.float64) * self.scales[ref]
+        """A whole tensor's real values."""
+        return self.steps(ref) * self.scales[ref]
+
+    def coded(self, ref: TensorRef, values: Real) -> Array:
+        """Real values as codes of a tensor."""
+        return requantize(values, self.scales[ref], self.program.bits(ref), self.zero_points.get(ref))
 
     # --- operations ---
 
@@ -119,11 +129,10 @@ class _Machine:
         if op.work is None:
             return
         node = op.block.nodes[0] if op.block.nodes else None
-        in_pieces = op.work.kind is not WorkKind.MOVE and node is not None
-        if not in_pieces or node is None or node.op in TRANSPOSED_CONVOLUTIONS or node.op == "conv3d":
+        if node is None or op.work.kind is WorkKind.MOVE or runs_whole(self.graph, node):
             self._run_whole(op)
         else:
-            _Nest(self, op, node).run()
+            Nest(self, op, node).run()
 
     def _run_whole(self, op: LoweredOp) -> None:
         block = op.block
@@ -134,17 +143,19 @@ class _Machine:
         node = block.nodes[0]
         shapes = [tuple(size or 0 for size in self.graph.tensors[ref].shape) for ref in node.outputs]
         if node.op in TRANSPOSED_CONVOLUTIONS or node.op == "conv3d":
-            layer = [self.read(ref).astype(np.float64) for ref in node.tensors[:2]]
+            layer = [self.steps(ref) for ref in node.tensors[:2]]
             values = run_whole(node, layer, shapes)[0] * (self.scales[node.tensors[0]] * self.scales[node.tensors[1]])
             if len(node.tensors) > 2:
                 values = values + self.real(node.tensors[2]).reshape(1, -1, *(1,) * (values.ndim - 2))
             results = [values]
         else:
-            results = run_whole(node, [self.real(ref) for ref in node.tensors], shapes)
+            places = place_operands(self.graph, node)
+            operands = [self.read(ref) if ref in places else self.real(ref) for ref in node.tensors]
+            results = run_whole(node, operands, shapes)
         results = [self._followed(block.nodes, results[0])] if len(block.nodes) > 1 else results
         for ref, values in zip(block.nodes[-1].outputs, results, strict=True):
             if ref in block.writes:
-                self.write(ref, requantize(values, self.scales[ref], self.program.bits(ref)))
+                self.write(ref, self.coded(ref, values))
 
     def _followed(self, nodes: tuple[Node, ...], values: Real) -> Real:
         for before, node in itertools.pairwise(nodes):
@@ -158,216 +169,4 @@ class _Machine:
         tables, ref = self.program.target.operators.table_lookups, before.outputs[0]
         if tables is None or node.op not in tables.of:
             return values
-        return requantize(values, self.scales[ref], self.program.bits(ref)) * self.scales[ref]
-
-
-class _Nest:
-    """One operation, tile by tile."""
-
-    def __init__(self, machine: _Machine, op: LoweredOp, node: Node) -> None:
-        assert op.work is not None
-        self.machine, self.op, self.node, self.work = machine, op, node, op.work
-        self.graph, self.scales = machine.graph, machine.scales
-        self.result = op.block.writes[0]
-        self.image = machine.program.layouts.get(self.result, PLAIN) != PLAIN
-        self.rows = is_rows(node, op.work)
-        self.multiplies = op.work.macs > 0
-        self.sums: dict[Any, Real] = {}
-        form = result_form(self.graph, node, op.work, machine.positions(self.result), self.image)
-        self.result_positions = form
-        self.data = self.weights = self.bias = None
-        self.data_positions = self.weight_positions = np.zeros(0)
-        if op.work.kind is WorkKind.ELEMENTWISE:
-            return
-        data, weight, bias = self.graph.layer_positions(node) if self.multiplies else (0, 0, 0)
-        self.data = node.inputs[data]
-        assert self.data is not None
-        self.data_positions = data_form(self.graph, node, op.work, machine.positions(self.data), self.image)
-        if self.multiplies:
-            self.weights = node.inputs[weight]
-            assert self.weights is not None
-            self.weight_positions = weights_form(self.graph, node, op.work, machine.positions(self.weights))
-            self.bias = node.inputs[bias] if bias < len(node.inputs) else None
-
-    def run(self) -> None:
-        """All tiles in the order of the tiling; one tile where there is none."""
-        for box, last in self._boxes():
-            if self.work.kind is WorkKind.ELEMENTWISE:
-                values = self._chain(self.op.block.nodes, None, box)
-            elif self.rows:
-                codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.columns])
-                values = along_rows(self.node, codes * self._scale(self.data))[:, box.out_channels]
-                values = np.moveaxis(values, -1, 0)[None, None, :, None]
-            else:
-                found = self._accumulated(box)
-                if not last:
-                    continue
-                values = self._chain(self.op.block.nodes[1:], self._finished(found, box), box)
-            self._store(values, box)
-
-    def _boxes(self) -> Iterator[tuple[Box, bool]]:
-        """Each tile, and whether it is the last one that adds to its results."""
-        lengths = list(loop_lengths(self.work).values())
-        tiling = self.op.tiling
-        sizes = [tiling.sizes[loop] for loop in TILED] if tiling else lengths
-        order = [TILED.index(loop) for loop in tiling.order] if tiling else list(range(6))
-        inner = TILED.index(Loop.IN_CHANNELS)
-        for outer in itertools.product(*(range(0, lengths[loop], sizes[loop]) for loop in order)):
-            starts = [outer[order.index(loop)] for loop in range(6)]
-            yield Box.at(starts, sizes, lengths), starts[inner] + sizes[inner] >= lengths[inner]
-
-    # --- what passes through buffers ---
-
-    def _fetch(self, role: Role, ref: TensorRef | None, positions: Array) -> Real:
-        """Codes of a tile, through the buffer that the program has for them."""
-        assert ref is not None
-        codes = self.machine.all_codes(ref)
-        number = next((i for i, s in enumerate(self.op.stages) if s.role is role and s.ref == ref), None)
-        if number is None:
-            return codes[positions].astype(np.float64)
-        places, inverse = np.unique(positions, return_inverse=True)
-        held = self._buffer(number, codes[places])
-        return held[inverse].reshape(positions.shape).astype(np.float64)
-
-    def _buffer(self, number: int, codes: Array) -> Array:
-        """Copies codes into a buffer and gives back what lies there."""
-        stage, key = self.op.stages[number], (self.op.name, number)
-        if codes.nbytes > stage.bytes:
-            raise InputError(f"{self.op.name}: a tile of {codes.nbytes} bytes passes a buffer of {stage.bytes}")
-        address = self.machine.lowered.memory.stages[key]
-        turn = self.machine.transfers.get(key, 0)
-        self.machine.transfers[key] = turn + 1
-        start = address.offset + turn % stage.copies * stage.bytes
-        room = self.machine.arenas[address.memory][start : start + codes.nbytes].view(codes.dtype)
-        room[...] = codes.ravel()
-        return room
-
-    def _scale(self, ref: TensorRef | None) -> float:
-        assert ref is not None
-        return self.scales[ref]
-
-    # --- arithmetic ---
-
-    def _accumulated(self, box: Box) -> Real:
-        key = (box.batch.start, box.groups.start, box.out_channels.start, box.rows.start, box.columns.start)
-        before = self.sums.pop(key, None)
-        kind = self.work.kind
-        if kind is WorkKind.REDUCTION:
-            codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.groups, box.in_channels])
-            total = reduce_rows(self.node, codes, before)
-        elif kind is WorkKind.MATRIX_PRODUCT:
-            codes = self._fetch(Role.INPUT, self.data, self.data_positions[box.batch, box.columns, box.in_channels])
-            part = products(np.moveaxis(codes, -1, -2)[:, None], self._weight_tile(box))
-            total = part if before is None else before + part
-        elif kind is WorkKind.POOL:
-            total = self._pooled(self._windows(box))
-        else:
-            windows = self._windows(box)
-            flat = windows.reshape(*windows.shape[:2], -1, windows.shape[-1] * windows.shape[-2])
-            part = products(flat, self._weight_tile(box))
-            total = part if before is None else before + part
-        self.sums[key] = total
-        return total
-
-    def _weight_tile(self, box: Box) -> Real:
-        batch = box.batch if self.weight_positions.shape[0] > 1 else slice(None)
-        positions = self.weight_positions[batch, box.groups, box.out_channels, box.in_channels]
-        codes = self._fetch(Role.WEIGHTS, self.weights, positions)
-        return codes.reshape(*codes.shape[:3], -1)
-
-    def _windows(self, box: Box) -> Real:
-        """`[batch, groups, channels, taps, rows, columns]`; padding is 0, and less than anything to a maximum."""
-        rows, columns = box.rows, box.columns
-        (top, bottom), pad_y = window_index(self.work.y, rows.start, rows.stop - rows.start)
-        (left, right), pad_x = window_index(self.work.x, columns.start, columns.stop - columns.start)
-        positions = self.data_positions[box.batch, box.groups, box.in_channels, top:bottom, left:right]
-        codes = self._fetch(Role.INPUT, self.data, positions)
-        outside = -np.inf if self.node.op.startswith(("max_pool", "adaptive_max")) else 0.0
-        padded = np.pad(codes, [(0, 0)] * 3 + [pad_y, pad_x], constant_values=outside)
-        y, x = self.work.y, self.work.x
-        count_y, count_x = rows.stop - rows.start, columns.stop - columns.start
-        taps = [
-            padded[
-                ...,
-                j * y.dilation : j * y.dilation + (count_y - 1) * y.stride + 1 : y.stride,
-                i * x.dilation : i * x.dilation + (count_x - 1) * x.stride + 1 : x.stride,
-            ]
-            for j in range(y.kernel)
-            for i in range(x.kernel)
-        ]
-        return np.stack(taps, axis=3)
-
-    def _pooled(self, windows: Real) -> Real:
-        maximum = self.node.op.startswith(("max_pool", "adaptive_max"))
-        return np.asarray(windows.max(axis=(2, 3)) if maximum else windows.sum(axis=(2, 3)))
-
-    def _finished(self, total: Real, box: Box) -> Real:
-        """Real values of finished accumulators, in the shape of the result's tile."""
-        scale = self._scale(self.data)
-        if self.work.kind is WorkKind.REDUCTION:
-            divisor = self.work.in_channels if self.node.op == "mean" else 1
-            return (total * scale / divisor).reshape(1, -1, 1, 1, 1)
-        rows, columns = box.rows, box.columns
-        counts = (rows.stop - rows.start, columns.stop - columns.start)
-        if self.work.kind is WorkKind.POOL:
-            values = total * scale if "max" in self.node.op else total * scale / self._divisor(box)
-            return values[:, :, None]
-        values = total * (scale * self._scale(self.weights))
-        values = values.reshape(*values.shape[:3], *counts)
-        if self.bias is not None:
-            bias = self.machine.real(self.bias).ravel()
-            per_channel = bias.reshape(self.work.groups, self.work.out_channels)[box.groups, box.out_channels]
-            values = values + per_channel[None, :, :, None, None]
-        return values
-
-    def _divisor(self, box: Box) -> Real:
-        """How many positions each average is over."""
-        counts = []
-        included = self.node.attributes.get("count_include_pad", True)
-        for axis, places in ((self.work.y, box.rows), (self.work.x, box.columns)):
-            start = np.arange(places.start, places.stop) * axis.stride - axis.padding
-            # Positions of padding count, those that only rounding up brought in do not.
-            low, high = (-axis.padding, axis.input + axis.padding) if included else (0, axis.input)
-            counts.append(np.minimum(start + axis.kernel, high) - np.maximum(start, low))
-        fixed = self.node.attributes.get("divisor_override")
-        return np.asarray(fixed if fixed else counts[0][:, None] * counts[1][None, :], dtype=np.float64)
-
-    def _chain(self, nodes: tuple[Node, ...], values: Real | None, box: Box) -> Real:
-        """Elementwise operators on a tile."""
-        inner = {ref for node in self.op.block.nodes for ref in node.outputs}
-        before = {after.name: node for node, after in itertools.pairwise(self.op.block.nodes)}
-        for node in nodes:
-            if values is not None and node.name in before:
-                values = self.machine.looked_up(before[node.name], node, values)
-            operands = [
-                values if ref in inner and values is not None else self._beside_result(node, ref, box)
-                for ref in node.tensors
-            ]
-            values = elementwise(node, operands)
-        assert values is not None
-        return values
-
-    def _beside_result(self, node: Node, ref: TensorRef, box: Box) -> Real:
-        """An operand at the places of a result's tile."""
-        machine = self.machine
-        shape = tuple(size or 0 for size in self.graph.tensors[self.result].shape)
-        positions = machine.positions(ref)
-        if node.op == "batch_norm" and positions.ndim == 1:
-            positions = positions.reshape(1, -1, *(1,) * (len(shape) - 2))
-        positions = np.broadcast_to(positions, shape)
-        form = result_form(self.graph, self.node, self.work, positions, self.image)
-        return self._fetch(Role.INPUT, ref, form[_tile(box)]) * self.scales[ref]
-
-    def _store(self, values: Real, box: Box) -> None:
-        machine, ref = self.machine, self.result
-        codes = requantize(values, self.scales[ref], machine.program.bits(ref))
-        number = next((i for i, s in enumerate(self.op.stages) if s.role is Role.OUTPUT and s.ref == ref), None)
-        positions = self.result_positions[_tile(box)]
-        held = (
-            codes.reshape(positions.shape) if number is None else self._buffer(number, codes).reshape(positions.shape)
-        )
-        machine.codes(ref)[positions] = held
-
-
-def _tile(box: Box) -> tuple[slice, ...]:
-    return box.batch, box.groups, box.out_channels, box.rows, box.columns
+        return (self.coded(ref, values).astype(np.float64) - self.zero_points.get(ref, 0)) * self.scales[ref]

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwright.hw_constraints.lower.integer_ops import Array
+from bitwright.hw_constraints.lower.phases import Phases
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
 from bitwright.hw_constraints.lower.work_of import ROW_OPERATORS, canonical
+from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
 from bitwright.quant.graph import Graph, Node
 
 
@@ -104,6 +106,9 @@ def weights_form(graph: Graph, node: Node, work: Work, weights: Array) -> Array:
 
 def result_form(graph: Graph, node: Node, work: Work, result: Array, image: bool) -> Array:
     """The result as `[B, G, out, rows, columns]` (a view where the layout allows)."""
+    if node.op in TRANSPOSED_CONVOLUTIONS:
+        image_of_rows = result[:, :, None] if result.ndim == 3 else result
+        return Phases.of(graph, node).results(image_of_rows, work.groups)
     if work.kind in (WorkKind.CONVOLUTION, WorkKind.DEPTHWISE):
         return by_groups(result, work.groups)
     if work.kind is WorkKind.POOL:

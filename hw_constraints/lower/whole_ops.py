@@ -1,4 +1,4 @@
-"""Operators that the interpreter runs in one piece: moves, and convolutions whose windows are no boxes of a nest."""
+"""Operators that the interpreter runs in one piece: moves, and windows that are no boxes of a nest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ import numpy as np
 from bitwright.hw_constraints.lower.integer_ops import Real
 from bitwright.hw_constraints.lower.layout import permutation
 from bitwright.hw_constraints.lower.work_of import sizes_of
-from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
+from bitwright.hw_constraints.operators import ADAPTIVE_POOLS, TRANSPOSED_CONVOLUTIONS
 from bitwright.quant.errors import InputError
-from bitwright.quant.graph import Node
+from bitwright.quant.graph import Graph, Node
+
+
+def runs_whole(graph: Graph, node: Node) -> bool:
+    """Whether an operator that computes has windows that are no boxes of its nest."""
+    if node.op in ADAPTIVE_POOLS:
+        before, after = graph.tensors[node.tensors[0]].shape, graph.tensors[node.outputs[0]].shape
+        count = int(node.op[-2])
+        return any((n or 1) % (m or 1) for n, m in zip(before[-count:], after[-count:], strict=True))
+    if node.op in TRANSPOSED_CONVOLUTIONS:  # with a dilation, taps of one phase are no window
+        count = int(node.op[-2])
+        return count == 3 or sizes_of(node.attributes.get("dilation"), count, 1) != [1] * count
+    return node.op in _INTERPOLATIONS or node.op == "conv3d"
 
 
 def run_whole(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
@@ -21,7 +33,7 @@ def run_whole(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, 
 
     Args:
         node: the call.
-        operands: real values of its tensors, in order.
+        operands: real values of its tensors, in order; of indices the numbers themselves.
         shapes: of its results.
 
     Raises:
@@ -31,6 +43,10 @@ def run_whole(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, 
         return [_transposed_convolution(node, operands, shapes[0])]
     if node.op == "conv3d":
         return [_convolution(node, operands, shapes[0])]
+    if node.op in _INTERPOLATIONS:
+        return [_interpolated(node, operands[0], shapes[0])]
+    if node.op in ADAPTIVE_POOLS:
+        return [_adaptive_pool(node, operands[0], shapes[0])]
     if node.op in _MOVES:
         return _MOVES[node.op](node, operands, shapes)
     raise InputError(f"node {node.name!r}: the interpreter does not know {node.op!r}")
@@ -116,6 +132,68 @@ def _padded(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ..
     return [np.pad(operands[0], widths, constant_values=node.attributes.get("value") or 0.0)]
 
 
+_INTERPOLATIONS = frozenset({"upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"})
+
+
+def _interpolated(node: Node, values: Real, shape: tuple[int, ...]) -> Real:
+    """Axis by axis, the last one first: result i lies at `(i + 1/2) s - 1/2`, with corners aligned at `i s`."""
+    corners = node.attributes.get("align_corners", False)
+    factors = node.attributes.get("scale_factors") or node.attributes.get("scales")
+    for axis in range(values.ndim - 1, 1, -1):
+        size, results = values.shape[axis], shape[axis]
+        places = np.arange(results, dtype=np.float64)
+        if corners:
+            places = places * ((size - 1) / (results - 1) if results > 1 else 0.0)
+        else:
+            step = 1 / factors[axis - 2] if factors else size / results
+            places = np.maximum((places + 0.5) * step - 0.5, 0.0)
+        low = np.minimum(np.floor(places).astype(np.int64), size - 1)
+        high = np.minimum(low + 1, size - 1)
+        share = (places - low).reshape(-1, *(1,) * (values.ndim - 1 - axis))
+        values = (1 - share) * np.take(values, low, axis=axis) + share * np.take(values, high, axis=axis)
+    return values
+
+
+def _adaptive_pool(node: Node, values: Real, shape: tuple[int, ...]) -> Real:
+    """Result i of m covers inputs `⌊i n / m⌋` to `⌈(i + 1) n / m⌉` of n, along each axis."""
+    reduce = np.max if "max" in node.op else np.mean
+    for axis in range(values.ndim - int(node.op[-2]), values.ndim):
+        n, m = values.shape[axis], shape[axis]
+        bins = [range(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+        parts = [reduce(np.take(values, each, axis=axis), axis=axis, keepdims=True) for each in bins]
+        values = np.concatenate(parts, axis=axis)
+    return values
+
+
+def _indexed(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    """`x[i, :, j]`, with whole numbers as indices."""
+    given = iter(operands[1:])
+    index = tuple(slice(None) if ref is None else next(given) for ref in node.inputs[1:])
+    if any(getattr(each, "dtype", None) == np.bool_ for each in index):
+        raise InputError(f"node {node.name!r}: the interpreter reads no masks")
+    return [operands[0][index]]
+
+
+def _scattered(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    """Elements written to the places that an index says; where several go to one place, any of them stays."""
+    values, index = operands[0].copy(), operands[1]
+    source = operands[2] if len(operands) > 2 else np.asarray(node.attributes["value"], np.float64)
+    if source.ndim:
+        source = source[tuple(slice(0, size) for size in index.shape)]
+    np.put_along_axis(values, index, source, axis=node.attributes["dim"])
+    return [values]
+
+
+def _shuffled(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
+    """Channels to blocks of pixels, or blocks of pixels to channels."""
+    n, c, h, w = operands[0].shape
+    if node.op == "pixel_shuffle":
+        r = node.attributes["upscale_factor"]
+        return [operands[0].reshape(n, -1, r, r, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(shapes[0])]
+    r = node.attributes["downscale_factor"]
+    return [operands[0].reshape(n, c, h // r, r, w // r, r).transpose(0, 1, 3, 5, 2, 4).reshape(shapes[0])]
+
+
 def _nearest(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
     """Result i reads input ⌊i · size / results⌋."""
     values = operands[0]
@@ -136,6 +214,15 @@ _MOVES: dict[str, Callable[[Node, Sequence[Real], Sequence[tuple[int, ...]]], li
     "stack": lambda n, o, s: [np.stack(o, axis=n.attributes.get("dim", 0))],
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _parts),
     "unbind": lambda n, o, s: [np.take(o[0], i, axis=n.attributes.get("dim", 0)) for i in range(len(s))],
+    "index_select": lambda n, o, s: [np.take(o[0], o[1], axis=n.attributes["dim"])],
+    "gather": lambda n, o, s: [np.take_along_axis(o[0], o[1], axis=n.attributes["dim"])],
+    "embedding": lambda n, o, s: [o[0][o[1]]],
+    "index": _indexed,
+    "scatter": _scattered,
+    "flip": lambda n, o, s: [np.flip(o[0], n.attributes["dims"])],
+    "roll": lambda n, o, s: [np.roll(o[0], n.attributes["shifts"], n.attributes["dims"] or None)],
+    "repeat": lambda n, o, s: [np.tile(o[0], n.attributes["repeats"])],
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _shuffled),
     "expand": lambda n, o, s: [np.broadcast_to(o[0], s[0])],
     **dict.fromkeys(("pad", "constant_pad_nd"), _padded),
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"), _nearest),

@@ -16,19 +16,28 @@ from bitwright.quant.graph import Node, TensorRef
 
 Codes = dict[TensorRef, np.ndarray]
 _LISTS = ("cat", "stack")
+# Half of the largest value would lie right between two codes, where the last bit of a float64 decides.
+NO_TIES = 1.000271828
+# Which operands are indices.
+_PLACES = {"index_select": (1,), "gather": (1,), "embedding": (1,), "scatter": (1,), "index": (1, 2)}
 
 
 class Reference:
     """Runs the fused, untiled program; `scales` and `codes` hold every tensor afterwards."""
 
-    def __init__(self, program: Program, constants: Callable[[TensorRef], np.ndarray]) -> None:
-        self.program, self.graph, self.constants = program, program.graph, constants
+    def __init__(
+        self, program: Program, constants: Callable[[TensorRef], np.ndarray], *, zero_points: bool = False
+    ) -> None:
+        self.program, self.graph, self.constants, self.with_zeros = program, program.graph, constants, zero_points
         self.scales: dict[TensorRef, float] = {}
+        self.zero_points: dict[TensorRef, int] = {}
         self.codes: Codes = {}
 
     def run(self, inputs: Mapping[TensorRef, np.ndarray]) -> Codes:
         for ref, codes in inputs.items():
             self.codes[ref], self.scales[ref] = codes, 2.0**-6
+            if self.with_zeros and self.program.bits(ref) == 8:
+                self.zero_points[ref] = -37
         for block in self.program.blocks:
             self._resolve(block)
             self._block(block)
@@ -52,12 +61,18 @@ class Reference:
             if maker.op in ("permute", "transpose"):
                 values = torch.from_numpy(values).permute(_order(maker, values.ndim)).numpy()
             shape = tuple(size or 0 for size in self.graph.tensors[ref].shape)
-            self.codes[ref], self.scales[ref] = np.ascontiguousarray(values).reshape(shape), self.scales[source]
+            self.codes[ref] = np.ascontiguousarray(values).reshape(shape)
+            self._as(ref, source)
+
+    def _as(self, ref: TensorRef, source: TensorRef) -> None:
+        self.scales[ref] = self.scales[source]
+        if source in self.zero_points:
+            self.zero_points[ref] = self.zero_points[source]
 
     def _block(self, block: Block) -> None:
         if not block.nodes:
             self.codes[block.writes[0]] = self.codes[block.reads[0]]
-            self.scales[block.writes[0]] = self.scales[block.reads[0]]
+            self._as(block.writes[0], block.reads[0])
             return
         values: dict[TensorRef, torch.Tensor] = {}
         tables = self.program.target.operators.table_lookups
@@ -76,24 +91,39 @@ class Reference:
         top = 2.0 ** (min(bits, 31) - 1) - 1
         real = np.nan_to_num(values.numpy(), posinf=top, neginf=-top)
         single = len(block.reads) == 1 and block.op in ("max_pool2d", "max_pool1d", "permute", "transpose", "slice")
-        self.scales[ref] = self.scales[block.reads[0]] if single else max(np.abs(real).max(), 1e-6) / min(top, 2**20)
-        codes = np.clip(np.rint(real / self.scales[ref]), -top, top)
+        if single:
+            self._as(ref, block.reads[0])
+        elif self.with_zeros and bits == 8:
+            low, high = min(real.min(), 0.0), max(real.max(), 1e-6)
+            self.scales[ref] = (high - low) / 255 * NO_TIES
+            self.zero_points[ref] = int(np.rint(-128 - low / self.scales[ref]))
+        else:
+            self.scales[ref] = max(np.abs(real).max(), 1e-6) / min(top, 2**20) * NO_TIES
+        zero, bottom = self.zero_points.get(ref, 0), -top - 1 if ref in self.zero_points else -top
+        codes = np.clip(np.rint(real / self.scales[ref]) + zero, bottom, top)
         self.codes[ref] = codes.astype({8: np.int8, 16: np.int16}.get(bits, np.int32))
 
     def _node(self, node: Node, values: Mapping[TensorRef, torch.Tensor]) -> list[torch.Tensor]:
         if self.graph.is_layer(node):
             return [self._layer(node)]
-        operands = [values[ref] if ref in values else self._real(ref) for ref in node.tensors]
+        places = _PLACES.get(node.op, ())
+        operands = [
+            values[ref] if ref in values else torch.from_numpy(self.codes[ref]) if i in places else self._real(ref)
+            for i, ref in enumerate(node.tensors)
+        ]
         return _called(node, operands)
 
     def _real(self, ref: TensorRef) -> torch.Tensor:
-        return torch.from_numpy(self.codes[ref].astype(np.float64)) * self.scales[ref]
+        return torch.from_numpy(self._steps(ref)) * self.scales[ref]
+
+    def _steps(self, ref: TensorRef) -> np.ndarray:
+        return self.codes[ref].astype(np.float64) - self.zero_points.get(ref, 0)
 
     def _layer(self, node: Node) -> torch.Tensor:
         data, weight, bias = self.graph.layer_positions(node)
         first, second = node.inputs[data], node.inputs[weight]
         scale = self.scales[first] * self.scales[second]
-        pair = {p: torch.from_numpy(self.codes[node.inputs[p]].astype(np.float64)) for p in (data, weight)}
+        pair = {p: torch.from_numpy(self._steps(node.inputs[p])) for p in (data, weight)}
         operands = [pair[min(pair)], pair[max(pair)]]
         op = {"addmm": "mm", "baddbmm": "bmm"}.get(node.op, node.op)
         attributes = {k: v for k, v in node.attributes.items() if k not in ("alpha", "beta")}
@@ -126,6 +156,16 @@ def _called(node: Node, operands: list[torch.Tensor]) -> list[torch.Tensor]:
         return [operands[0].reshape(attributes.get("shape") or attributes["size"])]
     if node.op == "softmax":
         return [operands[0].softmax(attributes["dim"])]
+    if node.op == "upsample_bilinear2d":
+        size, corners = attributes["output_size"], attributes["align_corners"]
+        return [torch.nn.functional.interpolate(operands[0], size=size, mode="bilinear", align_corners=corners)]
+    if node.op in ("index_select", "gather", "scatter"):
+        return [_aten(node.op)(operands[0], attributes["dim"], *operands[1:])]
+    if node.op == "index":
+        given = iter(operands[1:])
+        return [operands[0][tuple(slice(None) if ref is None else next(given) for ref in node.inputs[1:])]]
+    if node.op == "repeat":
+        return [operands[0].repeat(attributes["repeats"])]
     if node.op in ("adaptive_avg_pool2d",):
         return [torch.nn.functional.adaptive_avg_pool2d(operands[0], attributes["output_size"])]
     result = _aten(node.op)(operands, **attributes) if node.op in _LISTS else _aten(node.op)(*operands, **attributes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,12 @@ def with_sram(name: str, size: int, **changes: Any) -> Target:
 class Random:
     """Random codes of constants and inputs, the same for the same seed."""
 
-    def __init__(self, lowered: LoweredGraph, seed: int = 0) -> None:
+    def __init__(
+        self, lowered: LoweredGraph, seed: int = 0, known: Mapping[TensorRef, np.ndarray] | None = None
+    ) -> None:
         self.program = lowered.program
         self.generator = np.random.default_rng(seed)
-        self.known: dict[TensorRef, np.ndarray] = {}
+        self.known: dict[TensorRef, np.ndarray] = dict(known or {})
 
     def __call__(self, ref: TensorRef) -> np.ndarray:
         if ref not in self.known:
@@ -47,11 +49,20 @@ class Random:
 
 
 def both(
-    graph: Graph, target: Target, reference: Callable[..., Any], seed: int = 0
+    graph: Graph,
+    target: Target,
+    reference: Callable[..., Any],
+    seed: int = 0,
+    *,
+    known: Mapping[TensorRef, np.ndarray] | None = None,
+    zero_points: bool = False,
 ) -> tuple[LoweredGraph, dict[TensorRef, np.ndarray], dict[TensorRef, np.ndarray]]:
-    """The program, its results tile by tile, and those of the network as a whole."""
+    """The program, its results tile by tile, and those of the network as a whole.
+
+    `known` are codes that are not random, `zero_points` whether activations have codes of zero other than 0.
+    """
     lowered = lower(graph, target)
-    random = Random(lowered, seed)
-    whole = reference(lowered.program, random)
+    random = Random(lowered, seed, known)
+    whole = reference(lowered.program, random, zero_points=zero_points)
     wanted = whole.run(random.inputs())
-    return lowered, interpret(lowered, random.inputs(), random, whole.scales), wanted
+    return lowered, interpret(lowered, random.inputs(), random, whole.scales, whole.zero_points), wanted

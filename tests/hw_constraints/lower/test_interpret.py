@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from network_reference import Reference
 from programs import Random, both, with_sram
@@ -25,9 +26,9 @@ SETTINGS = settings(max_examples=60, deadline=None)
 TARGETS = ("ethos-u85-1024", "amd-dpu", "orin-dla")
 
 
-def assert_equal(graph: Graph, name: str, sram: int) -> int:
+def assert_equal(graph: Graph, name: str, sram: int, **options: Any) -> int:
     """Compares, and says how many tiles the program has."""
-    lowered, got, wanted = both(graph, with_sram(name, sram), Reference)
+    lowered, got, wanted = both(graph, with_sram(name, sram), Reference, **options)
     for ref in wanted:
         np.testing.assert_array_equal(got[ref], wanted[ref])
     return sum(op.tiling.tiles for op in lowered.ops if op.tiling)
@@ -169,22 +170,137 @@ def test_attention(sram: int) -> None:
     assert_equal(attention_block(), "ethos-u85-1024", sram)
 
 
-@pytest.mark.parametrize("sram", [3_000, 1 << 20])
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(2, 2, 1), (4, 2, 2), (3, 1, 1)])
-def test_transposed_convolution(sram: int, kernel: int, stride: int, groups: int) -> None:
+@st.composite
+def transposed_convolutions(draw: st.DrawFn) -> Graph:
+    net, rank = GraphBuilder(), draw(st.sampled_from([1, 2, 2]))
+    groups = draw(st.sampled_from([1, 2, 3]))
+    inputs, outputs = groups * draw(st.integers(1, 9)), groups * draw(st.integers(1, 7))
+    kernel = [draw(st.integers(1, 5)) for _ in range(rank)]
+    stride = [draw(st.integers(1, 3)) for _ in range(rank)]
+    dilation = draw(st.sampled_from([1, 1, 1, 2]))
+    padding = [draw(st.integers(0, dilation * (k - 1))) for k in kernel]
+    more = [draw(st.integers(0, max(s, dilation) - 1)) for s in stride]
+    size = [draw(st.integers(3, 9)) for _ in range(rank)]
+    result = [
+        (n - 1) * s - 2 * p + dilation * (k - 1) + o + 1
+        for n, s, p, k, o in zip(size, stride, padding, kernel, more, strict=True)
+    ]
+    assume(min(result) > 0)
+    weight = net.parameter(inputs, outputs // groups, *kernel)
+    bias = net.parameter(outputs) if draw(st.booleans()) else None
+    arguments = {"stride": stride, "padding": padding, "output_padding": more, "groups": groups}
+    batch = draw(st.integers(1, 2))
+    x = net.input(batch, inputs, *size)
+    shape = (batch, outputs, *result)
+    y = net.call(f"conv_transpose{rank}d", x, weight, bias, shape=shape, **arguments, dilation=[dilation] * rank)
+    return net.graph(net.call("relu", y, shape=shape) if draw(st.booleans()) else y)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    graph=transposed_convolutions(), name=st.sampled_from(TARGETS), sram=st.integers(1500, 30_000),
+    zero_points=st.booleans(),
+)  # fmt: skip
+def test_transposed_convolution(graph: Graph, name: str, sram: int, zero_points: bool) -> None:
+    assert_equal(graph, name, sram, zero_points=zero_points)
+
+
+def test_transposed_convolution_runs_in_tiles() -> None:
     net = GraphBuilder()
-    x = net.conv2d(net.input(1, 4, 9, 9), 8, 1)
-    size = (9 - 1) * stride + kernel
-    arguments = {
-        "stride": (stride,) * 2,
-        "padding": (0, 0),
-        "output_padding": (0, 0),
-        "groups": groups,
-        "dilation": (1, 1),
-    }
-    weight, bias = net.parameter(8, 6 // groups, kernel, kernel), net.parameter(6)
-    y = net.call("conv_transpose2d", x, weight, bias, shape=(1, 6, size, size), **arguments)
+    arguments = {"stride": (2, 2), "padding": (1, 1), "output_padding": (0, 0), "groups": 1, "dilation": (1, 1)}
+    weight, bias = net.parameter(16, 12, 4, 4), net.parameter(12)
+    y = net.call("conv_transpose2d", net.input(1, 16, 12, 12), weight, bias, shape=(1, 12, 24, 24), **arguments)
+    assert assert_equal(net.graph(y), "ethos-u85-1024", 3_000) > 10
+
+
+INDICES = {
+    "index_select": ((3,), {"dim": 1}, (1, 3, 4, 6)),
+    "gather": ((1, 5, 2, 6), {"dim": 2}, (1, 5, 2, 6)),
+    "index": ((2, 3), {}, (1, 5, 2, 3, 6)),  # x[:, :, index]
+    "scatter": ((1, 5, 2, 6), {"dim": 2}, (1, 5, 4, 6)),
+}
+
+
+@pytest.mark.parametrize("sram", [400, 1 << 20])
+@pytest.mark.parametrize("op", INDICES)
+def test_indices_are_places_and_no_values(op: str, sram: int) -> None:
+    shape, attributes, result = INDICES[op]
+    net = GraphBuilder()
+    x = net.call("relu", net.input(1, 5, 4, 6), shape=(1, 5, 4, 6))
+    index = net.parameter(*shape, dtype="int64")
+    # Where several elements of a scatter go to one place, which of them stays is not defined: here none do.
+    places = np.broadcast_to(np.arange(2)[None, None, :, None] * 3, shape) if op == "scatter" else None
+    known = {index: np.random.default_rng(0).integers(0, 4, shape) if places is None else places.copy()}
+    operands = [x, None, None, index] if op == "index" else [x, index]
+    if op == "scatter":
+        operands.append(net.input(*shape))
+    y = net.call(op, *operands, shape=result, **attributes)
+    assert_equal(net.graph(net.call("relu", y, shape=result)), "ethos-u85-1024", sram, known=known)
+
+
+def test_an_embedding_reads_rows_of_its_table() -> None:
+    net = GraphBuilder()
+    table, tokens = net.parameter(11, 6), net.parameter(2, 4, dtype="int64")
+    x = net.input(2, 4, 6)
+    y = net.call("add", x, net.call("embedding", table, tokens, shape=(2, 4, 6)), shape=(2, 4, 6), alpha=1)
+    known = {tokens: np.array([[0, 10, 3, 3], [7, 1, 0, 9]])}
+    assert_equal(net.graph(y), "ethos-u85-1024", 1 << 20, known=known)
+
+
+MOVES = {
+    "flip": ({"dims": (1, 3)}, (1, 4, 6, 6)),
+    "roll": ({"shifts": (1, -2), "dims": (1, 2)}, (1, 4, 6, 6)),
+    "repeat": ({"repeats": (1, 2, 1, 3)}, (1, 8, 6, 18)),
+    "pixel_shuffle": ({"upscale_factor": 2}, (1, 1, 12, 12)),
+    "pixel_unshuffle": ({"downscale_factor": 3}, (1, 36, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("op", MOVES)
+def test_moves(op: str, name: str) -> None:
+    attributes, shape = MOVES[op]
+    net = GraphBuilder()
+    x = net.conv2d(net.input(1, 3, 6, 6), 4)
+    assert_equal(net.graph(net.call(op, x, shape=shape, **attributes)), name, 1 << 20)
+
+
+@SETTINGS
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), result=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    corners=st.booleans(), sram=st.sampled_from([900, 1 << 20]),
+)  # fmt: skip
+def test_bilinear_resizing(size: tuple[int, int], result: tuple[int, int], corners: bool, sram: int) -> None:
+    net = GraphBuilder()
+    x = net.conv2d(net.input(1, 3, *size), 5, 1)
+    arguments = {"output_size": result, "align_corners": corners, "scale_factors": None}
+    y = net.call("upsample_bilinear2d", x, shape=(1, 5, *result), **arguments)
+    assert_equal(net.graph(net.conv2d(y, 4, 1)), "ethos-u85-1024", sram)
+
+
+@SETTINGS
+@given(
+    size=st.tuples(st.integers(3, 17), st.integers(3, 17)), result=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    sram=st.sampled_from([900, 1 << 20]),
+)  # fmt: skip
+def test_adaptive_pools_with_windows_of_unlike_sizes(size: tuple[int, int], result: tuple[int, int], sram: int) -> None:
+    net = GraphBuilder()
+    x = net.conv2d(net.input(1, 3, *size), 5, 1)
+    y = net.call("adaptive_avg_pool2d", x, shape=(1, 5, *result), output_size=result)
     assert_equal(net.graph(y), "ethos-u85-1024", sram)
+
+
+@SETTINGS
+@given(graph=convolutions(), name=st.sampled_from(TARGETS), sram=st.integers(1500, 60_000))
+def test_convolutions_whose_codes_of_zero_are_not_0(graph: Graph, name: str, sram: int) -> None:
+    assert_equal(graph, name, sram, zero_points=True)
+
+
+@pytest.mark.parametrize("sram", [2_500, 6_000, 1 << 20])
+def test_networks_whose_codes_of_zero_are_not_0(sram: int) -> None:
+    """Padding is a real 0, so it is the code of zero, in convolutions, pools and pads alike."""
+    for graph in (residual_network(), attention_block()):
+        assert_equal(graph, "ethos-u85-1024", sram, zero_points=True)
 
 
 def _results(lowered, random, scales):  # type: ignore[no-untyped-def]
