@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bitwright.experiments.lower_text import module_and_name
 from bitwright.experiments.tables import print_table
-from bitwright.hw_constraints.explore import Exploration, HeldBack, Point, Sweep
+from bitwright.hw_constraints.explore import Exploration, Point, Sweep
 
 
 def print_exploration(exploration: Exploration) -> None:
@@ -18,7 +19,7 @@ def print_exploration(exploration: Exploration) -> None:
         ("layer", "of the time", "waits for", "would gain most from", "your line"),
         [
             (
-                f"{each.network}: {_layer(each)}",
+                f"{each.network}: {module_and_name(each.module, each.layer)}",
                 f"{100 * each.share:.1f} %",
                 each.bound_by,
                 f"{each.remedy} (-{100 * each.gain:.0f} %)" if each.remedy else "nothing that was varied",
@@ -33,13 +34,6 @@ def print_exploration(exploration: Exploration) -> None:
         print(f"assumed: {text}")
     for text in exploration.unverified:
         print(f"leans on: {text}")
-
-
-def _layer(held: HeldBack) -> str:
-    """The module's path, with the name that `bitwright lower --explain` takes where that says more."""
-    if not held.module or held.module in held.layer:
-        return held.layer
-    return f"{held.module} ({held.layer})"
 
 
 def _row(sweep: Sweep, point: Point) -> tuple[str, str, str, str]:

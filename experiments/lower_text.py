@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bitwright.experiments.lower_command import Lowered
 from bitwright.experiments.tables import print_table
 from bitwright.hw_constraints.cost.estimate import LatencyEstimate, LayerEstimate
@@ -28,10 +30,18 @@ def print_lowered(found: Lowered) -> None:
 def _label(op: LoweredOp, program: LoweredGraph) -> str:
     """The module's path; where that names several operations, with the name that `--explain` takes."""
     path = op.block.module_path
-    if not path or path in op.name:
-        return op.name
-    alone = sum(each.block.module_path == path for each in program.ops) == 1
-    return path if alone else f"{path} ({op.name})"
+    alone = bool(path) and sum(each.block.module_path == path for each in program.ops) == 1
+    return path if alone and not names_module(op.name, path) else module_and_name(path, op.name)
+
+
+def module_and_name(path: str, name: str) -> str:
+    """`neck.lateral (conv2d_7)`; the name alone where it says the module, or there is none."""
+    return name if not path or names_module(name, path) else f"{path} ({name})"
+
+
+def names_module(name: str, path: str) -> bool:
+    """Whether an operation's name has a module's path in it, as exporters write them."""
+    return re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", name) is not None
 
 
 def _row(op: LoweredOp, layer: LayerEstimate | None, memories: list[str], with_cost: bool) -> list[str]:

@@ -51,6 +51,7 @@ def test_tables_say_what_each_step_buys_and_what_holds_back(folder: Path) -> Non
     assert "68.2 GB/s" in done.stdout and "as it is" in done.stdout
     assert any(line.startswith("68.2 GB/s to 136 GB/s: -") for line in lines)
     assert any("waits for" in line for line in lines)
+    assert any(line.startswith("explored_net:wide: 2 (linear_1) ") for line in lines)  # module and operation
     assert any(line.startswith("leans on: engines.npu.array") for line in lines)
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bitwright.experiments.cli import build_app
+from bitwright.experiments.lower_text import module_and_name
 
 ENTRY = """
 def small():
@@ -58,3 +59,16 @@ def test_target_without_lowering_is_misuse_before_the_network_is_built() -> None
     code, text = lower("no.such:network", "--target", "x86-vnni")
     assert code == 2
     assert "does not serve lower" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "label"),
+    [
+        ("conv2d_2", "c", "c (conv2d_2)"),  # a letter of the name is not its module
+        ("/stem/conv/Conv", "stem.conv", "stem.conv (/stem/conv/Conv)"),
+        ("neck.conv@0.0.0", "neck.conv", "neck.conv@0.0.0"),
+        ("relayout x", "", "relayout x"),
+    ],
+)
+def test_an_operation_is_named_with_its_module(name: str, path: str, label: str) -> None:
+    assert module_and_name(path, name) == label
