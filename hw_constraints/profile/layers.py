@@ -66,6 +66,9 @@ def profile_file(
         MissingExtraError: the runtime is not installed.
     """
     backend = get_backend(runtime)
+    if "onnx" not in backend.reads:
+        reads = ", ".join(backend.reads)
+        raise InputError(f"runtime {runtime!r} reads {reads}: layers are profiled where a runtime reads ONNX files")
     version = backend.version()
     graph = read_onnx(path)
     expected = _expected(graph, path, target, predict)

@@ -45,7 +45,8 @@ def prove_from(path: Path, reports: Sequence[Path], *, tool: str | None = None) 
     _check_network(graph, said, strange, names)
     trace = join_kernels(graph, said.kernels, executed, is_complete=False)
     _check_shapes(graph, said, trace, names)
-    unjoined = tuple(each for each in said.kernels if each.name in strange)
+    timed = any(each.time_us for each in said.kernels)
+    unjoined = tuple(each for each in said.kernels if each.name in strange and (each.time_us or not timed))
     return ProofReport(
         file=str(path),
         runtime=reader.name,
@@ -103,8 +104,8 @@ def _tagged(graph: OnnxGraph, said: ToolReport) -> tuple[list[ExecutedNode], fro
 
 
 def _check_network(graph: OnnxGraph, said: ToolReport, strange: frozenset[str], names: str) -> None:
-    working = [each for each in said.kernels if each.op not in LAYOUT_OPERATORS]
-    if not working:
+    working = [each for each in said.kernels if each.op not in LAYOUT_OPERATORS and each.name not in said.opaque]
+    if not working and not said.opaque:
         raise InputError(f"{names}: has no layers at all")
     unknown = [each.name for each in working if each.name in strange]
     if len(unknown) > _MOST_STRANGE * len(working):

@@ -84,6 +84,10 @@ def test_bars_for_tensorboard(block, tmp_path):
     [
         (["none.onnx"], "none.onnx: no such file"),
         (["BLOCK", "--runtime", "onnx"], "unknown backend 'onnx'"),
+        (
+            ["BLOCK", "--runtime", "inductor"],
+            "runtime 'inductor' reads pt2.*: layers are profiled where a runtime reads",
+        ),
         (["BLOCK", "--threads", "0"], "--threads = 0; at least 1 is needed"),
         (["BLOCK", "--seconds", "nan"], "--seconds = nan; expected a number above 0"),
         (["BLOCK", "--beside", "noise"], "--beside = 'noise'; there are: same, memory"),

@@ -33,6 +33,7 @@ class ToolReport:
         origin: `measured`, or `modelled` for a compiler's own estimate.
         wall_us: one run as the tool timed it, microseconds; None when the report does not say.
         shapes: what a kernel writes, by the kernel's name, where the report says it.
+        opaque: names of kernels that run whole regions of the network, whose layers the report does not name.
         notes: what a reader of the figures must know.
     """
 
@@ -43,6 +44,7 @@ class ToolReport:
     origin: str = "measured"
     wall_us: float | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    opaque: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 

@@ -47,6 +47,13 @@ class OnnxRuntime:
             executed = _with_values(executed, files[_MODEL].path)
         else:
             notes.append("without the optimised model, layers that were fused are found by name only")
+        # A provider that compiles gives one node for each region that it took, named after itself.
+        opaque = frozenset(each.name for each in kernels if each.provider != _PROVIDER and each.provider in each.name)
+        if opaque:
+            notes.append(
+                f"{len(opaque)} kernels run whole regions of the network ({', '.join(sorted(opaque)[:2])}): "
+                "profile the provider itself to see their layers"
+            )
         others = sorted({kernel.provider for kernel in kernels} - {_PROVIDER})
         if others:
             notes.append(
@@ -58,6 +65,7 @@ class OnnxRuntime:
             executed=executed,
             wall_us=_wall_us(files[_PROFILE]),
             shapes=_shapes(files[_PROFILE]),
+            opaque=opaque,
             notes=tuple(notes),
         )
 

@@ -307,6 +307,29 @@ def test_kernels_that_belong_to_no_layer_are_listed_and_counted(block, saved, tm
     assert report.conversion_time_share == pytest.approx((4.1 + 3.6) / 90.0)
 
 
+def test_a_provider_that_compiles_whole_regions_is_opaque(block, saved, tmp_path):
+    """One node for everything between two that stay on the CPU: known by its name, its layers not in the profile."""
+    events = json.loads((REPORTS / "onnxruntime" / "profile.json").read_text())
+    provider = "QNNExecutionProvider"
+    kernels = [event for event in events if event.get("name", "").endswith("_kernel_time")]
+    for event in [each for each in kernels if each["name"] != "quantizelinear0/n_kernel_time"]:
+        events.remove(event)
+    region = {**kernels[1], "name": f"{provider}_QNN_123_1_0_kernel_time", "dur": 900}
+    region["args"] = {**region["args"], "provider": provider, "op_name": f"{provider}_QNN_123_1_0", "node_index": "77"}
+    (tmp_path / "profile.json").write_text(json.dumps([*events, region]))
+    report = prove_from(saved(block()), [tmp_path / "profile.json"])
+    assert {layer.state for layer in report.layers if layer.is_weighted} == {State.UNKNOWN}
+    assert [kernel.name for kernel in report.unjoined] == [f"{provider}_QNN_123_1_0"]
+    assert "1 kernels run whole regions of the network" in report.notes[1]
+
+
+def test_kernels_that_take_no_time_are_not_missed(block, saved, tmp_path):
+    profile = json.loads((REPORTS / "tensorrt" / "profile.json").read_text())
+    profile.append({"name": "(Unnamed Layer* 108) [Shuffle]", "medianMs": 0, "averageMs": 0})
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    assert prove_from(saved(block()), [tmp_path / "profile.json"]).unjoined == ()
+
+
 def test_the_command_line_proves_from_a_report_and_says_how(block, saved):
     path = saved(block())
 

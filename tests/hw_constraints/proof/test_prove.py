@@ -181,8 +181,14 @@ def test_models_beyond_protobufs_limit_are_refused(resnet18, saved, monkeypatch)
         prove(saved(resnet18), "onnxruntime")
 
 
+def test_another_kind_of_file_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    with pytest.raises(InputError, match=r"a\.tflite: is a LiteRT model; layers are read from ONNX models only"):
+        prove(tmp_path / "a.tflite", "openvino")
+
+
 def test_unknown_runtime(block, saved):
-    with pytest.raises(InputError, match="unknown backend 'hailo'; there are: eager, "):
+    with pytest.raises(InputError, match="unknown backend 'hailo'; there are: cuda, "):
         prove(saved(block()), "hailo")
 
 
