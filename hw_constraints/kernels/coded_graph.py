@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from onnx import NodeProto
 
 from bitwright.hw_constraints.kernels.kernel import Shape
@@ -97,6 +98,28 @@ class CodedGraph:
         """Tensors that some operator, or whoever takes the results, reads through codes."""
         read = [operand for call in self.calls for operand in call.live] + [one for one in self.results if one]
         return frozenset(operand.value for operand in read if operand.coded)
+
+    @cached_property
+    def _quantizers(self) -> dict[str, NodeProto]:
+        """For each tensor in codes the QuantizeLinear that makes them; a DequantizeLinear where they come in ready."""
+        found: dict[str, NodeProto] = {}
+        for node in self.graph.nodes:
+            if node.op_type in (QUANTIZE, DEQUANTIZE):
+                root = self._operand(node.input[0], True)
+                if root is not None and (node.op_type == QUANTIZE or root.value not in found):
+                    found.setdefault(root.value, node)
+        return found
+
+    def qparams(self, value: str) -> tuple[float, int] | None:
+        """Scale and zero point of a tensor in codes; None where they are not one for the whole tensor."""
+        node = self._quantizers.get(value)
+        if node is None:
+            return None
+        scale = self.graph.constant(node.input[1])
+        zero = self.graph.constant(node.input[2]) if len(node.input) > 2 else np.zeros(1, np.int8)
+        if scale is None or zero is None or scale.size != 1:
+            return None
+        return float(scale.flat[0]), int(zero.flat[0])
 
     def is_result(self, value: str) -> bool:
         """Whether a tensor leaves the network."""

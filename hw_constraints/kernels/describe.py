@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ _FAMILY_OF = {op: family for family, ops in _FAMILIES.items() for op in ops}
 _NO_WORK = frozenset({"epsilon", "momentum", "alpha", "beta", "gamma", "auto_pad", "training_mode", "stash_type", "to"})
 _LARGEST_CONSTANT = 64  # elements of a shape, of axes, of pads
 _CONV_DEFAULTS = {"group": 1, "dilations": 1, "strides": 1, "pads": 0}
+_POOL_DEFAULTS: dict[str, Value | None] = {
+    **{"kernel_shape": None, "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "ceil_mode": 0},
+}
+_SOME_NUMBER = 0.5  # neither of those that leave a tensor as it is
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum"})
 
 
@@ -79,7 +84,8 @@ def weight_shape(graph: CodedGraph, call: Call) -> Shape:
         transposed = call.op == "Gemm" and _attribute(call, "transB", 0)
         return shape[::-1] if transposed else shape
     if family is Family.ELEMENTWISE and stored:
-        return graph.shape(stored[0].value)
+        shape = graph.shape(stored[0].value)
+        return shape if math.prod(shape) > 1 else ()
     return ()
 
 
@@ -92,9 +98,14 @@ def attributes_of(graph: CodedGraph, call: Call, family: Family) -> tuple[tuple[
             found[attribute.name] = value
     if family in CONVOLUTIONS:
         return tuple(sorted(_conv_attributes(graph, call, found).items()))
+    if family is Family.POOL:
+        found = {name: value for name, value in (_POOL_DEFAULTS | found).items() if name in _POOL_DEFAULTS}
+        return tuple(sorted((name, value) for name, value in found.items() if value is not None))
     if family is Family.LINEAR:
         return ()  # transposed weights are packed when the model is loaded
-    if family not in (Family.ELEMENTWISE, Family.NORM, Family.CONV_TRANSPOSE):
+    if family is Family.ELEMENTWISE:
+        found |= _scalars(graph, call)
+    elif family not in (Family.NORM, Family.CONV_TRANSPOSE):
         found |= _small_constants(graph, call)
     return tuple(sorted(found.items()))
 
@@ -123,13 +134,21 @@ def _same_pads(graph: CodedGraph, call: Call, found: dict[str, Value], *, upper:
     return tuple(int(pad) for pad in (*first, *last))
 
 
+def _scalars(graph: CodedGraph, call: Call) -> dict[str, Value]:
+    """Single numbers that stand as operands; their values only matter to a power."""
+    numbers = _small_constants(graph, call)
+    single = {name: value for name, value in numbers.items() if not isinstance(value, tuple) or len(value) == 1}
+    return single if call.op == "Pow" else dict.fromkeys(single, _SOME_NUMBER)
+
+
 def _small_constants(graph: CodedGraph, call: Call) -> dict[str, Value]:
     constants: dict[str, Value] = {}
     for position, operand in enumerate(call.operands):
-        if operand is None or operand.live:
-            continue
+        stored = graph.graph.constants.get(operand.value) if operand is not None and not operand.live else None
+        if operand is None or stored is None or not 0 < math.prod(stored.dims) <= _LARGEST_CONSTANT:
+            continue  # of weights only the shape is known where a file was planned, not written
         array = graph.graph.constant(operand.value)
-        if array is not None and 0 < array.size <= _LARGEST_CONSTANT and array.dtype.kind in "iuf":
+        if array is not None and array.dtype.kind in "iuf":
             flat = tuple(array.flatten().tolist())
             constants[f"const:{position}"] = flat if array.ndim else flat[0]
     return constants

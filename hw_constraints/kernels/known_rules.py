@@ -59,6 +59,7 @@ def known_rules(runtime: str) -> FusionRules:
             },
             in_codes=_IN_CODES,
             free=frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
+            zero_points_matter=True,
             layouts={
                 **follow,
                 **{f"{family}/{fmt}": "channels_last" for family in _CONVOLUTIONS for fmt in _FORMATS},

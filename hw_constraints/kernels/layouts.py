@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from bitwright.hw_constraints.kernels.coded_graph import CodedGraph
 from bitwright.hw_constraints.kernels.draft import Draft
 from bitwright.hw_constraints.kernels.kernel import Family, Shape
-from bitwright.hw_constraints.kernels.rules import FusionRules
+from bitwright.hw_constraints.kernels.rules import ANY, BLOCKED, PLAIN, FusionRules
 
-ANY, PLAIN, BLOCKED, CHANNELS_LAST = "any", "plain", "blocked", "channels_last"
 _PICTURE = 4
 
 

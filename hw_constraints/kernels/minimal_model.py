@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape
-from bitwright.hw_constraints.kernels.onnx_parts import Parts
+from bitwright.hw_constraints.kernels.onnx_parts import ACTIVATION_SCALE, ACTIVATION_ZERO, Parts
 
 _PRODUCER_CHANNELS = 3
 _COLD_BYTES = 3 * 2**20  # weights of all branches together: beyond a second-level cache of 2 MiB
-_BRANCHES = (2, 16)  # fewest and most
+_BRANCHES = (2, 8)  # fewest and most
 _BRANCH_WORK = 5e7  # multiply-accumulates after which there are branches enough
 _PICTURE = 4
 _GLANCE_CHANNELS = 16
@@ -85,6 +85,7 @@ class _Build:
         self._kernel, self._runtime = kernel, runtime
         self._parts = Parts(seed)
         self._sources: dict[Shape, str] = {}
+        self._zero = ACTIVATION_ZERO if kernel.attribute("zero_point") else 0
         self._reads_codes = kernel.format == "int8" and kernel.family is not Family.QUANTIZE
         self._writes_codes = (
             kernel.format == "int8" and "dequantize" not in kernel.epilogue and kernel.family is not Family.DEQUANTIZE
@@ -133,7 +134,7 @@ class _Build:
             strides = [1, 1]
         weight = parts.weight((_GLANCE_CHANNELS, shape[1], 1, 1), coded=self._reads_codes)
         seen = parts.node("Conv", [value, weight], kernel_shape=[1, 1], strides=strides)
-        parts.result(parts.quantized(seen) if self._reads_codes else seen)
+        parts.result(self._coded(seen) if self._reads_codes else seen)
 
     # Surroundings.
 
@@ -161,14 +162,14 @@ class _Build:
         return self._sources.setdefault(shape, name) if shared else name
 
     def _coded(self, value: str) -> str:
-        return self._parts.quantized(value)
+        return self._parts.quantized(value, zero=self._zero)
 
     def _glance(self, value: str, shape: Shape, *, coded: bool) -> None:
         """A result that depends on the tensor and reads next to nothing of it."""
         parts = self._parts
         if len(shape) == _PICTURE:
             small = parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=[max(1, side) for side in shape[2:]])
-            parts.result(parts.quantized(small) if coded else small)
+            parts.result(self._coded(small) if coded else small)
             return
         self._slice(value, len(shape))
 
@@ -188,16 +189,19 @@ class _Build:
         attributes = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in kernel.attributes
-            if not name.startswith("const:")
+            if not name.startswith("const:") and name not in _OF_CODES
         }
         if kernel.family is Family.QUANTIZE:
-            return [parts.quantized(values[0])]
+            return [self._coded(values[0])]
         if kernel.family is Family.DEQUANTIZE:
             return [values[0]]
         results = parts.nodes_of(kernel.op, main, len(kernel.outputs), **attributes)
         for op in kernel.epilogue:
             results[0] = self._epilogue(op, results[0], extra)
-        return [parts.quantized(value) for value in results] if self._writes_codes else results
+        scale = ACTIVATION_SCALE * (2 if kernel.attribute("rescale") else 1)
+        return (
+            [parts.quantized(one, scale=scale, zero=self._zero) for one in results] if self._writes_codes else results
+        )
 
     def _main_inputs(self, values: list[str]) -> tuple[list[str], list[str]]:
         """The operands of the main operator, and those left for what is fused behind it."""
@@ -227,7 +231,7 @@ class _Build:
             return value
         binary = _binary(op)
         if binary is not None:
-            value = parts.quantized(value) if op.startswith(_REQUANTIZE) else value
+            value = self._coded(value) if op.startswith(_REQUANTIZE) else value
             return parts.node(binary, [value, extra.pop(0)])
         if op == "clip":
             bounds = [parts.constant(np.float32(bound)) for bound in (0, 6)]
@@ -237,6 +241,7 @@ class _Build:
         return parts.node(_UNARY[op], [value])
 
 
+_OF_CODES = frozenset({"zero_point", "rescale"})
 _REQUANTIZE = "requantize+"
 _BINARY = {"add": "Add", "mul": "Mul", "sub": "Sub"}
 _UNARY = {

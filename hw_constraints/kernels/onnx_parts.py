@@ -54,7 +54,7 @@ class Parts:
         """Makes a value a result of the model."""
         self.results.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
 
-    def quantized(self, value: str, *, scale: float = ACTIVATION_SCALE, zero: int = ACTIVATION_ZERO) -> str:
+    def quantized(self, value: str, *, scale: float = ACTIVATION_SCALE, zero: int = 0) -> str:
         """The value through codes: uint8 per tensor."""
         qparams = [self.constant(np.float32(scale)), self.constant(np.uint8(zero))]
         return self.node("DequantizeLinear", [self.node("QuantizeLinear", [value, *qparams]), *qparams])

@@ -8,6 +8,9 @@ from typing import Any
 
 from bitwright.hw_constraints.kernels.kernel import Family
 
+# Memory layouts; `any` stands for whatever comes.
+ANY, PLAIN, BLOCKED, CHANNELS_LAST = "any", "plain", "blocked", "channels_last"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FusionRules:
@@ -23,6 +26,7 @@ class FusionRules:
         free: operators that cost nothing, as views do where buffers are shared.
         layouts: by family and format, the layout that a kernel insists on; `any` where it takes what comes; plain
             where nothing is said.
+        zero_points_matter: whether moving codes costs more when their zero point is not 0.
         vector: elements of a block of the blocked layout; channels below it are read as plain.
     """
 
@@ -32,6 +36,7 @@ class FusionRules:
     in_codes: frozenset[str]
     free: frozenset[str] = frozenset()
     layouts: Mapping[str, str] = field(default_factory=dict)
+    zero_points_matter: bool = False
     vector: int = 1
 
     def fuses(self, family: Family, number_format: str, op: str) -> bool:
@@ -51,6 +56,7 @@ class FusionRules:
             "in_codes": sorted(self.in_codes),
             "free": sorted(self.free),
             "layouts": dict(sorted(self.layouts.items())),
+            "zero_points_matter": self.zero_points_matter,
             "vector": self.vector,
         }
 
@@ -64,5 +70,6 @@ class FusionRules:
             in_codes=frozenset(record["in_codes"]),
             free=frozenset(record["free"]),
             layouts=dict(record["layouts"]),
+            zero_points_matter=record["zero_points_matter"],
             vector=record["vector"],
         )

@@ -18,6 +18,7 @@ from bitwright.hw_constraints.kernels.rules import FusionRules
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph, read_onnx
 
 _BOUNDS = frozenset({"relu", "clip"})  # writing codes does what these do
+_MOVES_CODES = frozenset({Family.CONCAT, Family.POOL, Family.COPY, Family.VIEW, Family.RESIZE})
 _BINARY = frozenset({"add", "mul", "sub"})
 
 
@@ -137,11 +138,30 @@ def _chain(
             break
         draft.take(follower, [(one.value, graph.shape(one.value), one.coded) for one in follower.live])
     draft.writes_codes = draft.format == "int8" and draft.writes[0][0] in graph.coded
+    if draft.format == "int8":
+        draft.attributes = tuple(sorted((*draft.attributes, *_coding(graph, draft, rules))))
     if draft.writes_codes or draft.format == "int8":
         draft.epilogue = [op for op in draft.epilogue if op not in _BOUNDS or not draft.writes_codes]
         if not draft.writes_codes:
             draft.epilogue.append("dequantize")
     return draft
+
+
+def _coding(graph: CodedGraph, draft: Draft, rules: FusionRules) -> list[tuple[str, int]]:
+    """What the codes' scales and zero points mean for the work.
+
+    Operators that only move codes have to compute them anew where scales differ; some runtimes do so, too, wherever a
+    zero point is not 0.
+    """
+    found = []
+    moves = draft.family in _MOVES_CODES
+    values = [value for value, _, _ in draft.reads] + [value for value, _ in draft.writes if draft.writes_codes]
+    qparams = {graph.qparams(value) for value in values} - {None}
+    if moves and len(qparams) > 1:
+        found.append(("rescale", 1))
+    if moves and rules.zero_points_matter and any(zero for _, zero in filter(None, qparams)):
+        found.append(("zero_point", 1))
+    return found
 
 
 def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) -> bool:

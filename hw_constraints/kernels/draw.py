@@ -1,0 +1,364 @@
+"""Random kernels for a table: the sizes that networks have, from 32 x 32 pictures of 8 channels to 512 x 512.
+
+Sizes are log-uniform. What a runtime fuses and how it lays tensors out comes from its rules, so that a drawn kernel is
+one that a network can contain there.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape, Value
+from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.kernels.rules import ANY, BLOCKED, PLAIN, FusionRules
+
+_MOST_MACS = 1.5e9
+_MOST_ELEMENTS = 6e6  # of a tensor
+_TRIES = 200
+_SIDES = (1, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+_UNARY = {
+    **{"relu": "Relu", "clip": "Clip", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "gelu": "Gelu"},
+    **{
+        "hardsigmoid": "HardSigmoid",
+        "leakyrelu": "LeakyRelu",
+        "elu": "Elu",
+        "erf": "Erf",
+        "exp": "Exp",
+        "sqrt": "Sqrt",
+    },
+}
+_COMMON = ("relu", "relu", "relu", "clip", "hardswish", "silu", "gelu", "sigmoid", "leakyrelu", "hardsigmoid")
+FORMATS = ("float32", "int8")
+
+
+def draw_kernels(
+    family: Family | None,
+    number_format: str,
+    runtime: str,
+    count: int,
+    seed: int = 0,
+    rules: FusionRules | None = None,
+) -> list[Kernel]:
+    """Different random kernels, the same for the same arguments.
+
+    Args:
+        family: which kind; None takes all kinds that are drawn, in turn.
+        number_format: `float32` or `int8`; families without such kernels on this runtime are left out.
+        runtime: the backend's name.
+        count: how many; fewer come back where so many different ones do not exist.
+        seed: of the draw.
+        rules: what the runtime fuses; None takes what is known.
+    """
+    draw = _Draw(
+        number_format, rules or known_rules(runtime), random.Random(f"{family}/{number_format}/{runtime}/{seed}")
+    )
+    families = [one for one in draw.makers if family in (None, one) and draw.can(one)]
+    found: dict[str, Kernel] = {}
+    for attempt in range(_TRIES * count if families else 0):
+        kernel = draw.one(families[attempt % len(families)])
+        if kernel is not None:
+            found.setdefault(kernel.key, kernel)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+class _Draw:
+    def __init__(self, number_format: str, rules: FusionRules, choice: random.Random) -> None:
+        self._format, self._rules, self._random = number_format, rules, choice
+        self.makers: dict[Family, Callable[[], Kernel]] = {
+            Family.CONV: self._conv,
+            Family.POINTWISE: self._pointwise,
+            Family.DEPTHWISE: self._depthwise,
+            Family.GROUPED: self._grouped,
+            Family.LINEAR: self._linear,
+            Family.MATMUL: self._matmul,
+            Family.ELEMENTWISE: self._elementwise,
+            Family.ACTIVATION: self._activation,
+            Family.POOL: self._pool,
+            Family.GLOBAL_POOL: self._global_pool,
+            Family.CONCAT: self._concat,
+            Family.SOFTMAX: self._softmax,
+            Family.NORM: self._norm,
+            Family.RESIZE: self._resize,
+            Family.COPY: self._copy,
+            Family.VIEW: self._view,
+            Family.QUANTIZE: self._conversion,
+            Family.DEQUANTIZE: self._conversion,
+            Family.REORDER: self._reorder,
+        }
+        self._family = Family.CONV
+
+    def can(self, family: Family) -> bool:
+        """Whether this runtime has such kernels in this format."""
+        if family in (Family.QUANTIZE, Family.DEQUANTIZE):
+            return self._format == "int8"
+        if family is Family.VIEW:
+            return "reshape" not in self._rules.free
+        if self._format != "int8" or family in CONVOLUTIONS or family is Family.REORDER:
+            return True
+        return any(op.lower() in self._rules.in_codes for op in _OPS[family])
+
+    def one(self, family: Family) -> Kernel | None:
+        """A kernel; None when the draw came out too large or is not computed in this format."""
+        self._family = family
+        kernel = self.makers[family]()
+        largest = max(map(math.prod, (*kernel.inputs, *kernel.outputs)), default=0)
+        if kernel.macs > _MOST_MACS or largest > _MOST_ELEMENTS or min(map(min, kernel.outputs)) < 1:
+            return None
+        coded = self._format == "int8" and family not in (Family.QUANTIZE, Family.DEQUANTIZE, Family.REORDER)
+        return None if coded and kernel.op.lower() not in self._rules.in_codes else kernel
+
+    # Sizes.
+
+    def _between(self, low: float, high: float) -> int:
+        return round(math.exp(self._random.uniform(math.log(low), math.log(high))))
+
+    def _channels(self, low: int = 8, high: int = 1280) -> int:
+        """Three of four are multiples of 8, as most networks' are."""
+        count = self._between(low, high)
+        return max(8, round(count / 8) * 8) if self._random.random() < 0.75 else count
+
+    def _side(self) -> int:
+        return self._random.choice(_SIDES) if self._random.random() < 0.8 else self._between(2, 300)
+
+    def _picture(self) -> Shape:
+        height = self._side()
+        width = height if self._random.random() < 0.85 else self._side()
+        return (1, self._channels(), height, width)
+
+    def _tokens(self) -> Shape:
+        return (1, self._between(16, 400), self._channels(32, 1024))
+
+    def _tensor(self) -> Shape:
+        return self._picture() if self._random.random() < 0.7 else self._tokens()
+
+    # Kernels.
+
+    def _make(
+        self,
+        op: str,
+        inputs: Sequence[Shape],
+        outputs: Sequence[Shape],
+        *,
+        weight: Shape = (),
+        epilogue: tuple[str, ...] = (),
+        **attributes: Value,
+    ) -> Kernel:
+        conversion = self._family in (Family.QUANTIZE, Family.DEQUANTIZE)
+        named = {name.replace("const_", "const:"): value for name, value in attributes.items()}
+        return Kernel(
+            family=self._family,
+            op=op,
+            format="int8" if conversion else self._format,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            weight=weight,
+            epilogue=epilogue,
+            attributes=tuple(sorted(named.items())),
+            layout=self._layout((*inputs, *outputs), weighted=bool(weight)),
+        )
+
+    def _layout(self, shapes: Sequence[Shape], *, weighted: bool) -> str:
+        rules = self._rules
+        layout = rules.layout(self._family, self._format)
+        if any(len(shape) != 4 for shape in shapes):
+            return PLAIN
+        aligned = all(shape[1] % rules.vector == 0 for shape in shapes)
+        if layout == ANY:
+            preferred = rules.layout(Family.CONV, self._format)
+            layout = PLAIN if self._random.random() < 0.2 else preferred
+            return PLAIN if layout == BLOCKED and not aligned else layout
+        if layout == BLOCKED and self._family in (Family.DEPTHWISE, Family.GROUPED) and not aligned:
+            return PLAIN
+        return layout
+
+    def _convolution(self, picture: Shape, out: int, side: tuple[int, int], stride: int, group: int = 1) -> Kernel:
+        dilation = 2 if max(side) == 3 and stride == 1 and self._random.random() < 0.03 else 1
+        spread = [(one - 1) * dilation + 1 for one in side]
+        pads = [0, 0] if stride >= max(side) > 1 else [one // 2 for one in spread]
+        sizes = [(size + 2 * pad - one) // stride + 1 for size, pad, one in zip(picture[2:], pads, spread, strict=True)]
+        result = (1, out, *sizes)
+        epilogue = self._epilogue()
+        return self._make(
+            "Conv",
+            [picture, *[result] * any(op.endswith("add") for op in epilogue)],
+            [result],
+            weight=(out, picture[1] // group, *side),
+            epilogue=epilogue,
+            dilations=(dilation, dilation),
+            group=group,
+            kernel_shape=side,
+            pads=(*pads, *pads),
+            strides=(stride, stride),
+        )
+
+    def _epilogue(self) -> tuple[str, ...]:
+        fuses = self._rules.epilogues.get(f"{self._family}/{self._format}", frozenset())
+        draw = self._random.random()
+        add = next((op for op in ("add", "requantize+add") if op in fuses), None)
+        activation = self._random.choice(_COMMON)
+        if self._format == "int8":  # writing codes does what a bound does
+            last = ("dequantize",) if draw > 0.95 and "dequantize" in fuses else ()
+            return (add,) if add and draw < 0.25 else last
+        if add and draw < 0.25:
+            return (add, "relu") if "relu" in fuses and draw < 0.15 else (add,)
+        return (activation,) if activation in fuses and draw < 0.8 else ()
+
+    def _conv(self) -> Kernel:
+        side = self._random.choice([3] * 10 + [2, 4, 5, 5, 7])
+        sides = (side, side) if self._random.random() < 0.9 else self._random.choice([(1, 3), (3, 1), (1, 7), (7, 1)])
+        stride = self._random.choice([1, 1, 1, 2]) if side != 4 else 4
+        picture = self._picture()
+        if self._random.random() < 0.15:  # the first layer
+            picture, stride = (1, 3, *[self._between(32, 256)] * 2), self._random.choice([1, 2, 2])
+        return self._convolution(picture, self._channels(), sides, stride)
+
+    def _pointwise(self) -> Kernel:
+        return self._convolution(self._picture(), self._channels(), (1, 1), self._random.choice([1] * 9 + [2]))
+
+    def _depthwise(self) -> Kernel:
+        picture, side = self._picture(), self._random.choice([3, 3, 3, 5, 5, 7])
+        return self._convolution(picture, picture[1], (side, side), self._random.choice([1, 1, 2]), picture[1])
+
+    def _grouped(self) -> Kernel:
+        group, picture = self._random.choice([2, 2, 4, 8, 32]), self._picture()
+        width = max(2, self._random.choice([4, 8, 16, 24, 32, picture[1] // group]))
+        picture = (1, group * width, *picture[2:])
+        side = self._random.choice([1, 3, 3, 3])
+        return self._convolution(picture, group * width, (side, side), self._random.choice([1, 1, 2]), group)
+
+    def _linear(self) -> Kernel:
+        rows = 1 if self._random.random() < 0.4 else self._between(8, 512)
+        weight = (self._channels(16, 4096), self._channels(8, 4096))
+        in_codes = self._format == "int8"
+        fuses = self._rules.epilogues.get(f"linear/{self._format}", frozenset())
+        ends = [(), *[(op,) for op in ("dequantize", "relu", "gelu") if op in fuses]]
+        if self._random.random() < 0.3 and not in_codes:
+            return self._make("MatMul", [(1, rows, weight[0])], [(1, rows, weight[1])], weight=weight)
+        epilogue = self._random.choice(ends)
+        return self._make("Gemm", [(rows, weight[0])], [(rows, weight[1])], weight=weight, epilogue=epilogue)
+
+    def _matmul(self) -> Kernel:
+        heads, tokens, width = (
+            self._random.choice([1, 2, 3, 4, 6, 8, 12]),
+            self._between(16, 400),
+            self._between(16, 96),
+        )
+        queries, keys = (1, heads, tokens, width), (1, heads, width, tokens)
+        scores = (1, heads, tokens, tokens)
+        if self._random.random() < 0.5:
+            return self._make("MatMul", [queries, keys], [scores])
+        return self._make("MatMul", [scores, queries], [queries])
+
+    def _elementwise(self) -> Kernel:
+        op, shape = self._random.choice(["Add", "Add", "Mul", "Mul", "Sub"]), self._tensor()
+        draw = self._random.random()
+        if draw < 0.6:
+            return self._make(op, [shape, shape], [shape])
+        if draw < 0.85 and len(shape) == 4:
+            return self._make("Mul", [shape, (1, shape[1], 1, 1)], [shape])
+        return self._make(op, [shape], [shape], weight=(1, shape[1], 1, 1) if len(shape) == 4 else shape[-1:])
+
+    def _activation(self) -> Kernel:
+        op, shape = self._random.choice(list(_UNARY)), self._tensor()
+        bounds: dict[str, Value] = {"const_1": 0.0, "const_2": 6.0} if op == "clip" else {}
+        return self._make(_UNARY[op], [shape], [shape], **bounds)
+
+    def _pool(self) -> Kernel:
+        op, picture = self._random.choice(["MaxPool", "AveragePool"]), self._picture()
+        side, stride = self._random.choice([(2, 2), (2, 2), (3, 2), (3, 2), (3, 1), (5, 1)])
+        pad = side // 2 if side > 2 else 0
+        sizes = [(size + 2 * pad - side) // stride + 1 for size in picture[2:]]
+        return self._make(
+            *(op, [picture], [(*picture[:2], *sizes)]),
+            ceil_mode=0,
+            kernel_shape=(side, side),
+            pads=(pad,) * 4,
+            strides=(stride, stride),
+            dilations=(1, 1),
+        )
+
+    def _global_pool(self) -> Kernel:
+        picture = self._picture()
+        return self._make("GlobalAveragePool", [picture], [(*picture[:2], 1, 1)])
+
+    def _concat(self) -> Kernel:
+        picture, parts = self._picture(), self._random.choice([2, 2, 2, 3, 4])
+        shapes = [(1, picture[1] if part else self._channels(), *picture[2:]) for part in range(parts)]
+        result = (1, sum(shape[1] for shape in shapes), *picture[2:])
+        return self._make("Concat", shapes, [result], axis=1)
+
+    def _softmax(self) -> Kernel:
+        tokens = self._between(16, 400)
+        shape = (1, self._random.choice([1, 2, 3, 4, 6, 8, 12]), tokens, tokens)
+        return self._make("Softmax", [shape], [shape], axis=self._random.choice([-1, 3]))
+
+    def _norm(self) -> Kernel:
+        if self._random.random() < 0.8:
+            shape = self._tokens()
+            return self._make("LayerNormalization", [shape], [shape], axis=-1)
+        shape = self._picture()
+        return self._make("BatchNormalization", [shape], [shape])
+
+    def _resize(self) -> Kernel:
+        picture, mode = self._picture(), self._random.choice(["nearest", "linear"])
+        result = (*picture[:2], *(2 * size for size in picture[2:]))
+        how: dict[str, Value] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        if mode == "linear":
+            how = {"coordinate_transformation_mode": "half_pixel"}
+        return self._make("Resize", [picture], [result], mode=mode, const_2=(1.0, 1.0, 2.0, 2.0), **how)
+
+    def _copy(self) -> Kernel:
+        if self._random.random() < 0.3:
+            shape = self._picture()
+            half = (shape[0], max(1, shape[1] // 2), *shape[2:])
+            bounds: dict[str, Value] = {"const_1": (0,), "const_2": (half[1],), "const_3": (1,), "const_4": (1,)}
+            return self._make("Slice", [shape], [half], **bounds)
+        if self._random.random() < 0.5:
+            shape = self._tokens()
+            return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], perm=(0, 2, 1))
+        shape = (1, self._between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._between(16, 96))
+        order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)])
+        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], perm=order)
+
+    def _view(self) -> Kernel:
+        shape = self._picture()
+        flat = (shape[0], shape[1], shape[2] * shape[3])
+        return self._make("Reshape", [shape], [flat], const_1=flat)
+
+    def _conversion(self) -> Kernel:
+        shape = self._tensor()
+        op = "QuantizeLinear" if self._family is Family.QUANTIZE else "DequantizeLinear"
+        return self._make(op, [shape], [shape])
+
+    def _reorder(self) -> Kernel:
+        shape = self._picture() if self._random.random() < 0.7 else (1, 3, *[self._between(32, 256)] * 2)
+        preferred = self._rules.layout(Family.CONV, self._format)
+        source, target = self._random.choice([(PLAIN, preferred), (preferred, PLAIN)])
+        return Kernel(
+            family=Family.REORDER,
+            op=f"{source}_to_{target}",
+            format=self._format,
+            inputs=(shape,),
+            outputs=(shape,),
+            layout=target,
+        )
+
+
+_OPS: dict[Family, tuple[str, ...]] = {
+    Family.LINEAR: ("Gemm", "MatMul"),
+    Family.MATMUL: ("MatMul",),
+    Family.ELEMENTWISE: ("Add", "Mul", "Sub"),
+    Family.ACTIVATION: tuple(_UNARY.values()),
+    Family.POOL: ("MaxPool", "AveragePool"),
+    Family.GLOBAL_POOL: ("GlobalAveragePool",),
+    Family.CONCAT: ("Concat",),
+    Family.SOFTMAX: ("Softmax",),
+    Family.NORM: ("LayerNormalization", "BatchNormalization"),
+    Family.RESIZE: ("Resize",),
+    Family.COPY: ("Transpose", "Slice"),
+    Family.VIEW: ("Reshape",),
+}
