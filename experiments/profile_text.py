@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from bitwright.experiments.profile_command import Profiled
 from bitwright.experiments.tables import print_table
@@ -10,6 +11,7 @@ from bitwright.hw_constraints.profile.report import LayerTime, NetworkProfile
 from bitwright.hw_constraints.profile.tails import Latencies, Quantile, Tails
 from bitwright.hw_constraints.profile.throughput import Throughput
 
+_REMARKS = 10  # of the layers that cost most
 _MODULES = 8  # of the largest, each with all that is below it
 
 
@@ -19,7 +21,8 @@ def print_profile(found: Profiled) -> None:
     heads, rows = layer_table(profile)
     print_table(heads, rows)
     print()
-    print("\n".join([*_totals(profile), *_modules(profile), *(f"note: {each}" for each in profile.notes)]))
+    notes = (f"note: {each}" for each in profile.notes)
+    print("\n".join([*_totals(profile), *_modules(profile), *_remarks(profile), *notes]))
     for tails in found.tails:
         print()
         _print_tails(tails)
@@ -29,11 +32,10 @@ def print_profile(found: Profiled) -> None:
 
 
 def layer_table(profile: NetworkProfile) -> tuple[list[str], list[list[str]]]:
-    """Column heads and one row a layer; columns without any figure are left out."""
+    """Column heads and one row a layer; columns without any entry are left out."""
     has = {
         "modelled": any(layer.modelled_us is not None for layer in profile.layers),
         "predicted": any(layer.predicted_us is not None for layer in profile.layers),
-        "remark": any(layer.remark for layer in profile.layers),
         "line": any(layer.source for layer in profile.layers),
     }
     heads = ["layer", "ran in", "kernel", "µs", "share", *(name for name in has if has[name])]
@@ -45,11 +47,16 @@ def _row(layer: LayerTime, profile: NetworkProfile, has: dict[str, bool]) -> lis
     cells = {
         "modelled": _digits(layer.modelled_us),
         "predicted": _digits(layer.predicted_us),
-        "remark": layer.remark,
-        "line": layer.source,
+        "line": _short(layer.source),
     }
     shown = [cells[name] for name in has if has[name]]
     return [layer.name + more, str(layer.state), layer.kernel, _with_interval(layer), _share(layer.us, profile), *shown]
+
+
+def _short(line: str) -> str:
+    """A source line as seen from here."""
+    here = f"{Path.cwd()}/"
+    return line.removeprefix(here)
 
 
 def _with_interval(layer: LayerTime) -> str:
@@ -102,6 +109,15 @@ def _modules(profile: NetworkProfile) -> list[str]:
     return (
         ["  modules: " + ", ".join(f"{path} {_share(modules[path], profile)}" for path in largest)] if largest else []
     )
+
+
+def _remarks(profile: NetworkProfile) -> list[str]:
+    """Where measured and expected times are far apart, the layers that cost most first."""
+    apart = sorted((layer for layer in profile.layers if layer.remark), key=lambda layer: -layer.us)
+    if not apart:
+        return []
+    more = [f"  and {len(apart) - _REMARKS} more (--json has all)"] if len(apart) > _REMARKS else []
+    return ["apart by more than a quarter:", *(f"  {each.name}: {each.remark}" for each in apart[:_REMARKS]), *more]
 
 
 def _print_tails(tails: Tails) -> None:

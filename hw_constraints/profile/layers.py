@@ -188,7 +188,10 @@ def _with_expectations(
     target: Target | None,
     start_us: float,
 ) -> NetworkProfile:
-    same = target is not None and profile.runtime in target.artifact.runtimes
+    same = target is not None and _is_of(profile, target)
+    if target is not None and same and not profile.device:
+        note = f"the report does not say its device: it is taken to be {target.id}"
+        profile = replace(profile, notes=(*profile.notes, note))
     for what, each in expected.items():
         is_absolute = what == "predicted" or same
         known = sum(op.us or 0.0 for op in each.ops)
@@ -201,3 +204,10 @@ def _with_expectations(
         else:
             profile = replace(profile, predicted_us=each.us)
     return profile
+
+
+def _is_of(profile: NetworkProfile, target: Target) -> bool:
+    """Whether the times are of the target's own device, as far as anything says so."""
+    if profile.device:
+        return profile.device.lower().replace("_", "-") == target.id
+    return profile.machine is None and profile.runtime in target.artifact.runtimes

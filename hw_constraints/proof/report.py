@@ -14,6 +14,7 @@ from bitwright.hw_constraints.proof.saturation import SaturationRisk, describe_r
 
 _COLUMNS = ("layer", "operator", "state", "kernel", "time", "MACs", "reason")
 _SHOWN = 3
+_ROUNDING = 1e-9  # of sums of shares
 
 
 class State(StrEnum):
@@ -137,7 +138,7 @@ class ProofReport:
         """
         unjoined_us = sum(kernel.time_us for kernel in self.unjoined)
         known = sum(layer.time_share for layer in self.layers) + unjoined_us / (self.total_us or 1.0)
-        return max(0.0, 1.0 - known) if self.total_us else 0.0
+        return 1.0 - known if self.total_us and known < 1.0 - _ROUNDING else 0.0
 
     @property
     def is_fully_low_precision(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.backends import get_backend
@@ -17,7 +18,10 @@ from bitwright.hw_constraints.profile.tails import measure_tails
 from bitwright.hw_constraints.profile.throughput import measure_throughput
 from bitwright.hw_constraints.proof import State, prove
 from bitwright.hw_constraints.target import load_target
+from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+from bitwright.quant.ptq import quantize
 
 PROOF = Path(__file__).parents[1] / "proof"
 RUNTIMES = [
@@ -106,6 +110,24 @@ def test_modelled_times_stand_beside_those_of_a_report(block):
     assert found.modelled_us == pytest.approx(estimate.us)
     assert sum(layer.modelled_us for layer in found.layers) == pytest.approx(sum(computing))
     assert found.layers_us + found.conversions_us + found.overhead_us == pytest.approx(found.wall_us)
+
+
+def test_velas_estimate_and_ours_of_the_same_accelerator_agree(tmp_path):
+    """The compiler's own report beside the model that follows its decisions: no layer is apart by a quarter."""
+    spec = importlib.util.spec_from_file_location("elsewhere", PROOF / "test_elsewhere.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 16, 16)
+    target = load_target("ethos-u65-512")
+    quantized = quantize(capture(module.Small().eval(), (x,)), target.scheme(), [(x,)])
+    path = export_onnx_qdq(quantized, tmp_path / "small.onnx")
+    found = profile_from(path, sorted((PROOF / "reports" / "vela").iterdir()), target=target)
+    assert found.is_same_device and found.origin == "modelled"
+    assert found.modelled_us == pytest.approx(found.wall_us, rel=0.01)
+    assert [layer.remark for layer in found.layers if layer.remark] == []
+    assert found.conversions == () and found.modules["stem.0"] == pytest.approx(2.238)
+    assert "test_elsewhere.py:" in found.layers[0].source
 
 
 def test_a_report_without_times_is_refused(block):
