@@ -55,6 +55,7 @@ class Slices:
         self._samples = {
             name: np.maximum(0.0, times - self.profiler_us) / walls * self.wall_us for name, times in measured.items()
         }
+        self._counts_whole = all(np.array_equal(times, np.round(times)) for times in measured.values())
         times = {name: float(np.mean(samples)) for name, samples in self._samples.items()}
         self.overhead_us = max(0.0, self.wall_us - sum(times.values()))
         self.is_share_known = self.profiler_us == answer["profiler_us"]
@@ -69,12 +70,15 @@ class Slices:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the times."""
-        if not self.profiler_us:
-            return ()
-        unknown = (
-            "" if self.is_share_known else ", so that they add up to the run: the runtime's own share is not known"
-        )
-        return (f"{self.profiler_us:.1f} µs that the profiler adds to each kernel are taken off{unknown}",)
+        notes = []
+        if self.profiler_us:
+            why = (
+                "" if self.is_share_known else ", so that they add up to the run: the runtime's own share is not known"
+            )
+            notes.append(f"{self.profiler_us:.1f} µs that the profiler adds to each kernel are taken off{why}")
+        if self._counts_whole:
+            notes.append("the profiler counts whole microseconds: half of one is uncertain in each kernel")
+        return tuple(notes)
 
 
 def _excess_us(kernels: list[npt.NDArray[np.float64]], walls: npt.NDArray[np.float64]) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -43,19 +42,20 @@ def layers(request: dict[str, Any]) -> dict[str, Any]:
         added_us = profiler_us(get_backend(request["runtime"]), threads=request["threads"])
         session, batch = _loaded(request)
         walls: list[float] = []
-        kernels: dict[str, list[float]] = defaultdict(list)
+        slices: list[dict[str, float]] = []
         facts: dict[str, dict[str, str]] = {}
         stop_at = time.perf_counter() + request["seconds"]
         while len(walls) < request["fewest_slices"] or time.perf_counter() < stop_at:
             samples = _timed(session, batch, _SLICE_SECONDS)
             walls.append(median(samples))
+            slices.append({})
             for kernel in session.profile(batch, min(len(samples), _MOST_PROFILED)):
-                kernels[kernel.name].append(kernel.time_us)
+                slices[-1][kernel.name] = slices[-1].get(kernel.name, 0.0) + kernel.time_us
                 facts[kernel.name] = {"op": kernel.op, "provider": kernel.provider, "precision": kernel.precision}
         executed = session.executed_graph()
     return {
         "wall_us": walls,
-        "kernels": kernels,
+        "kernels": {name: [each.get(name, 0.0) for each in slices] for name in facts},
         "facts": facts,
         "executed": [
             {"name": n.name, "op": n.op, "inputs": n.inputs, "outputs": n.outputs, "originals": n.originals}
