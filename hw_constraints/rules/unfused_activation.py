@@ -29,7 +29,7 @@ class UnfusedActivation:
 
     SiLU as one operator runs in float where only its parts, a sigmoid and a product, have low-precision kernels.
     Written out it is left alone: on a processor with VNNI EfficientNet-B0 then takes 0.79 of the time in ONNX Runtime,
-    and a chain of 3x3 convolutions 0.90; in OpenVINO, which has no such kernels, 1.10 and 1.05 (row silu_x86).
+    and a chain of 3x3 convolutions 0.91; in OpenVINO, which has no such kernels, both 1.06 (row silu_x86).
     """
 
     name: ClassVar[str] = "unfused_activation"
