@@ -56,8 +56,8 @@ def fuse(network: Decomposed, target: Target, plan: QuantPlan, decided: Mapping[
         reasons = [Reason(Pass.DECOMPOSE, network.parts[node.name])] if node.name in network.parts else []
         if len(block.nodes) > 1:
             pattern = " -> ".join(each.op for each in block.nodes)
-            table = target.operators.table_lookups
-            how = ", with a table as it writes" if table and block.nodes[-1].op in table.of else ""
+            tables = target.operators.table_lookups
+            how = ", with a table as it writes" if tables and block.nodes[-1].op in tables.of else ""
             text = f"{target.id} runs {pattern} as one{how}; nothing between them is written"
             reasons.append(Reason(Pass.FUSE, text))
         if why:

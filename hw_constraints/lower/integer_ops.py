@@ -46,7 +46,7 @@ def requantize(values: Real, scale: float, bits: int, zero_point: int | None = N
     top = float(2 ** (min(bits, 31) - 1) - 1)
     zero, bottom = (0, -top) if zero_point is None else (zero_point, -top - 1)
     codes = np.rint(np.nan_to_num(values / scale, posinf=2 * top, neginf=-2 * top)) + zero
-    return np.clip(codes, bottom, top).astype(code_type(bits))
+    return np.asarray(np.clip(codes, bottom, top), dtype=code_type(bits))
 
 
 def _scalar_or(node: Node, operands: list[Real], name: str = "other") -> Any:

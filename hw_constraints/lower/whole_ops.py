@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bitwright.hw_constraints.lower.integer_ops import Real
 from bitwright.hw_constraints.lower.layout import permutation
@@ -165,18 +166,23 @@ def _adaptive_pool(node: Node, values: Real, shape: tuple[int, ...]) -> Real:
     return values
 
 
+def _whole(index: Real) -> npt.NDArray[np.intp]:
+    """An operand that says where."""
+    return np.asarray(index, dtype=np.intp)
+
+
 def _indexed(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
     """`x[i, :, j]`, with whole numbers as indices."""
     given = iter(operands[1:])
-    index = tuple(slice(None) if ref is None else next(given) for ref in node.inputs[1:])
-    if any(getattr(each, "dtype", None) == np.bool_ for each in index):
+    places = [None if ref is None else next(given) for ref in node.inputs[1:]]
+    if any(each is not None and each.dtype == np.bool_ for each in places):
         raise InputError(f"node {node.name!r}: the interpreter reads no masks")
-    return [operands[0][index]]
+    return [operands[0][tuple(slice(None) if each is None else _whole(each) for each in places)]]
 
 
 def _scattered(node: Node, operands: Sequence[Real], shapes: Sequence[tuple[int, ...]]) -> list[Real]:
     """Elements written to the places that an index says; where several go to one place, any of them stays."""
-    values, index = operands[0].copy(), operands[1]
+    values, index = operands[0].copy(), _whole(operands[1])
     source = operands[2] if len(operands) > 2 else np.asarray(node.attributes["value"], np.float64)
     if source.ndim:
         source = source[tuple(slice(0, size) for size in index.shape)]
@@ -214,9 +220,9 @@ _MOVES: dict[str, Callable[[Node, Sequence[Real], Sequence[tuple[int, ...]]], li
     "stack": lambda n, o, s: [np.stack(o, axis=n.attributes.get("dim", 0))],
     **dict.fromkeys(("split", "split_with_sizes", "chunk"), _parts),
     "unbind": lambda n, o, s: [np.take(o[0], i, axis=n.attributes.get("dim", 0)) for i in range(len(s))],
-    "index_select": lambda n, o, s: [np.take(o[0], o[1], axis=n.attributes["dim"])],
-    "gather": lambda n, o, s: [np.take_along_axis(o[0], o[1], axis=n.attributes["dim"])],
-    "embedding": lambda n, o, s: [o[0][o[1]]],
+    "index_select": lambda n, o, s: [np.take(o[0], _whole(o[1]), axis=n.attributes["dim"])],
+    "gather": lambda n, o, s: [np.take_along_axis(o[0], _whole(o[1]), axis=n.attributes["dim"])],
+    "embedding": lambda n, o, s: [o[0][_whole(o[1])]],
     "index": _indexed,
     "scatter": _scattered,
     "flip": lambda n, o, s: [np.flip(o[0], n.attributes["dims"])],
