@@ -16,6 +16,7 @@ _POINTWISE = frozenset(
         *("mish", "softplus", "neg", "abs", "exp", "sqrt", "square", "to", "dropout"),
     }
 )
+_ROWS = 3  # dimensions of [N, tokens, channels]
 _PERMUTATIONS = frozenset({"permute", "transpose", "t", "movedim", "swapaxes"})
 
 
@@ -23,9 +24,10 @@ class LayoutRoundTrip:
     """Follows each transpose through operators with one reader to the transpose that takes it back.
 
     A transpose computes nothing and moves every byte of the tensor, on many accelerators on their host. A pair is
-    superfluous around operators that work position by position, and around a linear layer on the channels of images or
-    on the tokens of rows, which is a 1x1 convolution. Around a layer norm over the channels it is only mentioned: not
-    every toolchain has that norm in the other layout. What attention modules do inside is left alone.
+    superfluous around operators that work position by position, and around a linear layer on the channels, which is a
+    1x1 convolution. It is only mentioned around a layer norm over the channels, which not every toolchain has in the
+    other layout, and around a linear layer that mixes tokens, `x.mT` to `x.mT`, which is a 1x1 convolution as well: not
+    everywhere does that save a move. What attention modules do inside is left alone.
     """
 
     name: ClassVar[str] = "layout_round_trip"
@@ -43,10 +45,12 @@ class LayoutRoundTrip:
             if back is None:
                 continue
             line = f" of line {node.source.line}" if node.source else ""
+            # Where channels lie last in memory, rows have to be turned for the convolution as well.
+            mentioned = "layer_norm" in between or ("linear" in between and len(dims) == _ROWS)
             yield finding_at(
                 self.name,
                 back,
-                severity=Severity.INFO if "layer_norm" in between else Severity.WARNING,
+                severity=Severity.INFO if mentioned else Severity.WARNING,
                 found=f"{back.op} undoes the {node.op}{line}; between them: {', '.join(between) or 'nothing'}",
                 allowed="one layout from layer to layer",
                 suggestion=_suggestion(between),

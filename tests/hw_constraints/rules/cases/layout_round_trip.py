@@ -26,6 +26,13 @@ def swapped() -> Graph:
     return b.graph(b.call("transpose", b.call("relu", x, shape=(1, 16, 64)), shape=(1, 64, 16), dim0=1, dim1=2))
 
 
+def token_mixing() -> Graph:
+    b = GraphBuilder()
+    x = b.call("transpose", b.input(1, 64, 16), shape=(1, 16, 64), dim0=1, dim1=2)
+    x = b.call("linear", x, b.parameter(32, 64), None, shape=(1, 16, 32))
+    return b.graph(b.call("transpose", x, shape=(1, 32, 16), dim0=1, dim1=2))
+
+
 BAD = [
     RuleCase(
         name="nothing-between",
@@ -39,6 +46,7 @@ BAD = [
         name="linear", target="ethos-u85-1024", graph=trip("linear", "relu", "linear"), lines=(6,), says="1x1 kernel"
     ),
     RuleCase(name="norm", target="x86-vnni", graph=trip("layer_norm"), lines=(4,), severity=Severity.INFO),
+    RuleCase(name="token-mixing", target="h200", graph=token_mixing(), lines=(3,), severity=Severity.INFO),
     RuleCase(name="transposes", target="x86-vnni", graph=swapped(), lines=(3,)),
 ]
 GOOD = [
