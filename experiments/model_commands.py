@@ -107,6 +107,21 @@ def measure_files(
     """
     from bitwright.hw_constraints.measure import measure_in_subprocess
 
+    names = checked_names(files, threads=threads, seconds=seconds)
+    return {
+        runtime: measure_in_subprocess(
+            {name: (Path(name), runtime) for name in names}, threads=threads, max_seconds=seconds
+        )
+        for runtime in usable_runtimes(asked, files)
+    }
+
+
+def checked_names(files: Sequence[Path], *, threads: int, seconds: float) -> list[str]:
+    """What files that are measured are called: as they were given.
+
+    Raises:
+        InputError: one is not there or named twice, or an option is out of range.
+    """
     names = [str(each) for each in files]
     if threads < 1:
         raise InputError(f"--threads = {threads}; at least 1 is needed")
@@ -117,9 +132,4 @@ def measure_files(
             raise InputError(f"{each}: is named twice; copy it to measure it against itself")
         if not each.is_file():
             raise InputError(f"{each}: no such file")
-    return {
-        runtime: measure_in_subprocess(
-            {name: (Path(name), runtime) for name in names}, threads=threads, max_seconds=seconds
-        )
-        for runtime in usable_runtimes(asked, files)
-    }
+    return names

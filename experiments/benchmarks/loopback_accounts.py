@@ -42,7 +42,7 @@ def two_accounts(root: Path) -> Iterator[tuple[Account, Account]]:
             for name in _NAMES:
                 home = root / name
                 # "*" is no password either, but "!", the default, is a locked account for an sshd without PAM.
-                command = ["useradd", "-m", "-d", home, "-s", "/bin/sh", "-p", "*", name]
+                command = ["useradd", "-m", "-d", str(home), "-s", "/bin/sh", "-p", "*", name]
                 subprocess.run(command, check=True, capture_output=True)
                 made.append(name)
             python = _interpreter(root, _NAMES[0])

@@ -22,7 +22,7 @@ from bitwright.hw_constraints.measure.conditions import QUIET_MALLOC
 from bitwright.hw_constraints.transport.runner.device_lock import default_path, describe, holder_of
 from bitwright.hw_constraints.transport.runner.job_files import JobFiles
 from bitwright.hw_constraints.transport.runner.refusal import Refusal
-from bitwright.hw_constraints.transport.runner.runtimes import versions
+from bitwright.hw_constraints.transport.runner.runtimes import found
 from bitwright.hw_constraints.transport.runner.work import work
 
 MARK = "bitwright-device "  # as in `receive`
@@ -54,7 +54,7 @@ def hello(folder: str) -> dict[str, Any]:
         "state": "here",
         "python": platform.python_version(),
         "machine": this_machine().to_json(),
-        "runtimes": versions(),
+        "runtimes": found(),
         "free_bytes": shutil.disk_usage(folder).free,
         "lock": describe(holder_of(default_path())) if holder_of(default_path()) else "free",
     }

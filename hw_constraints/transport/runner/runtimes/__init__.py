@@ -24,12 +24,12 @@ def runtime(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}").RUNTIME
 
 
-def versions() -> dict[str, str]:
-    """The version of each runtime, or why it cannot be used."""
-    found = {}
+def found() -> dict[str, dict[str, str]]:
+    """Of each runtime its `version`, or what is `missing` and how to install it."""
+    each = {}
     for name in NAMES:
         try:
-            found[name] = runtime(name).version()
+            each[name] = {"version": runtime(name).version()}
         except Refusal as refusal:
-            found[name] = refusal.message
-    return found
+            each[name] = {"missing": refusal.message}
+    return each
