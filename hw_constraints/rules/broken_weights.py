@@ -15,13 +15,13 @@ class BrokenWeights:
 
     One NaN makes a whole channel NaN, and from the next layer on everything; a scale that is chosen from an infinite
     weight makes zeros of all others. They come from a training that diverged, from float16 checkpoints whose values
-    overflowed, or from a damaged file.
+    overflowed, or from a damaged file. Capture refuses PyTorch networks with such weights; this is for ONNX files.
     """
 
     name: ClassVar[str] = "broken_weights"
     summary: ClassVar[str] = "weights that are NaN or infinite, or that cannot be read"
-    bad: ClassVar[str] = "model.load_state_dict(torch.load('diverged.pt'))"
-    good: ClassVar[str] = "model.load_state_dict(torch.load('last_finite.pt'))"
+    bad: ClassVar[str] = "torch.onnx.export(load('diverged.pt'), (image,), 'net.onnx')"
+    good: ClassVar[str] = "torch.onnx.export(load('last_finite.pt'), (image,), 'net.onnx')"
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """Yields one finding for each such tensor."""
