@@ -1,0 +1,148 @@
+"""What a network costs beyond its kernels alone, and how far sums of kernels are off, from networks measured whole.
+
+    T = call + node * kernels + io * bytes in and out + weight * bytes of weights + sum over families of c * their sum
+
+The sums come from the kernels' models; the coefficients from a Bayesian linear regression on the table's random
+networks, with errors that are relative to T (Rasmussen & Williams 2006, section 2.1). The prior says that a sum of
+kernels is a sum: c = 1, the rest about 0, and the data have to speak against that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitwright.hw_constraints.kernels.kernel import Family, Kernel
+from bitwright.hw_constraints.predict.features import Array
+
+_FORMATS = ("float32", "int8")
+NAMES = (
+    *("call", "kernels", "bytes in and out", "bytes of weights"),
+    *(f"{family}/{number_format}" for number_format in _FORMATS for family in Family),
+)
+# Prior means and standard deviations, µs: a call of tens of µs, half a µs a kernel, bytes at 10 GB/s more or less.
+_OVERHEADS = {
+    "call": (5.0, 10.0),
+    "kernels": (0.0, 0.3),
+    "bytes in and out": (0.0, 1e-4),
+    "bytes of weights": (0.0, 5e-6),
+}
+_SUM_SPREAD = 0.15
+_FIRST_NOISE = 0.05
+_LEAST_NOISE = 0.01
+_ROUNDS = 20
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A network as numbers.
+
+    Attributes:
+        values: one for each of `NAMES`.
+        spread_us: standard deviation of the sum of its kernels, µs: independent errors.
+        common_us: the same if all errors had one sign.
+    """
+
+    values: Array
+    spread_us: float
+    common_us: float
+
+
+def terms_of(kernels: Sequence[Kernel], us: Array, spread: Array) -> Terms:
+    """Adds up a network's kernels.
+
+    Args:
+        kernels: in the order in which they run: the first one reads the argument, the last one writes the result.
+        us: of each.
+        spread: standard deviation of the logarithm of each.
+    """
+    values = np.zeros(len(NAMES))
+    moved = sum(map(math.prod, (*kernels[0].inputs[:1], *kernels[-1].outputs))) * _FLOAT_BYTES if kernels else 0
+    values[:4] = (1.0, len(kernels), moved, sum(kernel.weight_bytes for kernel in kernels))
+    for kernel, each in zip(kernels, us, strict=True):
+        values[_PLACE[term_name(kernel)]] += each
+    errors = us * spread
+    return Terms(values=values, spread_us=float(np.sqrt(errors @ errors)), common_us=float(errors.sum()))
+
+
+_PLACE = {name: index for index, name in enumerate(NAMES)}
+
+
+def term_name(kernel: Kernel) -> str:
+    """The sum that a kernel belongs to."""
+    return f"{kernel.family}/{kernel.format if kernel.format in _FORMATS else _FORMATS[0]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """The coefficients' posterior.
+
+    Attributes:
+        mean: of each of `NAMES`.
+        covariance: of them.
+        noise: relative error of a network that coefficients and kernels do not explain.
+        networks: how many it rests on.
+    """
+
+    mean: Array
+    covariance: Array
+    noise: float
+    networks: int
+
+    def latency(self, terms: Terms) -> tuple[float, float]:
+        """A network's µs, and the standard deviation of its logarithm."""
+        us = max(float(self.mean @ terms.values), 1e-3)
+        variance = float(terms.values @ self.covariance @ terms.values) + terms.spread_us**2
+        return us, math.sqrt(variance / us**2 + self.noise**2)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "names": list(NAMES),
+            "mean": self.mean.tolist(),
+            "covariance": self.covariance.tolist(),
+            "noise": self.noise,
+            "networks": self.networks,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Correction:
+        """Reads what `to_json` wrote."""
+        return cls(
+            mean=np.asarray(record["mean"], np.float64),
+            covariance=np.asarray(record["covariance"], np.float64),
+            noise=record["noise"],
+            networks=record["networks"],
+        )
+
+
+def prior() -> Correction:
+    """What holds when no network was measured whole."""
+    mean = np.array([_OVERHEADS[name][0] if name in _OVERHEADS else 1.0 for name in NAMES])
+    spread = np.array([_OVERHEADS[name][1] if name in _OVERHEADS else _SUM_SPREAD for name in NAMES])
+    return Correction(mean=mean, covariance=np.diag(spread**2), noise=_FIRST_NOISE, networks=0)
+
+
+def fit_correction(terms: Sequence[Terms], measured_us: Array) -> Correction:
+    """The posterior given networks measured whole; the noise by expectation and maximization."""
+    first = prior()
+    if not len(terms):
+        return first
+    x = np.asarray([each.values for each in terms]) / measured_us[:, None]
+    own = np.asarray([each.spread_us for each in terms]) / measured_us
+    precision = np.linalg.inv(first.covariance)
+    noise = _FIRST_NOISE
+    for _ in range(_ROUNDS):
+        weights = 1 / (own**2 + noise**2)
+        covariance = np.linalg.inv(precision + (x * weights[:, None]).T @ x)
+        mean = covariance @ (precision @ first.mean + x.T @ weights)
+        residual = np.square(x @ mean - 1) + np.einsum("ij,jk,ik->i", x, covariance, x)
+        # Robust: half of the networks decide, so that a few that fit badly do not widen all.
+        excess = float(np.median(residual - 0.455 * own**2)) / 0.455  # the median of a squared standard normal
+        noise = max(_LEAST_NOISE, math.sqrt(max(0.0, excess)))
+    return Correction(mean=mean, covariance=np.asarray(covariance, np.float64), noise=noise, networks=len(terms))
