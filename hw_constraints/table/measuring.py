@@ -37,10 +37,10 @@ class Precision:
         more: placements at a time.
     """
 
-    half_width: float = 0.02
+    half_width: float = 0.04
     least: float = 5e-4
     placements: int = 6
-    most: int = 14
+    most: int = 10
     more: int = 4
 
     def reached(self, ratio: float, low: float, high: float) -> bool:
