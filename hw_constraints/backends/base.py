@@ -146,43 +146,35 @@ class Backend(Protocol):
 
 
 class PackagedBackend(ABC):
-    """A runtime that is a Python package; a subclass says how a session of it is opened.
+    """A runtime that is a Python package, installed by the extra of its name; a subclass says how a session is opened.
 
     Attributes:
-        extra: of Bitwright, which installs it; the backend's name where nothing else is said.
         package: its name on the package index; the backend's name where nothing else is said.
         module: what is imported; the package's name where nothing else is said.
     """
 
     name: str
     reads: tuple[str, ...]
-    extra = ""
     package = ""
     module = ""
 
     def available(self) -> str | None:
         """None when it can be used here: the package is installed, and `_lacking` finds nothing."""
-        package = self.package or self.name
-        if not importlib.util.find_spec(self.module or package):
-            return f"package {package} is not installed"
-        return self._lacking()
+        return self._lacking() if self._is_installed() else f"package {self.package or self.name} is not installed"
 
     def version(self) -> str:
         """The package's version."""
-        package = self.package or self.name
-        module = self.module or package
-        if not importlib.util.find_spec(module):
-            raise MissingExtraError(f"backend {self.name!r}", self.extra or self.name)
+        self._require()
         try:
-            return importlib.metadata.version(package)
+            return importlib.metadata.version(self.package or self.name)
         except importlib.metadata.PackageNotFoundError:  # another package brings it, as onnxruntime-gpu does
-            return str(importlib.import_module(module).__version__)
+            return str(importlib.import_module(self._module).__version__)
 
     def load(self, artifact: Path | bytes, *, threads: int = 1) -> Session:
         """Loads an artefact; see `Backend.load`."""
         from bitwright.hw_constraints.backends.artifacts import check_kind
 
-        self.version()
+        self._require()
         if reason := self._lacking():
             raise InputError(f"backend {self.name!r} cannot be used here: {reason}")
         check_threads(threads)
@@ -191,6 +183,17 @@ class PackagedBackend(ABC):
 
     @abstractmethod
     def _open(self, artifact: Path | bytes, *, threads: int) -> Session: ...
+
+    def _require(self) -> None:
+        if not self._is_installed():
+            raise MissingExtraError(f"backend {self.name!r}", self.name)
+
+    @property
+    def _module(self) -> str:
+        return self.module or self.package or self.name
+
+    def _is_installed(self) -> bool:
+        return importlib.util.find_spec(self._module) is not None
 
     def _lacking(self) -> str | None:
         """What else is missing on this machine, such as a device; None for nothing."""

@@ -46,16 +46,15 @@ class LiteRTSession:
         self._label = artifact_label(artifact)
         self._artifact = artifact if isinstance(artifact, bytes) else str(artifact)
         with native_messages():
-            self._interpreter = self._load()
+            self._interpreter, self._plan = self._load()
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._positions = {details["name"]: details["index"] for details in (*inputs, *outputs)}
         self._shapes = {details["name"]: tuple(map(int, details["shape"])) for details in inputs}
         self.input_infos = tuple(map(_tensor_spec, inputs))
         self.output_infos = tuple(map(_tensor_spec, outputs))
-        self._plan = ExecutionPlan(self._interpreter)
         self._kernels: list[Event] = []
 
-    def _load(self) -> Any:
+    def _load(self) -> tuple[Any, ExecutionPlan]:
         from ai_edge_litert.interpreter import Interpreter
 
         argument = "model_content" if isinstance(self._artifact, bytes) else "model_path"
@@ -63,18 +62,20 @@ class LiteRTSession:
         try:
             interpreter = Interpreter(**{argument: self._artifact}, num_threads=self.threads)
             interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+            return interpreter, ExecutionPlan(interpreter)
+        except (ValueError, RuntimeError) as error:  # names that are no text, too
             message = self._with_layer(one_line(error), interpreter)
             raise InputError(f"{self._label}: litert cannot load it: {message}") from error
-        return interpreter
 
     def _with_layer(self, message: str, interpreter: Any) -> str:
         """The message with the name of the node whose number it tells."""
         number = _NODE.search(message)
         if number is None or interpreter is None:
             return message
-        plan = ExecutionPlan(interpreter)
-        return f"{message} (it computes {plan.name_of(int(number.group(1)))!r})"
+        try:
+            return f"{message} (it computes {ExecutionPlan(interpreter).name_of(int(number.group(1)))!r})"
+        except (ValueError, IndexError):  # a damaged file's names need not be text
+            return message
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs once; see `Session.run`."""

@@ -51,7 +51,7 @@ def test_help_names_every_command_the_usual_ones_first() -> None:
         (["lint", "pkg:build", "--target", "h200"], "bitwright: MODEL = 'pkg:build': there is no module 'pkg' in "),
         (["quantize", "pkg:build"], "bitwright: a network by its entry needs --target and --data"),
         (["prove", "none.onnx"], "bitwright: none.onnx: no such file"),
-        (["prove", "none.onnx", "--runtime", "tensorrt"], "bitwright: unknown backend 'tensorrt'; there are: "),
+        (["prove", "none.onnx", "--runtime", "snpe"], "bitwright: unknown backend 'snpe'; there are: "),
         (["measure", "none.onnx"], "bitwright: none.onnx: no such file"),
         (["nonsense"], "Usage: "),
         (["run"], "Usage: "),
@@ -86,6 +86,31 @@ def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks["package numpy"]["state"] == "ok"
     assert checks["package not_installed_here"]["state"] == "failed"
     assert "mend with: pip install" in checks["package not_installed_here"]["found"]
+
+
+def test_doctor_says_which_runtimes_are_here_and_what_the_others_need() -> None:
+    from bitwright.hw_constraints.backends import get_backend, list_backends
+
+    checks = {each["name"]: each for each in json.loads(invoke("doctor", "--json").stdout)}
+    for name in list_backends():
+        check, reason = checks[f"runtime {name}"], get_backend(name).available()
+        assert check["state"] == ("ok" if reason is None else "missing")
+        if reason is None:
+            assert check["found"] == get_backend(name).version()
+        else:
+            assert reason in check["found"] or f"pip install 'bitwright[{name}]'" in check["found"]
+
+
+def test_measure_says_which_runtimes_read_which_files(tmp_path: Path) -> None:
+    tflite, pt2 = str(tmp_path / "a.tflite"), str(tmp_path / "b.pt2")
+    for path in (tflite, pt2):
+        Path(path).write_bytes(b"")
+    done = run("measure", tflite, "--runtime", "onnxruntime", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"bitwright: {tflite}: is a LiteRT model; onnxruntime reads an ONNX model or ")
+    done = run("measure", tflite, pt2, cwd=tmp_path)
+    message = "no runtime here reads pt2 and tflite files; measure them one kind at a time"
+    assert (done.returncode, done.stderr) == (2, f"bitwright: {message}\n")
 
 
 def command_that(raises: BaseException | None, code: int = 0) -> Any:
@@ -287,7 +312,7 @@ def test_a_missing_extra_ends_in_its_install_line(monkeypatch: pytest.MonkeyPatc
     from bitwright.experiments.workbench import Workbench
     from bitwright.hw_constraints.backends import openvino
 
-    monkeypatch.setattr(openvino.OpenVINOBackend, "available", lambda self: "package openvino is not installed")
+    monkeypatch.setattr(openvino.OpenVINOBackend, "_is_installed", lambda self: False)
     done = invoke("prove", "model.onnx", "--runtime", "openvino")
     assert done.exit_code == 2
     assert done.stderr == "bitwright: backend 'openvino' needs: pip install 'bitwright[openvino]'\n"

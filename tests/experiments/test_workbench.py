@@ -19,3 +19,11 @@ def test_the_targets_fingerprint_follows_the_files_that_it_extends(tmp_path: Pat
     assert fingerprint() == before
     parent.write_text("id: parent\nversion: 1\ndescription: ours\nextends: x86-vnni\nnumerics: {bias: float32}\n")
     assert fingerprint() != before
+
+
+def test_runtimes_that_do_not_read_what_the_chain_exports_are_left_out() -> None:
+    recipe = {"name": "own", "target": "arm-xnnpack", "model": {"entry": "a.b:c"}, "data": {"entry": "a.b:d"}}
+    bench = Workbench(Recipe.model_validate(recipe))
+    assert "litert" in bench.target.artifact.runtimes  # installed or not: it reads .tflite
+    assert bench.runtimes(None) == ()
+    assert bench.runtimes_or_simulator()[0] == ("onnxruntime",)
