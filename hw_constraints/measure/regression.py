@@ -29,6 +29,7 @@ _FEWEST_PROCESSES = 6  # the fewest that a 95 % interval can be had of
 _MOST_PROCESSES = 40
 _SHARE = 1 / 8  # of the time for one process
 _LONGEST_SECONDS = 4.0  # within a process: beyond, another process tells more
+_HALF_WIDTH = 0.005  # of the ratio within a process, without a margin to measure it by
 _NARROW = 0.5  # of the margin: the half-width at which measuring stops
 
 
@@ -126,15 +127,12 @@ def compare_files(
     measurements: list[Measurement] = []
     low = high = 0.0
     while len(logs) < _MOST_PROCESSES and (len(logs) < _FEWEST_PROCESSES or time.monotonic() < stop_at):
-        # Which of them is loaded first may decide where its memory lies: they take turns.
-        order = [("old", old), ("new", new)] if len(logs) % 2 == 0 else [("new", new), ("old", old)]
-        files = {name: (file, runtime) for name, file in order}
         found = (measure or measure_in_subprocess)(
-            files,
+            _in_turns(old, new, runtime, len(logs)),
             threads=threads,
-            inputs=None if inputs is None else dict.fromkeys(files, inputs),
+            inputs=None if inputs is None else {"old": inputs, "new": inputs},
             max_seconds=min(_LONGEST_SECONDS, seconds * _SHARE),
-            target_half_width=margin / 4 if margin else 0.005,
+            target_half_width=margin / 4 if margin else _HALF_WIDTH,
             seed=len(logs),
         )
         measurements.append(found)
@@ -153,6 +151,12 @@ def compare_files(
         new_us=_middle(measurements, "new"),
         disturbed_rounds=sum(each.disturbed_rounds for each in measurements),
     )
+
+
+def _in_turns(old: Path, new: Path, runtime: str, process: int) -> dict[str, tuple[Path, str]]:
+    """Both files; which of them is loaded first may decide where its memory lies, so they take turns."""
+    files = {"old": (old, runtime), "new": (new, runtime)}
+    return files if process % 2 == 0 else {name: files[name] for name in ("new", "old")}
 
 
 def _middle(measurements: list[Measurement], name: str) -> float:

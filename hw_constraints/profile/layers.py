@@ -72,10 +72,7 @@ def profile_file(
     version = backend.version()
     graph = read_onnx(path)
     expected = _expected(graph, path, target, predict)
-    with worker_files(tagged_model(graph), inputs) as files:
-        request = {**files, "kind": "layers", "runtime": runtime, "name": str(path), "threads": threads}
-        request |= {"seconds": seconds, "fewest_slices": FEWEST_SLICES}
-        slices = Slices(ask_worker(WORKER, request, threads=threads))
+    slices = _measured(graph, path, inputs, {"runtime": runtime, "threads": threads, "seconds": seconds})
     trace = join_kernels(graph, slices.kernels, slices.executed)
     prober = Prober(backend)
     proofs = Judge(graph, trace, references_of(path), lambda case, _: prober.reason(case)).layers()
@@ -100,6 +97,13 @@ def profile_file(
         notes=slices.notes,
     )
     return _with_expectations(profile, proofs, expected, target, slices.overhead_us / max(1, len(slices.kernels)))
+
+
+def _measured(graph: OnnxGraph, path: Path, inputs: Arrays | None, asked: dict[str, Any]) -> Slices:
+    """Times of the file's kernels and runs; its nodes carry tags by which `join_kernels` finds them again."""
+    with worker_files(tagged_model(graph), inputs) as files:
+        request = {**files, **asked, "kind": "layers", "name": str(path), "fewest_slices": FEWEST_SLICES}
+        return Slices(ask_worker(WORKER, request, threads=asked["threads"]))
 
 
 def profile_from(
