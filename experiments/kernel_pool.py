@@ -56,10 +56,9 @@ def drawn_networks(
             )
 
 
-def kernels_of(networks: Sequence[Drawn], families: Sequence[str] = ()) -> list[Kernel]:
-    """The kernels of networks, each once; of all families where none is named."""
-    kernels = (kernel for network in networks for kernel in network.kernels)
-    return list({kernel.key: kernel for kernel in kernels if not families or str(kernel.family) in families}.values())
+def kernels_of(network: Drawn, families: Sequence[str] = ()) -> tuple[Kernel, ...]:
+    """A network's kernels; of all families where none is named."""
+    return tuple(kernel for kernel in network.kernels if not families or str(kernel.family) in families)
 
 
 def interspersed(

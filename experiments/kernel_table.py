@@ -17,7 +17,7 @@ from bitwright.hw_constraints.kernels import Family, Kernel
 from bitwright.hw_constraints.kernels.known_rules import known_rules
 from bitwright.hw_constraints.table import KernelRow, KernelTable, NetworkRow, TableKey
 from bitwright.hw_constraints.table.bench import Bench
-from bitwright.hw_constraints.table.forest import forest_uncertainty
+from bitwright.hw_constraints.table.forest import forest_belief
 from bitwright.hw_constraints.table.measuring import Network, Precision, measure_into
 from bitwright.hw_constraints.table.reference import REFERENCE
 from bitwright.hw_constraints.table.sampling import Plan, batches
@@ -85,7 +85,7 @@ def measure_kernels(
             console.say(f"{out} has had its {minutes:g} minutes; give more --minutes to go on")
         else:
             networks = _drawn(runtime, target, formats, seed, console)
-            kernels = batches(table, kernels_of(networks, families), forest_uncertainty, Plan())
+            kernels = batches(table, [kernels_of(each, families) for each in networks], forest_belief, Plan())
             subjects = kernels if families else interspersed(table, kernels, networks)
             table.add(facts={"fusion_rules": known_rules(runtime).to_json()})
             _measure(table, subjects, seconds, Precision(half_width=half_width), seed, console)

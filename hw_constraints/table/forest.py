@@ -1,22 +1,21 @@
-"""How unsure a forest of regression trees is: the predictor behind the sampling, simple and quick to fit."""
+"""What a forest of regression trees believes, and how firmly: the predictor behind the sampling, quick to fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from bitwright.hw_constraints.kernels.kernel import Family, Kernel
 from bitwright.hw_constraints.table.row import KernelRow
-from bitwright.hw_constraints.table.sampling import Uncertainty, shape_vector
+from bitwright.hw_constraints.table.sampling import Belief, Floats, shape_vector
 
 _TREES = 60
 _LEAST_RATIO = 2e-3  # in units of the reference kernel's time: below, a kernel is lost in any network
 
 
-def forest_uncertainty(rows: Sequence[KernelRow]) -> Uncertainty:
-    """The standard deviation, over the trees, of the logarithm of the predicted latency.
+def forest_belief(rows: Sequence[KernelRow]) -> Belief:
+    """Mean and standard deviation, over the trees, of the logarithm of the latency.
 
     Trees grown with random thresholds differ where data is thin. Geurts, Ernst, Wehenkel, "Extremely randomized trees",
     Machine Learning 63 (2006).
@@ -25,20 +24,20 @@ def forest_uncertainty(rows: Sequence[KernelRow]) -> Uncertainty:
 
     known = [row for row in rows if not row.rejected]
     if not known:
-        return lambda kernels: [1.0] * len(kernels)
+        return lambda kernels: (np.zeros(len(kernels)), np.ones(len(kernels)))
     forest = ExtraTreesRegressor(n_estimators=_TREES, bootstrap=True, random_state=0, n_jobs=1)
     target = np.log([max(row.ratio, _LEAST_RATIO) for row in known])
     forest.fit(_features([row.kernel for row in known]), target)
 
-    def uncertainty(kernels: Sequence[Kernel]) -> list[float]:
+    def belief(kernels: Sequence[Kernel]) -> tuple[Floats, Floats]:
         features = _features(kernels)
         each = np.stack([tree.predict(features) for tree in forest.estimators_])
-        return [float(value) for value in each.std(axis=0)]
+        return each.mean(axis=0), each.std(axis=0)
 
-    return uncertainty
+    return belief
 
 
-def _features(kernels: Sequence[Kernel]) -> npt.NDArray[np.float64]:
+def _features(kernels: Sequence[Kernel]) -> Floats:
     families = list(Family)
     rows = []
     for kernel in kernels:

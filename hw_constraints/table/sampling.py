@@ -1,7 +1,7 @@
-"""Which kernels to measure next: first spread over the space of shapes, then where the predictor is least sure.
+"""Which kernels to measure next: first some of each kind, then those on which whole networks are least sure.
 
-The pool of candidates is drawn from a seed and what is in the table already is left out, so that a table which was
-interrupted goes on where it stopped.
+The networks are drawn from a seed and what is in the table already is left out, so that a table which was interrupted
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from bitwright.hw_constraints.kernels.kernel import Kernel
 from bitwright.hw_constraints.table.row import KernelRow
 from bitwright.hw_constraints.table.store import KernelTable
 
-Uncertainty = Callable[[Sequence[Kernel]], Sequence[float]]
-Fit = Callable[[Sequence[KernelRow]], Uncertainty]
-_SURE_SHARE = 0.75  # of a group's candidates that are too well known to be measured next
+Floats = npt.NDArray[np.float64]
+# Logarithms of the latencies of kernels, in units of the reference kernel's, and their standard deviations.
+Belief = Callable[[Sequence[Kernel]], tuple[Floats, Floats]]
+Fit = Callable[[Sequence[KernelRow]], Belief]
+_CHOICE = 3  # candidates for each place in a batch, among which those that differ most are taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,29 +34,48 @@ class Plan:
         refit: batches between two fits of the predictor.
     """
 
-    start: int = 24
+    start: int = 12
     batch: int = 12
     refit: int = 4
 
 
-def batches(table: KernelTable, pool: Sequence[Kernel], fit: Fit, plan: Plan) -> Iterator[Sequence[Kernel]]:
+def batches(
+    table: KernelTable, networks: Sequence[Sequence[Kernel]], fit: Fit, plan: Plan
+) -> Iterator[Sequence[Kernel]]:
     """Batches of kernels that the table lacks; each is chosen when it is asked for.
 
     Args:
         table: what is known so far; grows between two batches.
-        pool: the candidates.
-        fit: makes an uncertainty of the rows so far.
+        networks: the kernels of each; the candidates are all of them.
+        fit: makes a belief of the rows so far.
         plan: how to choose.
     """
-    left = {kernel.key: kernel for kernel in pool if kernel.key not in table}
-    queue: list[Kernel] = _start(table, list(left.values()), plan.start)
+    left = {kernel.key: kernel for network in networks for kernel in network if kernel.key not in table}
+    queue = _start(table, list(left.values()), plan.start)
     while left:
         if not queue:
-            queue = _least_sure(fit(table.measured), list(left.values()), plan.batch * plan.refit)
+            doubts = doubt_by_kernel(networks, fit(table.measured))
+            queue = _most_doubtful(list(left.values()), doubts, plan.batch * plan.refit)
         batch, queue = queue[: plan.batch], queue[plan.batch :]
         for kernel in batch:
             del left[kernel.key]
         yield batch
+
+
+def doubt_by_kernel(networks: Sequence[Sequence[Kernel]], belief: Belief) -> dict[str, float]:
+    """What not knowing a kernel adds to the relative error of a network's latency, summed over the networks.
+
+    A network takes the sum of its kernels' times t; an error of s in log t of one of them is one of s t / sum(t).
+    """
+    kernels = {kernel.key: kernel for network in networks for kernel in network}
+    logs, deviations = belief(list(kernels.values()))
+    times = dict(zip(kernels, np.exp(logs), strict=True))
+    shares: Counter[str] = Counter()
+    for network in networks:
+        whole = sum(times[kernel.key] for kernel in network)
+        for kernel in network:
+            shares[kernel.key] += times[kernel.key] / whole
+    return {key: float(shares[key] * deviation) for key, deviation in zip(kernels, deviations, strict=True)}
 
 
 def group_of(kernel: Kernel) -> tuple[str, str]:
@@ -109,9 +130,7 @@ def shape_vector(kernel: Kernel) -> npt.NDArray[np.float64]:
     return np.log1p(np.asarray(sizes, np.float64))
 
 
-def _least_sure(uncertainty: Uncertainty, candidates: Sequence[Kernel], count: int) -> list[Kernel]:
-    """Candidates that are known worst, spread over the space of shapes, so that they do not all teach the same."""
-    doubt = np.asarray(uncertainty(candidates), np.float64)
-    keep = max(count, int(len(candidates) * (1 - _SURE_SHARE)))
-    worst = np.argsort(-doubt, kind="stable")[:keep]
-    return spread([candidates[number] for number in worst], count)
+def _most_doubtful(candidates: Sequence[Kernel], doubts: dict[str, float], count: int) -> list[Kernel]:
+    """Of the most doubtful candidates those that differ most, so that they do not all teach the same."""
+    worst = sorted(candidates, key=lambda kernel: -doubts[kernel.key])[: _CHOICE * count]
+    return spread(worst, count)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.records import Reach, Record, record
-from bitwright.experiments.kernel_pool import FORMATS, drawn_networks, kernels_of
+from bitwright.experiments.kernel_pool import FORMATS, drawn_networks
 from bitwright.hw_constraints.kernels.kernel import Kernel
 from bitwright.hw_constraints.table import KernelRow
 from bitwright.hw_constraints.table.bench import Bench as KernelBench
@@ -47,8 +47,8 @@ def run(bench: Bench) -> list[Record]:
 
 
 def _kernels(runtime: str) -> list[Kernel]:
-    networks = list(drawn_networks(runtime, load_target(TARGET), FORMATS, seed=SEED, count=NETWORKS))
-    pool = kernels_of(networks)
+    networks = drawn_networks(runtime, load_target(TARGET), FORMATS, seed=SEED, count=NETWORKS)
+    pool = list({kernel.key: kernel for network in networks for kernel in network.kernels}.values())
     return [
         kernel
         for number_format in FORMATS
