@@ -28,6 +28,7 @@ _CREATE = f"""
     CREATE TABLE kernels (name TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE networks (name TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
 """
+_LOGS = ("-wal", "-shm", "-journal")
 KINDS = ("kernels", "networks", "sessions", "facts")
 
 
@@ -54,7 +55,8 @@ class Database:
             InputError: it cannot be written there.
         """
         partial = path.with_name(f"{path.name}.new")
-        partial.unlink(missing_ok=True)
+        for stale in (partial, *(path.with_name(path.name + suffix) for suffix in _LOGS)):
+            stale.unlink(missing_ok=True)  # SQLite would play the log of a table that was deleted into this one
         with _readable_errors(path):
             connection = sqlite3.connect(partial)
             try:
@@ -85,7 +87,9 @@ class Database:
                     connection.execute("PRAGMA journal_mode = WAL")
                     connection.execute("PRAGMA synchronous = FULL")
                 database = cls(path, connection, writes=write)
+                connection.execute("BEGIN")  # one state of the table, whatever a writer does meanwhile
                 database._check()
+                connection.rollback()
             except BaseException:
                 connection.close()
                 raise

@@ -235,6 +235,41 @@ def test_a_killed_writer_leaves_whole_batches_and_no_lock(tmp_path: Path) -> Non
     assert len(written(path, ROWS)) == len(ROWS)
 
 
+READS = """
+import sys, time
+from pathlib import Path
+from bitwright.hw_constraints.table import KernelTable
+end, reads = time.monotonic() + 2.0, 0
+while time.monotonic() < end:
+    assert len(KernelTable.load(Path(sys.argv[1]))) % 2 == 0
+    reads += 1
+print(reads)
+"""
+
+
+def test_the_log_of_a_deleted_table_does_not_get_into_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    with KernelTable.writing(path, KEY, REFERENCE_RECORD) as table:
+        table.add(ROWS)
+        logs = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in ("-wal", "-shm")}
+    path.unlink()
+    for suffix, content in logs.items():  # as a kill would have left them
+        Path(f"{path}{suffix}").write_bytes(content)
+    assert len(written(path, ROWS[:2])) == 2
+
+
+def test_readers_see_whole_batches_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    written(path, ROWS[:2])
+    reader = subprocess.Popen([sys.executable, "-c", READS, str(path)], stdout=subprocess.PIPE, text=True)
+    count = 0
+    while reader.poll() is None:
+        count += 2
+        written(path, [row(1000 + count), row(1001 + count)])
+    assert reader.returncode == 0 and reader.stdout and int(reader.stdout.read()) > 10
+    assert len(KernelTable.load(path)) == count + 2 > 20
+
+
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(self: Database) -> str:
         raise sqlite3.OperationalError("database or disk is full")
