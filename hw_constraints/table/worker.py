@@ -94,8 +94,8 @@ class Worker:
                 return len(child.outcomes)
             if child.at is None and len(open_) > 1:  # while they ran: which one it was, each alone will show
                 for number in open_:
-                    self._place({number: subjects[number]}, found, effort, placements, seed)
-                return placements
+                    self._place({number: subjects[number]}, found, effort, 1, seed)
+                return 1
             found[open_[child.at or 0]] = {"rejected": f"the runtime's process {child.end}"}
         return placements
 

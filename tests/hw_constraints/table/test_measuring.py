@@ -25,6 +25,21 @@ from bitwright.hw_constraints.table.reference import REFERENCE, reference_model
 from bitwright.quant.errors import InputError
 
 
+class Mortal:
+    """A session that ends its process when it has run for a while."""
+
+    input_infos = ()
+
+    def __init__(self) -> None:
+        self._runs = 0
+
+    def run(self, inputs: Any) -> dict[str, Any]:
+        self._runs += 1
+        if self._runs > 4:
+            os._exit(7)
+        return {}
+
+
 class Dangerous(Timer):
     """A runtime that some models bring down."""
 
@@ -34,6 +49,8 @@ class Dangerous(Timer):
             os.kill(os.getpid(), signal.SIGSEGV)
         if artifact == b"hang":
             time.sleep(60)
+        if artifact == b"crash later":
+            return Mortal()
         if artifact == b"print":
             print("what a runtime says is no answer", flush=True)
             return super().load(b"0.001", threads=threads)
@@ -82,6 +99,17 @@ def test_a_model_that_kills_or_stops_its_process_is_rejected_and_the_others_go_o
     assert unknown == {"rejected": "no kernel for what"}
     assert [each["ratio"] for each in first["placements"]] == [pytest.approx(2.0)] * 2
     assert [each["ratio"] for each in second["placements"]] == [pytest.approx(3.0)] * 2
+
+
+def test_a_model_that_kills_its_process_only_when_it_runs_is_found_among_the_others(
+    process: worker.Worker, tmp_path: Path
+) -> None:
+    first, mortal, second = asked(process, tmp_path, b"0.002", b"crash later", b"0.003")
+    assert mortal == {"rejected": "the runtime's process ended with 7"}
+    assert [[each["ratio"] for each in job["placements"]] for job in (first, second)] == [
+        [pytest.approx(2.0)] * 2,
+        [pytest.approx(3.0)] * 2,
+    ]
 
 
 class Pretended:
