@@ -39,6 +39,7 @@ class Device:
         self._transport = transport or open_transport(self.address)
         self._runner = Content(label="the runner", source=bundle(), suffix=".pyz")
         self.label = str(self.address)
+        self.was_reached = False  # whether it ever answered
         self.replaced: list[str] = []  # files that were found not to be what their hash says
         self._there: set[str] = set()  # names that were seen whole since something last went wrong
 
@@ -148,6 +149,7 @@ class Device:
         except DeviceError:
             self._there.clear()
             raise
+        self.was_reached = True
         return record
 
     def _read(self, answer: Answer) -> dict[str, Any]:

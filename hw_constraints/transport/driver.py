@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bitwright.hw_constraints.measure.interleaving import Measurement, measurement_from_json
+from bitwright.hw_constraints.transport.blame import lines_named_in
 from bitwright.hw_constraints.transport.device import Device
-from bitwright.hw_constraints.transport.failures import DeviceError, HostRefuses, Rubbish, Unusable, Vanished
+from bitwright.hw_constraints.transport.failures import DeviceError, HostRefuses, Rejected, Rubbish, Unusable, Vanished
 from bitwright.hw_constraints.transport.job import Job
 from bitwright.hw_constraints.transport.journal import Journal
 
@@ -90,18 +92,20 @@ def run_jobs(
     policy = retries or Retries()
     results = []
     for job in jobs:
-        record = journal.result(job.id)
-        if record is None:
+        known = journal.result(job.id)
+        if known is None:
             journal.asked(job.id, device.label)
-            record = _brought_to_an_end(device, job, journal, policy, say)
+        record = known or _brought_to_an_end(device, job, journal, policy, say)
         results.append(_read(job, device.label, record))
+        if known is None:
+            journal.measured(job.id, record)
     return results
 
 
 def _brought_to_an_end(
     device: Device, job: Job, journal: Journal, policy: Retries, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    failures, reached = 0, False
+    failures = 0
     give_up_at = time.monotonic() + job.lock_wait_s + job.cool_s + 2 * job.max_seconds + _LOADING_S
     while True:
         try:
@@ -109,17 +113,16 @@ def _brought_to_an_end(
         except DeviceError as error:
             failures += 1
             # Who was there and is no longer may come back; who never was is said at once.
-            curable = error.cured_by_trying or (reached and isinstance(error, HostRefuses))
+            curable = error.cured_by_trying or (device.was_reached and isinstance(error, HostRefuses))
             given_up = not curable or failures >= policy.tries
             journal.failed(job.id, str(error), given_up=given_up)
             if given_up:
-                raise _after(error, failures) from error
+                raise _in_the_end(error, job, failures) from error
             say(f"{error}; again in {policy.pause_s(failures):g} s")
             time.sleep(policy.pause_s(failures))
             continue
-        failures, reached = 0, True
+        failures = 0
         if answer["state"] != "running":
-            journal.measured(job.id, answer)
             return answer
         if time.monotonic() > give_up_at:
             raise Vanished(f"{device.label}: job {job.id} still runs; ask again later, its result is kept there")
@@ -135,8 +138,13 @@ def _put_and_ask(device: Device, job: Job, policy: Retries, say: Callable[[str],
     return device.ask(job, wait_s=policy.wait_s, starts=policy.starts)
 
 
-def _after(error: DeviceError, failures: int) -> DeviceError:
-    return type(error)(f"{error} (tried {failures} times)") if failures > 1 else error
+def _in_the_end(error: DeviceError, job: Job, failures: int) -> DeviceError:
+    """The error with what else there is to say about it."""
+    said = [f"{error} (tried {failures} times)" if failures > 1 else str(error)]
+    if isinstance(error, Rejected):
+        files = [each.source for each in job.artefacts.values() if isinstance(each.source, Path)]
+        said += lines_named_in(str(error), files)
+    return type(error)("; ".join(said))
 
 
 def _read(job: Job, device: str, record: Mapping[str, Any]) -> JobResult:

@@ -60,6 +60,23 @@ def test_a_host_that_refuses(ssh_address, ssh_server):
         ssh_server.start()
 
 
+def test_a_host_that_goes_away_for_a_while_is_waited_for(ssh_address, ssh_server, model, tmp_path, executions):
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            ssh_server.start()
+
+    with Device(ssh_address) as device:
+        device.hello()
+        ssh_server.stop()
+        options = {**QUICK, "journal": tmp_path / "j", "retries": SOON, "say": say}
+        measure_files_on(device, {"a": model}, runtime="onnxruntime", **options)
+    assert any("Connection refused" in each for each in said)
+    assert len(executions("done")) == 1
+
+
 def test_an_account_that_is_not_let_in(ssh_address, ssh_server, tmp_path):
     lines = ssh_server.config.read_text().splitlines()
     config = tmp_path / "other_config"
