@@ -39,9 +39,7 @@ _FAMILY_OF = {op: family for family, ops in _FAMILIES.items() for op in ops}
 _NO_WORK = frozenset({"epsilon", "momentum", "alpha", "beta", "gamma", "auto_pad", "training_mode", "stash_type", "to"})
 _LARGEST_CONSTANT = 64  # elements of a shape, of axes, of pads
 _CONV_DEFAULTS = {"group": 1, "dilations": 1, "strides": 1, "pads": 0}
-_POOL_DEFAULTS: dict[str, Value | None] = {
-    **{"kernel_shape": None, "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "ceil_mode": 0},
-}
+_POOL_DEFAULTS: dict[str, Value] = {"kernel_shape": (), "strides": (1, 1), "pads": (0, 0, 0, 0), "ceil_mode": 0}
 _SOME_NUMBER = 0.5  # neither of those that leave a tensor as it is
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum"})
 
@@ -99,8 +97,7 @@ def attributes_of(graph: CodedGraph, call: Call, family: Family) -> tuple[tuple[
     if family in CONVOLUTIONS:
         return tuple(sorted(_conv_attributes(graph, call, found).items()))
     if family is Family.POOL:
-        found = {name: value for name, value in (_POOL_DEFAULTS | found).items() if name in _POOL_DEFAULTS}
-        return tuple(sorted((name, value) for name, value in found.items() if value is not None))
+        return tuple(sorted((name, found.get(name, default)) for name, default in _POOL_DEFAULTS.items()))
     if family is Family.LINEAR:
         return ()  # transposed weights are packed when the model is loaded
     if family is Family.ELEMENTWISE:
@@ -138,7 +135,7 @@ def _scalars(graph: CodedGraph, call: Call) -> dict[str, Value]:
     """Single numbers that stand as operands; their values only matter to a power."""
     numbers = _small_constants(graph, call)
     single = {name: value for name, value in numbers.items() if not isinstance(value, tuple) or len(value) == 1}
-    return single if call.op == "Pow" else dict.fromkeys(single, _SOME_NUMBER)
+    return {name: value if call.op == "Pow" else _SOME_NUMBER for name, value in single.items()}
 
 
 def _small_constants(graph: CodedGraph, call: Call) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape, Value
 from bitwright.hw_constraints.kernels.known_rules import known_rules
@@ -145,10 +145,9 @@ class _Draw:
         *,
         weight: Shape = (),
         epilogue: tuple[str, ...] = (),
-        **attributes: Value,
+        attributes: Mapping[str, Value] | None = None,
     ) -> Kernel:
         conversion = self._family in (Family.QUANTIZE, Family.DEQUANTIZE)
-        named = {name.replace("const_", "const:"): value for name, value in attributes.items()}
         return Kernel(
             family=self._family,
             op=op,
@@ -157,18 +156,23 @@ class _Draw:
             outputs=tuple(outputs),
             weight=weight,
             epilogue=epilogue,
-            attributes=tuple(sorted(named.items())),
-            layout=self._layout((*inputs, *outputs), weighted=bool(weight)),
+            attributes=tuple(sorted((attributes or {}).items())),
+            layout=self._layout(op, (*inputs, *outputs), weight),
         )
 
-    def _layout(self, shapes: Sequence[Shape], *, weighted: bool) -> str:
+    def _layout(self, op: str, shapes: Sequence[Shape], weight: Shape) -> str:
         rules = self._rules
-        layout = rules.layout(self._family, self._format)
+        layout = rules.layout(self._family, op, self._format)
         if any(len(shape) != 4 for shape in shapes):
             return PLAIN
         aligned = all(shape[1] % rules.vector == 0 for shape in shapes)
+        if self._family is Family.DEPTHWISE:
+            aligned = shapes[0][1] % rules.depthwise_multiple == 0
+        elif self._family is Family.GROUPED:
+            groups = shapes[0][1] // weight[1]
+            aligned = weight[1] % rules.vector == 0 and weight[0] // groups % rules.vector == 0
         if layout == ANY:
-            preferred = rules.layout(Family.CONV, self._format)
+            preferred = rules.layout(Family.CONV, "Conv", self._format)
             layout = PLAIN if self._random.random() < 0.2 else preferred
             return PLAIN if layout == BLOCKED and not aligned else layout
         if layout == BLOCKED and self._family in (Family.DEPTHWISE, Family.GROUPED) and not aligned:
@@ -188,11 +192,13 @@ class _Draw:
             [result],
             weight=(out, picture[1] // group, *side),
             epilogue=epilogue,
-            dilations=(dilation, dilation),
-            group=group,
-            kernel_shape=side,
-            pads=(*pads, *pads),
-            strides=(stride, stride),
+            attributes={
+                "dilations": (dilation, dilation),
+                "group": group,
+                "kernel_shape": side,
+                "pads": (*pads, *pads),
+                "strides": (stride, stride),
+            },
         )
 
     def _epilogue(self) -> tuple[str, ...]:
@@ -264,22 +270,16 @@ class _Draw:
 
     def _activation(self) -> Kernel:
         op, shape = self._random.choice(list(_UNARY)), self._tensor()
-        bounds: dict[str, Value] = {"const_1": 0.0, "const_2": 6.0} if op == "clip" else {}
-        return self._make(_UNARY[op], [shape], [shape], **bounds)
+        bounds = {"const:1": 0.0, "const:2": 6.0} if op == "clip" else {}
+        return self._make(_UNARY[op], [shape], [shape], attributes=bounds)
 
     def _pool(self) -> Kernel:
         op, picture = self._random.choice(["MaxPool", "AveragePool"]), self._picture()
         side, stride = self._random.choice([(2, 2), (2, 2), (3, 2), (3, 2), (3, 1), (5, 1)])
         pad = side // 2 if side > 2 else 0
         sizes = [(size + 2 * pad - side) // stride + 1 for size in picture[2:]]
-        return self._make(
-            *(op, [picture], [(*picture[:2], *sizes)]),
-            ceil_mode=0,
-            kernel_shape=(side, side),
-            pads=(pad,) * 4,
-            strides=(stride, stride),
-            dilations=(1, 1),
-        )
+        how: dict[str, Value] = {"kernel_shape": (side, side), "strides": (stride, stride), "pads": (pad,) * 4}
+        return self._make(op, [picture], [(*picture[:2], *sizes)], attributes={**how, "ceil_mode": 0})
 
     def _global_pool(self) -> Kernel:
         picture = self._picture()
@@ -289,45 +289,47 @@ class _Draw:
         picture, parts = self._picture(), self._random.choice([2, 2, 2, 3, 4])
         shapes = [(1, picture[1] if part else self._channels(), *picture[2:]) for part in range(parts)]
         result = (1, sum(shape[1] for shape in shapes), *picture[2:])
-        return self._make("Concat", shapes, [result], axis=1)
+        return self._make("Concat", shapes, [result], attributes={"axis": 1})
 
     def _softmax(self) -> Kernel:
         tokens = self._between(16, 400)
         shape = (1, self._random.choice([1, 2, 3, 4, 6, 8, 12]), tokens, tokens)
-        return self._make("Softmax", [shape], [shape], axis=self._random.choice([-1, 3]))
+        return self._make("Softmax", [shape], [shape], attributes={"axis": self._random.choice([-1, 3])})
 
     def _norm(self) -> Kernel:
         if self._random.random() < 0.8:
             shape = self._tokens()
-            return self._make("LayerNormalization", [shape], [shape], axis=-1)
+            return self._make("LayerNormalization", [shape], [shape], attributes={"axis": -1})
         shape = self._picture()
         return self._make("BatchNormalization", [shape], [shape])
 
     def _resize(self) -> Kernel:
         picture, mode = self._picture(), self._random.choice(["nearest", "linear"])
         result = (*picture[:2], *(2 * size for size in picture[2:]))
-        how: dict[str, Value] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        how: dict[str, Value] = {"mode": mode, "const:2": (1.0, 1.0, 2.0, 2.0)}
         if mode == "linear":
-            how = {"coordinate_transformation_mode": "half_pixel"}
-        return self._make("Resize", [picture], [result], mode=mode, const_2=(1.0, 1.0, 2.0, 2.0), **how)
+            how |= {"coordinate_transformation_mode": "half_pixel"}
+        else:
+            how |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self._make("Resize", [picture], [result], attributes=how)
 
     def _copy(self) -> Kernel:
         if self._random.random() < 0.3:
             shape = self._picture()
             half = (shape[0], max(1, shape[1] // 2), *shape[2:])
-            bounds: dict[str, Value] = {"const_1": (0,), "const_2": (half[1],), "const_3": (1,), "const_4": (1,)}
-            return self._make("Slice", [shape], [half], **bounds)
+            bounds: dict[str, Value] = {"const:1": (0,), "const:2": (half[1],), "const:3": (1,), "const:4": (1,)}
+            return self._make("Slice", [shape], [half], attributes=bounds)
         if self._random.random() < 0.5:
             shape = self._tokens()
-            return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], perm=(0, 2, 1))
+            return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], attributes={"perm": (0, 2, 1)})
         shape = (1, self._between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._between(16, 96))
-        order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)])
-        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], perm=order)
+        order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if shape[2] > 1 else [(0, 3, 1, 2)])
+        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
 
     def _view(self) -> Kernel:
         shape = self._picture()
         flat = (shape[0], shape[1], shape[2] * shape[3])
-        return self._make("Reshape", [shape], [flat], const_1=flat)
+        return self._make("Reshape", [shape], [flat], attributes={"const:1": flat})
 
     def _conversion(self) -> Kernel:
         shape = self._tensor()
@@ -335,8 +337,10 @@ class _Draw:
         return self._make(op, [shape], [shape])
 
     def _reorder(self) -> Kernel:
+        preferred = self._rules.layout(Family.CONV, "Conv", self._format)
         shape = self._picture() if self._random.random() < 0.7 else (1, 3, *[self._between(32, 256)] * 2)
-        preferred = self._rules.layout(Family.CONV, self._format)
+        if preferred == BLOCKED:
+            shape = (1, max(1, shape[1] // self._rules.vector) * self._rules.vector, *shape[2:])
         source, target = self._random.choice([(PLAIN, preferred), (preferred, PLAIN)])
         return Kernel(
             family=Family.REORDER,

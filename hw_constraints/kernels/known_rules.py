@@ -23,7 +23,7 @@ def known_rules(runtime: str) -> FusionRules:
     Raises:
         InputError: this runtime was not.
     """
-    follow = {f"{family}/{fmt}": "any" for family in _FOLLOW for fmt in _FORMATS} | {"dequantize/int8": "any"}
+    follow = {f"{family}/{fmt}": "any" for family in _FOLLOW for fmt in _FORMATS}
     if runtime == "onnxruntime":
         return FusionRules(
             runtime=runtime,
@@ -39,9 +39,10 @@ def known_rules(runtime: str) -> FusionRules:
                 **follow,
                 **{f"{family}/float32": "blocked" for family in _CONVOLUTIONS},
                 **{f"{family}/int8": "channels_last" for family in _CONVOLUTIONS},
-                "quantize/int8": "any",
+                **{f"{name}/int8": "plain" for name in ("activation", "resize", "averagepool")},
             },
             vector=16,
+            depthwise_multiple=4,
         )
     if runtime == "openvino":
         fused = _UNARY | {"add", "batchnormalization", "hardswish", "gelu", "elu", "quantize"}

@@ -41,7 +41,7 @@ def with_reorders(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionRules
 
 def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tuple[str, str]:
     """The layouts that a kernel reads and writes."""
-    layout = rules.layout(draft.family, draft.format)
+    layout = rules.layout(draft.family, draft.op, draft.format)
     pictures = [shape for _, shape, _ in draft.reads] + [shape for _, shape in draft.writes]
     if any(len(shape) != _PICTURE for shape in pictures):
         return PLAIN, PLAIN
@@ -66,6 +66,11 @@ def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tupl
 
 
 def _fits_blocks(draft: Draft, rules: FusionRules) -> bool:
+    if draft.family is Family.DEPTHWISE:
+        return draft.reads[0][1][1] % rules.depthwise_multiple == 0
+    if draft.family is Family.GROUPED:
+        groups = draft.reads[0][1][1] // draft.weight[1]
+        return draft.weight[1] % rules.vector == 0 and draft.weight[0] // groups % rules.vector == 0
     return all(shape[1] % rules.vector == 0 for _, shape, _ in draft.reads) and all(
         shape[1] % rules.vector == 0 for _, shape in draft.writes
     )

@@ -25,6 +25,7 @@ class Parts:
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.results: list[onnx.ValueInfoProto] = []
+        self.codes: dict[str, str] = {}  # of each value that comes out of codes
         self._constants: list[TensorProto] = []
 
     def input(self, shape: Sequence[int]) -> str:
@@ -50,14 +51,17 @@ class Parts:
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return outputs
 
-    def result(self, value: str) -> None:
+    def result(self, value: str, element_type: int = TensorProto.FLOAT) -> None:
         """Makes a value a result of the model."""
-        self.results.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+        self.results.append(helper.make_tensor_value_info(value, element_type, None))
 
     def quantized(self, value: str, *, scale: float = ACTIVATION_SCALE, zero: int = 0) -> str:
         """The value through codes: uint8 per tensor."""
         qparams = [self.constant(np.float32(scale)), self.constant(np.uint8(zero))]
-        return self.node("DequantizeLinear", [self.node("QuantizeLinear", [value, *qparams]), *qparams])
+        codes = self.node("QuantizeLinear", [value, *qparams])
+        result = self.node("DequantizeLinear", [codes, *qparams])
+        self.codes[result] = codes
+        return result
 
     def weight(self, shape: Sequence[int], *, coded: bool, axis: int = 0) -> str:
         """A random weight; in codes it is int8 with a scale for each output channel, the same for all weights."""
@@ -70,6 +74,10 @@ class Parts:
         zeros = self.constant(np.zeros(channels, np.int8))
         return self.node("DequantizeLinear", [codes, scales, zeros], axis=axis)
 
+    def positive(self, channels: int) -> str:
+        """Random numbers above zero: scales, variances."""
+        return self.constant(self.random.uniform(0.5, 1.5, channels).astype(np.float32))
+
     def bias(self, channels: int, *, coded: bool) -> str:
         """A random bias; in codes it is int32 with scale(activation) * scale(weight)."""
         if not coded:
@@ -79,8 +87,14 @@ class Parts:
         return self.node("DequantizeLinear", [codes, scale, self.constant(np.zeros(channels, np.int32))], axis=0)
 
     def model(self) -> bytes:
-        """The file's bytes."""
-        graph = helper.make_graph(self.nodes, "minimal", self.inputs, self.results, self._constants)
+        """The file's bytes, without nodes that nothing depends on: ONNX Runtime would run them."""
+        needed = {item.name for item in self.results}
+        nodes = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        graph = helper.make_graph(nodes[::-1], "minimal", self.inputs, self.results, self._constants)
         opsets = [helper.make_opsetid("", OPSET)]
         model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         return bytes(model.SerializeToString())

@@ -16,7 +16,7 @@ ANY, PLAIN, BLOCKED, CHANNELS_LAST = "any", "plain", "blocked", "channels_last"
 class FusionRules:
     """How a runtime turns a file into kernels.
 
-    Keys `family/format` as in `conv/int8`; operators by ONNX's type in lower case.
+    Keys `family/format` as in `pointwise/int8`; operators by ONNX's type in lower case.
 
     Attributes:
         runtime: the backend's name.
@@ -38,14 +38,16 @@ class FusionRules:
     layouts: Mapping[str, str] = field(default_factory=dict)
     zero_points_matter: bool = False
     vector: int = 1
+    depthwise_multiple: int = 1
 
     def fuses(self, family: Family, number_format: str, op: str) -> bool:
         """Whether `op` behind such a kernel becomes part of it."""
         return op in self.epilogues.get(f"{family}/{number_format}", frozenset())
 
-    def layout(self, family: Family, number_format: str) -> str:
-        """What a kernel wants its activations to be in."""
-        return self.layouts.get(f"{family}/{number_format}", "plain")
+    def layout(self, family: Family, op: str, number_format: str) -> str:
+        """What a kernel wants its activations to be in: what is said of its operator counts before its family's."""
+        of_family = self.layouts.get(f"{family}/{number_format}", PLAIN)
+        return self.layouts.get(f"{op.lower()}/{number_format}", of_family)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -58,6 +60,7 @@ class FusionRules:
             "layouts": dict(sorted(self.layouts.items())),
             "zero_points_matter": self.zero_points_matter,
             "vector": self.vector,
+            "depthwise_multiple": self.depthwise_multiple,
         }
 
     @classmethod
@@ -72,4 +75,5 @@ class FusionRules:
             layouts=dict(record["layouts"]),
             zero_points_matter=record["zero_points_matter"],
             vector=record["vector"],
+            depthwise_multiple=record["depthwise_multiple"],
         )

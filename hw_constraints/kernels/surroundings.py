@@ -1,0 +1,158 @@
+"""What stands around a kernel in its minimal model: producers of its inputs, glances at its results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from onnx import TensorProto
+
+from bitwright.hw_constraints.kernels.kernel import Family, Kernel, Shape
+from bitwright.hw_constraints.kernels.onnx_parts import ACTIVATION_ZERO, Parts
+from bitwright.hw_constraints.kernels.rules import BLOCKED, PLAIN
+
+_PRODUCER_CHANNELS = 3
+_GLANCE_CHANNELS = 16
+_GLANCE_SIDE = 3  # larger than 1, where OpenVINO would move the stride to a pool in front
+_NARROW = 16  # channels below which blocks are not worth it: a vector of float32 of 512 bits
+_PICTURE = 4
+# A convolution would swallow these.
+_FUSIBLE = frozenset({Family.ELEMENTWISE, Family.ACTIVATION, Family.NORM})
+
+
+class Surroundings:
+    """Builds them around one kernel.
+
+    Attributes:
+        reads_codes: whether the kernel's inputs are codes.
+        writes_codes: whether its results are.
+        producer_is_watched: whether the first producer needs a second reader, so that the kernel stays a kernel.
+    """
+
+    def __init__(self, kernel: Kernel, runtime: str, parts: Parts) -> None:
+        self._kernel, self._runtime, self._parts = kernel, runtime, parts
+        self._sources: dict[Shape, str] = {}
+        self._zero = ACTIVATION_ZERO if kernel.attribute("zero_point") else 0
+        coded, family = kernel.format == "int8", kernel.family
+        self.reads_codes = coded and family is not Family.QUANTIZE
+        self.writes_codes = "quantize" in kernel.epilogue or (
+            coded and "dequantize" not in kernel.epilogue and family is not Family.DEQUANTIZE
+        )
+        strided = max(kernel.attribute("strides", (1,))) > 1 and family is Family.POINTWISE
+        # OpenVINO moves the stride of a convolution of 1 x 1 into a producer that nobody else reads.
+        self.producer_is_watched = not self._reads_plain(0) and (strided or (family in _FUSIBLE and not coded))
+
+    def produce(self, at: int) -> str:
+        """A fresh tensor of an input's shape in the kernel's layout, through codes where the kernel reads codes."""
+        shape, parts = self._kernel.inputs[at], self._parts
+        if self._reads_plain(at):
+            value = self._source(shape, shared=len(self._kernel.inputs) == 1 and bool(self._kernel.weight))
+            return self.coded(value) if self.reads_codes else value
+        source = self._source((shape[0], _PRODUCER_CHANNELS, *shape[2:]), shared=True)
+        if self.reads_codes:
+            source = self.coded(source)
+        weight = parts.weight((shape[1], _PRODUCER_CHANNELS, 1, 1), coded=self.reads_codes)
+        value = parts.node("Conv", [source, weight], kernel_shape=[1, 1])
+        if not self.reads_codes:
+            return value
+        value = self.coded(value)
+        if self._kernel.family in _FUSIBLE:
+            value = self.coded(parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=[1, 1]))
+        return value
+
+    def coded(self, value: str, *, scale: float | None = None) -> str:
+        """The value through codes as this kernel has them."""
+        return self._parts.quantized(value, zero=self._zero, **({} if scale is None else {"scale": scale}))
+
+    def glance(self, value: str, shape: Shape, *, coded: bool, variant: int = 0) -> None:
+        """A result that depends on the tensor and reads next to nothing of it.
+
+        Args:
+            value: the tensor.
+            shape: its dimensions.
+            coded: whether it is in codes.
+            variant: different ones of the same tensor differ, so that runtimes do not merge them.
+        """
+        parts = self._parts
+        if len(shape) == _PICTURE and self._kernel.layout != PLAIN:
+            small = self._pooled(value, shape, variant)
+            parts.result(self.coded(small) if coded else self._same_count(small))
+        else:
+            self._slice(value, shape, coded=coded, variant=variant)
+
+    def reorder(self, *, forced: bool) -> None:
+        """A conversion between layouts: forced by a reader that insists on the other layout, or avoided."""
+        parts, kernel = self._parts, self._kernel
+        shape = kernel.inputs[0]
+        if kernel.layout == PLAIN:
+            value = self.produce(0)
+            if forced:
+                self._slice(value, shape, coded=self.reads_codes)
+            else:
+                self._pool_result(self._pooled(value, shape, 0))
+            return
+        value = parts.input(shape)
+        value = self.coded(value) if self.reads_codes else value
+        sides = [min(_GLANCE_SIDE, side) for side in shape[2:]]
+        if not forced:
+            value = self._slice_of(value, [0] * _PICTURE, [1, shape[1], *sides])
+        weight = parts.weight((_GLANCE_CHANNELS, shape[1], *sides), coded=self.reads_codes)
+        seen = parts.node("Conv", [value, weight], kernel_shape=sides, strides=list(shape[2:]))
+        parts.result(self.coded(seen) if self.reads_codes else seen)
+
+    def _pool_result(self, small: str) -> None:
+        if self.reads_codes and self._runtime == "onnxruntime":
+            self._parts.result(self._parts.codes[self.coded(small)], TensorProto.UINT8)
+        else:
+            self._parts.result(self.coded(small) if self.reads_codes else small)
+
+    def dequantize(self, *, forced: bool) -> None:
+        """A pool that knows no codes forces the real values; one with codes on both sides does not."""
+        parts, shape = self._parts, self._kernel.inputs[0]
+        value = self.produce(0)
+        if len(shape) != _PICTURE:
+            shape = (1, 1, math.prod(shape[:-1]), shape[-1])
+            value = parts.node("Reshape", [value, parts.constant(np.asarray(shape, np.int64))])
+            value = value if forced else self.coded(value)
+        small = self._pooled(value, shape, 0)
+        parts.result(small if forced else self.coded(small))
+
+    def _reads_plain(self, at: int) -> bool:
+        """Whether an input comes as the network's own do. Convolutions of few channels read no blocks."""
+        kernel, shape = self._kernel, self._kernel.inputs[at]
+        layout = kernel.op.partition("_to_")[0] if kernel.family is Family.REORDER else kernel.layout
+        narrow = layout == BLOCKED and at == 0 and bool(kernel.weight) and shape[1] < _NARROW
+        return len(shape) != _PICTURE or layout == PLAIN or narrow
+
+    def _source(self, shape: Shape, *, shared: bool) -> str:
+        if shared and shape in self._sources:
+            return self._sources[shape]
+        name = self._parts.input(shape)
+        return self._sources.setdefault(shape, name) if shared else name
+
+    def _pooled(self, value: str, shape: Shape, variant: int) -> str:
+        strides = [max(1, shape[2]) + variant, max(1, shape[3])]
+        return self._parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=strides)
+
+    def _slice(self, value: str, shape: Shape, *, coded: bool, variant: int = 0) -> None:
+        longest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
+        starts = [variant % shape[axis] if axis == longest else 0 for axis in range(len(shape))]
+        ends = [start + 1 for start in starts]
+        # ONNX Runtime slices codes as they are; OpenVINO only keeps them as codes up to a DequantizeLinear.
+        if coded and self._runtime == "onnxruntime":
+            self._parts.result(self._slice_of(self._parts.codes[value], starts, ends), TensorProto.UINT8)
+        else:
+            small = self._slice_of(value, starts, ends)
+            self._parts.result(small if coded else self._same_count(small))
+
+    def _slice_of(self, value: str, starts: list[int], ends: list[int]) -> str:
+        parts = self._parts
+        bounds = [np.asarray(numbers, np.int64) for numbers in (starts, ends, range(len(starts)))]
+        return parts.node("Slice", [value, *map(parts.constant, bounds)])
+
+    def _same_count(self, small: str) -> str:
+        """A node where the other model has one that turns the few codes back into real values."""
+        slices_codes = self._runtime == "onnxruntime" and self._kernel.layout == PLAIN
+        if self.reads_codes == self.writes_codes or slices_codes:
+            return small
+        return self._parts.node("Neg", [small])
