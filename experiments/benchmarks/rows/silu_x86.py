@@ -1,9 +1,13 @@
 """What should become of SiLU in an int8 file for x86: float between codes, its parts in int8, or float behind a layer?
 
-Three files of each network, timed against the float one in one process, one thread. `as planned`: codes in front of
-SiLU and behind it, float between. `written out`: `x * sigmoid(x)` with codes between the two. `behind the layer`: no
-codes between a convolution and its SiLU, as where a runtime computes both in one kernel. The weights are seeded random
-ones: times hang on shapes alone.
+Three files of each network, timed against each other and the float one in one process, one thread. The weights are
+seeded random ones: times hang on shapes alone. What the runtimes make of the files (`bitwright prove`):
+
+- `as planned`, codes in front of SiLU and behind it: ONNX Runtime runs Sigmoid and Mul in float between conversions,
+  OpenVINO one kernel between 8-bit tensors.
+- `written out`, `x * sigmoid(x)` with codes between the two: QLinearSigmoid and QLinearMul; the same one kernel.
+- `behind the layer`, no codes between a convolution and its SiLU: the convolution itself in float and then QuickGelu;
+  a post-operation of the 8-bit convolution.
 """
 
 from __future__ import annotations
