@@ -72,7 +72,7 @@ def minimal_model(kernel: Kernel, runtime: str, *, branches: int | None = None, 
 
 def _branches(kernel: Kernel) -> int:
     low, high = _BRANCHES
-    for_cache = math.ceil(_COLD_BYTES / kernel.weight_bytes) if kernel.weight_bytes else low
+    for_cache = math.ceil(_COLD_BYTES / kernel.weight_bytes) if kernel.weight_bytes else high
     for_work = math.ceil(_BRANCH_WORK / max(kernel.macs, kernel.bytes, 1))
     return min(high, max(low, min(for_cache, for_work)))
 
