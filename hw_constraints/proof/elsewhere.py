@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bitwright.hw_constraints.backends import ExecutedNode
+from bitwright.hw_constraints.backends import ExecutedNode, KernelTime
 from bitwright.hw_constraints.proof.case import LayerCase
 from bitwright.hw_constraints.proof.file_names import FileNames
 from bitwright.hw_constraints.proof.judging import Judge, references_of
@@ -41,10 +41,11 @@ def prove_from(path: Path, reports: Sequence[Path], *, tool: str | None = None) 
     reader, roles = _assign(files, tool)
     said = read_with(reader, roles)
     names = ", ".join(str(each) for each in reports)
-    executed, strange = _tagged(graph, said)
+    strange = _unknown_kernels(graph, said)
     _check_network(graph, said, strange, names)
-    trace = join_kernels(graph, said.kernels, executed, is_complete=False)
-    _check_shapes(graph, said, trace, names)
+    kernels, executed, shapes = _tagged(graph, said)
+    trace = join_kernels(graph, kernels, executed, is_complete=False)
+    _check_shapes(graph, trace, shapes, names)
     timed = any(each.time_us for each in said.kernels)
     unjoined = tuple(each for each in said.kernels if each.name in strange and (each.time_us or not timed))
     return ProofReport(
@@ -89,18 +90,29 @@ def _other(found: Sequence[tuple[str | None, ReportFile]]) -> ReportFile:
     return next(file for role, file in found if role is not None)
 
 
-def _tagged(graph: OnnxGraph, said: ToolReport) -> tuple[list[ExecutedNode], frozenset[str]]:
-    """Executed nodes with the file's tags in place of the tool's names, and the kernels with no name that is known."""
+def _unknown_kernels(graph: OnnxGraph, said: ToolReport) -> frozenset[str]:
+    """Kernels none of whose names is one of the file's."""
     names = FileNames(graph)
-    tagged, strange = [], set()
+    return frozenset(
+        node.name
+        for node in said.executed
+        if node.op not in LAYOUT_OPERATORS
+        and not any(map(names.is_known, (*(node.originals or (node.name,)), *node.outputs)))
+    )
+
+
+def _tagged(
+    graph: OnnxGraph, said: ToolReport
+) -> tuple[list[KernelTime], list[ExecutedNode], dict[str, tuple[int, ...]]]:
+    """Kernels, executed nodes and shapes under names that hold the file's tags, as `join_kernels` reads them."""
+    names = FileNames(graph)
+    called = {node.name: " ".join((node.name, *map(tag, names.positions([node.name])))) for node in said.executed}
+    executed = []
     for node in said.executed:
-        told = node.originals or (node.name,)
-        positions = names.positions(told) or names.positions(node.outputs)
-        tagged.append(replace(node, originals=tuple(map(tag, positions)), outputs=()))
-        is_known = bool(positions) or any(map(names.is_known, (*told, *node.outputs)))
-        if not is_known and node.op not in LAYOUT_OPERATORS:
-            strange.add(node.name)
-    return tagged, frozenset(strange)
+        positions = names.positions(node.originals or (node.name,)) or names.positions(node.outputs)
+        executed.append(replace(node, name=called[node.name], originals=tuple(map(tag, positions)), outputs=()))
+    kernels = [replace(each, name=called.get(each.name, each.name)) for each in said.kernels]
+    return kernels, executed, {called.get(name, name): shape for name, shape in said.shapes.items()}
 
 
 def _check_network(graph: OnnxGraph, said: ToolReport, strange: frozenset[str], names: str) -> None:
@@ -115,26 +127,30 @@ def _check_network(graph: OnnxGraph, said: ToolReport, strange: frozenset[str], 
         )
 
 
-def _check_shapes(graph: OnnxGraph, said: ToolReport, trace: Trace, names: str) -> None:
+def _check_shapes(graph: OnnxGraph, trace: Trace, shapes: Mapping[str, tuple[int, ...]], names: str) -> None:
     """Refuses a report of the same network at another input size: its times say nothing about this file."""
     compared, different = 0, []
-    for kernel in said.kernels:
-        anchor = trace.anchors.get(kernel.name)
-        shape = said.shapes.get(kernel.name)
-        if anchor is None or not shape or weight_position(graph.nodes[anchor].op_type) is None:
+    for name, shape in shapes.items():
+        anchor = trace.anchors.get(name)
+        if anchor is None or weight_position(graph.nodes[anchor].op_type) is None:
             continue
         expected = graph.shape(graph.nodes[anchor].output[0])
         if expected is None or None in expected:
             continue
         compared += 1
-        if sorted(shape) != sorted(size for size in expected if size is not None):  # whatever the layout
-            different.append((kernel, shape, expected))
+        if _sizes(shape) != _sizes(expected):
+            different.append((graph.nodes[anchor].name or graph.nodes[anchor].output[0], shape, expected))
     if compared and len(different) > compared / 2:
-        kernel, shape, expected = different[0]
+        layer, shape, expected = different[0]
         raise InputError(
-            f"{names}: of {graph.label} at another input size: {kernel.name!r} writes {list(shape)}, "
+            f"{names}: of {graph.label} at another input size: {layer!r} writes {list(shape)}, "
             f"in the file it writes {list(expected)}; export the report at the file's own size"
         )
+
+
+def _sizes(shape: Sequence[int | None]) -> list[int]:
+    """Its dimensions whatever the layout, without those of one that tools add and drop."""
+    return sorted(size for size in shape if size is not None and size != 1)
 
 
 def _explain(title: str, case: LayerCase, precision: str) -> Reason:

@@ -26,6 +26,7 @@ _NO_LAYERS = frozenset({QUANTIZE, DEQUANTIZE, "Constant", "Identity", "Shape", "
 _PROLOGUE = _MOVES_DATA | {"Pad", DEQUANTIZE}
 _WEIGHTED_KERNEL = re.compile(r"conv|gemm|matmul|fullyconnected", re.IGNORECASE)
 _QUANTIZERS = frozenset({QUANTIZE, DEQUANTIZE})
+_ANY_ELEMENTWISE = frozenset({"Subgraph", "FakeQuantize", "Eltwise"})  # quantizers run in these as well as layers
 _NO_LAYER_TYPES = frozenset({"int32", "int64", "bool"})
 
 
@@ -193,11 +194,7 @@ class _Regions:
         """What the runtime says, grown towards the inputs up to what other executed nodes make."""
         tags = {node.name: self._stands_for(node) for node in executed}
         claimed = {index for indices in tags.values() for index in indices}
-        return {
-            node.name: self._grow(tags[node.name], claimed, has_weights=bool(_WEIGHTED_KERNEL.search(node.op)))
-            for node in executed
-            if tags[node.name]
-        }
+        return {node.name: self._grow(tags[node.name], claimed, node.op) for node in executed if tags[node.name]}
 
     def _stands_for(self, node: ExecutedNode) -> list[int]:
         tags = _tags(node.originals) or _tags((node.name, *node.outputs))
@@ -207,29 +204,42 @@ class _Regions:
             return [index for index in tags if self._graph.nodes[index].op_type in _QUANTIZERS]
         return tags
 
-    def _grow(self, tags: list[int], claimed: set[int], *, has_weights: bool) -> set[int]:
+    def _grow(self, tags: list[int], claimed: set[int], op: str) -> set[int]:
         """Adds the operators that the runtime merged without keeping their names.
 
-        These are the ones between its tags, those that only move or dequantize what it reads, and for a convolution
-        or matrix product known by the name of a later operator (a folded normalization) the path back to itself.
+        These are the ones between its tags, those that only move or dequantize what it reads, and where the kernel's
+        own layer goes by the name of a later operator (a folded normalization, the quantizer behind it) the path back
+        to that layer.
         """
         members, stack = set(tags), list(tags)
-        # A convolution whose own name is lost may go by the QuantizeLinear behind it.
-        is_hidden = has_weights and not any(weight_position(self._graph.nodes[i].op_type) is not None for i in tags)
+        has_weights = bool(_WEIGHTED_KERNEL.search(op))
+        is_lost = self._is_lost(members, op)
         while stack:
             current = stack.pop()
-            if self._graph.nodes[current].op_type == QUANTIZE and current == min(tags) and not is_hidden:
+            if self._graph.nodes[current].op_type == QUANTIZE and current == min(tags) and not is_lost:
                 continue
             for value in self._graph.nodes[current].input:
                 source = self._graph.producer.get(value)
-                if source is None or source in claimed or source in members:
+                if source is None or source in members:
+                    continue
+                # A quantizer in front of a concatenation is copied to its operands, and still stands behind it here.
+                is_passed = is_lost and self._graph.nodes[source].op_type in _QUANTIZERS
+                if source in claimed and not is_passed:
                     continue
                 weighted = any(weight_position(self._graph.nodes[index].op_type) is not None for index in members)
                 moves = self._graph.nodes[source].op_type in _PROLOGUE
-                if source > min(tags) or moves or (has_weights and not weighted):
+                searches = (has_weights and not weighted) or (is_lost and not members & self._layers)
+                if source > min(tags) or moves or searches:
                     members.add(source)
                     stack.append(source)
         return members
+
+    def _is_lost(self, members: set[int], op: str) -> bool:
+        """Whether a kernel that is no conversion goes by quantizers alone, so that its own layer is before them."""
+        if _WEIGHTED_KERNEL.search(op):
+            return not any(weight_position(self._graph.nodes[index].op_type) is not None for index in members)
+        is_conversion = op in LAYOUT_OPERATORS | _QUANTIZERS | _ANY_ELEMENTWISE
+        return not is_conversion and not members & self._layers
 
 
 def _tags(names: Iterable[str]) -> list[int]:

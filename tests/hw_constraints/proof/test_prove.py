@@ -228,3 +228,29 @@ def test_openvino_a_layer_whose_real_values_also_leave_is_int8_as_its_convolutio
     assert openvino_counts(path)["Convolution", "f32"] == 0
     report = prove(path, "openvino")
     assert [layer.state for layer in report.layers if layer.op == "Conv"] == [State.INT8, State.INT8]
+
+
+def test_a_concatenation_that_goes_by_the_quantizer_behind_it_is_found(network, saved):
+    """OpenVINO names it after the DequantizeLinear of the result; it is no conversion, nor a convolution's work."""
+    pytest.importorskip("openvino")
+    net = network()
+    image = net.qdq("image")
+    halves = [net.qdq(net.conv(image, (16, 8))) for _ in range(2)]
+    value = net.qdq(net.node("Concat", *halves, axis=1))
+    report = prove(saved(net.model(value)), "openvino")
+    layer = next(layer for layer in report.layers if layer.op == "Concat")
+    assert (layer.kernel, layer.folded_into, layer.state) == ("Concatenation", None, State.INT8)
+
+
+def test_a_convolution_that_goes_by_the_quantizer_behind_it_is_found(network, saved):
+    """With a normalization folded into it, OpenVINO keeps only the name of the QuantizeLinear that follows."""
+    pytest.importorskip("openvino")
+    net = network()
+    value = net.conv(net.qdq("image"), (16, 16))
+    figures = [net.constant(np.full(16, each, np.float32)) for each in (1.5, 0.1, 0.2, 2.0)]
+    value = net.qdq(net.node("BatchNormalization", value, *figures))
+    report = prove(saved(net.model(net.qdq(net.node("GlobalAveragePool", value)))), "openvino")
+    layers = {layer.op: layer for layer in report.layers}
+    assert layers["Conv"].kernel == "Convolution" and layers["Conv"].state is State.INT8
+    assert layers["Conv"].folded_into is None and layers["Conv"].time_us >= 0
+    assert layers["BatchNormalization"].folded_into == layers["Conv"].name
