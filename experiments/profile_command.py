@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
+    from bitwright.hw_constraints.profile.expected import Expected
     from bitwright.hw_constraints.profile.report import NetworkProfile
     from bitwright.hw_constraints.profile.tails import Tails
     from bitwright.hw_constraints.profile.throughput import Throughput
@@ -51,6 +53,7 @@ class Asked:
         runtime: a runtime here; the first that is here when not given.
         reports: of another tool, instead of a runtime here.
         target: for modelled times.
+        table: of measured kernels, for predicted times.
         threads: of the runtime.
         seconds: for each part.
         inputs: shapes of an entry's example inputs.
@@ -62,6 +65,7 @@ class Asked:
     runtime: str | None = None
     reports: Sequence[Path] = ()
     target: str | None = None
+    table: Path | None = None
     threads: int = 1
     seconds: float = 10.0
     inputs: Sequence[str] = ()
@@ -89,7 +93,7 @@ def profile_model(model: str, asked: Asked) -> Profiled:
             return Profiled(profile=profile, trace=_trace(profile, path, target), tails=(), throughput=())
         runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
         times: dict[str, Any] = {"threads": asked.threads, "seconds": asked.seconds}
-        profile = profile_file(path, runtime, target=target, **times)
+        profile = profile_file(path, runtime, target=target, predict=_predict(path, runtime, asked), **times)
         tails = tuple(measure_tails(path, runtime, each, **times) for each in asked.beside)
         throughput: tuple[Throughput, ...] = ()
         if asked.batches or asked.streams:
@@ -113,7 +117,12 @@ def _check(asked: Asked) -> None:
         for size in sizes:
             if size < 1:
                 raise InputError(f"{name} = {size}; at least 1 is needed")
-    here = [("--runtime", asked.runtime), ("--beside", asked.beside), ("--batch", asked.batches)]
+    here = [
+        ("--runtime", asked.runtime),
+        ("--table", asked.table),
+        ("--beside", asked.beside),
+        ("--batch", asked.batches),
+    ]
     for name, value in [*here, ("--streams", asked.streams)]:
         if asked.reports and value:
             raise InputError(f"{name} runs the file here, --from reads what ran elsewhere: give one of them")
@@ -127,6 +136,14 @@ def _target(name: str | None) -> Target | None:
     target = load_target(name)
     target.require(Capability.COST)
     return target
+
+
+def _predict(path: Path, runtime: str, asked: Asked) -> Callable[[], Expected] | None:
+    if asked.table is None:
+        return None
+    from bitwright.hw_constraints.profile.predicted import predicted
+
+    return partial(predicted, path, runtime, asked.table, threads=asked.threads)
 
 
 @contextmanager

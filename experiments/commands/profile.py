@@ -20,6 +20,10 @@ def profile(
         list[Path] | None, typer.Option("--from", help="What another tool wrote of the file elsewhere; repeat.")
     ] = None,
     target: TargetName = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="A table of measured kernels (`bitwright measure kernels`), for predicted times."),
+    ] = None,
     inputs: Inputs = None,
     threads: Threads = 1,
     seconds: Annotated[float, typer.Option(help="About so long for each part.")] = 10.0,
@@ -45,6 +49,7 @@ def profile(
         runtime=runtime,
         reports=report or (),
         target=target,
+        table=table,
         threads=threads,
         seconds=seconds,
         inputs=inputs or (),

@@ -2,7 +2,7 @@
 
 In each slice i the run without the profiler takes w_i and kernel k under the profiler t_ki, of which c is the
 profiler's own (`profiler_cost`). The machine may be slower in one slice than in the next, so what is kept is the ratio:
-t_k = W * mean_i(max(0, t_ki - c) / w_i), W = median_i w_i; means, because profilers count whole microseconds.
+t_k = W * middle_i(max(0, t_ki - c) / w_i), W = median_i w_i, where middle is the mean of the middle half.
 What is left, W - sum_k t_k, is outside kernels. Where the sum is larger than W even so (the profiler takes longer for
 kernels with many operands), c is what makes it W, the same for each kernel, and nothing is left.
 """
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from bitwright.hw_constraints.backends import ExecutedNode, KernelTime
 from bitwright.hw_constraints.measure.location import location_interval
 
+_TRIMMED = 0.25  # of the slices, at each end
 _HALVINGS = 60  # of the bracket: beyond a double's precision
 
 
@@ -56,9 +57,9 @@ class Slices:
             name: np.maximum(0.0, times - self.profiler_us) / walls * self.wall_us for name, times in measured.items()
         }
         self._counts_whole = all(np.array_equal(times, np.round(times)) for times in measured.values())
-        times = {name: float(np.mean(samples)) for name, samples in self._samples.items()}
-        self.overhead_us = max(0.0, self.wall_us - sum(times.values()))
+        times = {name: _middle(samples) for name, samples in self._samples.items()}
         self.is_share_known = self.profiler_us == answer["profiler_us"]
+        self.overhead_us = max(0.0, self.wall_us - sum(times.values())) if self.is_share_known else 0.0
         self.wall = interval(walls, self.wall_us)
         self.kernels = tuple(KernelTime(name=name, time_us=us, **answer["facts"][name]) for name, us in times.items())
 
@@ -83,16 +84,23 @@ class Slices:
 
 def _excess_us(kernels: list[npt.NDArray[np.float64]], walls: npt.NDArray[np.float64]) -> float:
     """What to take off each kernel, none below nothing, so that all add up to the run; 0 when they do not exceed it."""
-    shares = np.asarray([float(np.mean(times / walls)) for times in kernels])
+    shares = np.asarray([_middle(times / walls) for times in kernels])
     if shares.sum() <= 1.0:
         return 0.0
     wall_us = float(np.median(walls))
     low, high = 0.0, float(shares.max()) * wall_us
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        total = sum(float(np.mean(np.maximum(0.0, times - middle) / walls)) for times in kernels)
+        total = sum(_middle(np.maximum(0.0, times - middle) / walls) for times in kernels)
         low, high = (middle, high) if total > 1.0 else (low, middle)
     return high
+
+
+def _middle(samples: npt.NDArray[np.float64]) -> float:
+    """The mean of the middle half: no disturbed slice moves it, and whole microseconds average out."""
+    from scipy.stats import trim_mean
+
+    return float(trim_mean(samples, _TRIMMED))
 
 
 def interval(samples: Any, us: float) -> tuple[float | None, float | None]:

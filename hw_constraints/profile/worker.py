@@ -18,9 +18,10 @@ import numpy as np
 
 from bitwright.hw_constraints.backends import Arrays, Session, get_backend
 from bitwright.hw_constraints.machine import usable_cpus
-from bitwright.hw_constraints.measure.conditions import pinned
+from bitwright.hw_constraints.measure.conditions import Clock, pinned
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
 from bitwright.hw_constraints.measure.process import serve
+from bitwright.hw_constraints.measure.rounds import was_disturbed
 from bitwright.hw_constraints.profile.co_runner import CoRunner
 from bitwright.hw_constraints.profile.profiler_cost import profiler_us
 
@@ -46,7 +47,7 @@ def layers(request: dict[str, Any]) -> dict[str, Any]:
         facts: dict[str, dict[str, str]] = {}
         stop_at = time.perf_counter() + request["seconds"]
         while len(walls) < request["fewest_slices"] or time.perf_counter() < stop_at:
-            samples = _timed(session, batch, _SLICE_SECONDS)
+            samples = _undisturbed(session, batch, _SLICE_SECONDS, request["threads"])
             walls.append(median(samples))
             slices.append({})
             for kernel in session.profile(batch, min(len(samples), _MOST_PROFILED)):
@@ -152,6 +153,21 @@ def _timed(session: Session, batch: Arrays, seconds: float) -> list[float]:
         now = time.perf_counter()
         samples.append((now - started) * 1e6)
     return samples
+
+
+def _undisturbed(session: Session, batch: Arrays, seconds: float, threads: int) -> list[float]:
+    """Microseconds of the runs in which no other process was served in between; of all where there is no such run."""
+    clock, samples, calm = Clock(), list[float](), list[float]()
+    now = clock.now()
+    stop_at = now.wall_s + seconds
+    while now.wall_s < stop_at or len(samples) < _FEWEST_RUNS:
+        started = now
+        session.run(batch)
+        now = clock.now()
+        samples.append((now.wall_s - started.wall_s) * 1e6)
+        if not was_disturbed(started, now, threads):
+            calm.append(samples[-1])
+    return calm or samples
 
 
 KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -95,6 +95,8 @@ def test_bars_for_tensorboard(block, tmp_path):
         (["BLOCK", "--target", "x86-vnni"], "x86-vnni.* cost"),
         (["BLOCK", "--input", "1x3x8x8"], "an ONNX file has the shapes of its inputs"),
         (["BLOCK", *FROM, "--runtime", "onnxruntime"], "--runtime runs the file here, --from reads"),
+        (["BLOCK", "--table", "none.table", "--runtime", "onnxruntime"], "none.table"),
+        (["BLOCK", *FROM, "--table", "none.table"], "--table runs the file here, --from reads"),
         (["BLOCK", "--from", "BLOCK"], "an optimised model alone says no times"),
         (["BLOCK", "--trace", "/no/such/folder/t.json"], "there is no folder '/no/such/folder'"),
     ],

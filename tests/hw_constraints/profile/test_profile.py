@@ -10,8 +10,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.kernels import split
+from bitwright.hw_constraints.predict.prediction import LayerLatency, NetworkPrediction
 from bitwright.hw_constraints.profile.expected import estimate_file
 from bitwright.hw_constraints.profile.layers import profile_file, profile_from
+from bitwright.hw_constraints.profile.predicted import expected_of
 from bitwright.hw_constraints.profile.profiler_cost import profiler_us
 from bitwright.hw_constraints.profile.rebatch import rebatched
 from bitwright.hw_constraints.profile.tails import measure_tails
@@ -110,6 +113,23 @@ def test_modelled_times_stand_beside_those_of_a_report(block):
     assert found.modelled_us == pytest.approx(estimate.us)
     assert sum(layer.modelled_us for layer in found.layers) == pytest.approx(sum(computing))
     assert found.layers_us + found.conversions_us + found.overhead_us == pytest.approx(found.wall_us)
+
+
+def test_predicted_times_stand_beside_measured_layers(block):
+    """A prediction of a nanosecond a kernel: every layer of note is said to be slower than that."""
+    kernels = split(block, "onnxruntime").kernels
+    layers = [
+        LayerLatency(kernel=each.kernel, layers=each.layers, us=0.001, spread=0.1, measured=True) for each in kernels
+    ]
+    prediction = NetworkPrediction(
+        us=5.0, low=4.0, high=6.0, level=0.9, spread=0.1, overheads={}, layers=tuple(layers), where="a table"
+    )
+    found = profile_file(block, "onnxruntime", seconds=0.1, predict=lambda: expected_of(prediction))
+    assert found.predicted_us == 5.0
+    assert "predicted: the interval of the whole at 90 % is 4 to 6 µs" in found.notes
+    computing = [layer for layer in found.layers if layer.op in ("Conv", "Gemm", "Add")]
+    assert all(layer.predicted_us == pytest.approx(0.001, rel=1e-6) for layer in computing)
+    assert all("than predicted" in layer.remark or "no measurable time" in layer.remark for layer in computing)
 
 
 def test_velas_estimate_and_ours_of_the_same_accelerator_agree(tmp_path):
