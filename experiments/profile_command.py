@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
+    from bitwright.hw_constraints.backends import Arrays
     from bitwright.hw_constraints.profile.expected import Expected
     from bitwright.hw_constraints.profile.report import NetworkProfile
     from bitwright.hw_constraints.profile.tails import Tails
@@ -87,12 +88,12 @@ def profile_model(model: str, asked: Asked) -> Profiled:
 
     _check(asked)
     target = _target(asked.target)
-    with _file_of(model, asked) as path:
+    with _file_of(model, asked) as (path, inputs):
         if asked.reports:
             profile = profile_from(path, asked.reports, target=target)
             return Profiled(profile=profile, trace=_trace(profile, path, target), tails=(), throughput=())
         runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
-        times: dict[str, Any] = {"threads": asked.threads, "seconds": asked.seconds}
+        times: dict[str, Any] = {"threads": asked.threads, "seconds": asked.seconds, "inputs": inputs}
         profile = profile_file(path, runtime, target=target, predict=_predict(path, runtime, asked), **times)
         tails = tuple(measure_tails(path, runtime, each, **times) for each in asked.beside)
         throughput: tuple[Throughput, ...] = ()
@@ -147,13 +148,15 @@ def _predict(path: Path, runtime: str, asked: Asked) -> Callable[[], Expected] |
 
 
 @contextmanager
-def _file_of(model: str, asked: Asked) -> Iterator[Path]:
+def _file_of(model: str, asked: Asked) -> Iterator[tuple[Path, Arrays | None]]:
+    """The file to profile, and the network's own example where it has one."""
     if model.endswith(".onnx"):
         if asked.inputs:
             raise InputError(f"--input = {asked.inputs[0]!r}; an ONNX file has the shapes of its inputs: leave it out")
-        yield Path(model)
+        yield Path(model), None
         return
     from bitwright.experiments.lint_command import network_of
+    from bitwright.experiments.runtime_model import named_inputs
     from bitwright.quant.capture import CaptureError, capture
     from bitwright.quant.export.onnx_qdq import export_float
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -164,7 +167,8 @@ def _file_of(model: str, asked: Asked) -> Iterator[Path]:
     except CaptureError as error:
         raise InputError(f"{error}\n  profile its regions one by one: bitwright regions {model}") from error
     with tempfile.TemporaryDirectory() as folder:
-        yield export_float(captured.graph, Path(folder) / "float.onnx")
+        file = export_float(captured.graph, Path(folder) / "float.onnx")
+        yield file, named_inputs(file, example)
 
 
 def _trace(profile: NetworkProfile, path: Path, target: Target | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -118,11 +117,9 @@ def _copying() -> Callable[[], None]:
 
 
 def _inferring(request: dict[str, Any]) -> Callable[[], None]:
-    from bitwright.hw_constraints.backends import get_backend
-    from bitwright.hw_constraints.measure.made_up import made_up_inputs
+    from bitwright.hw_constraints.profile.loading import loaded
 
-    session = get_backend(request["runtime"]).load(Path(request["file"]), threads=len(request["cpus"]))
-    batch = made_up_inputs(session, request["name"], 0)
+    session, batch = loaded(request, threads=len(request["cpus"]))
 
     def run() -> None:
         session.run(batch)

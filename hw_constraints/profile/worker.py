@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,10 +18,10 @@ import numpy as np
 from bitwright.hw_constraints.backends import Arrays, Session, get_backend
 from bitwright.hw_constraints.machine import usable_cpus
 from bitwright.hw_constraints.measure.conditions import Clock, pinned
-from bitwright.hw_constraints.measure.made_up import made_up_inputs
 from bitwright.hw_constraints.measure.process import serve
 from bitwright.hw_constraints.measure.rounds import was_disturbed
 from bitwright.hw_constraints.profile.co_runner import CoRunner
+from bitwright.hw_constraints.profile.loading import loaded
 from bitwright.hw_constraints.profile.profiler_cost import profiler_us
 
 _WARM_UP = 5
@@ -131,12 +130,7 @@ def copy_gb_s() -> float:
 
 def _loaded(request: dict[str, Any]) -> tuple[Session, Arrays]:
     """The session and a batch, warmed up."""
-    session = get_backend(request["runtime"]).load(Path(request["file"]), threads=request["threads"])
-    if request.get("inputs"):
-        with np.load(request["inputs"]) as stored:
-            batch = {name: stored[name] for name in stored.files}
-    else:
-        batch = made_up_inputs(session, request["name"], 0)
+    session, batch = loaded(request, threads=request["threads"])
     for _ in range(_WARM_UP):
         session.run(batch)
     return session, batch

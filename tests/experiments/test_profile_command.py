@@ -66,6 +66,21 @@ def test_an_entry_is_profiled_in_float_by_its_modules_and_lines(tmp_path):
     assert [(layer["module"], layer["state"]) for layer in layers if layer["macs"]] == [("0", "float"), ("3", "float")]
 
 
+def test_an_entry_with_tokens_is_profiled_beside_itself(tmp_path):
+    """Integers cannot be made up: the example is the user's own, for the co-runner as well."""
+    (tmp_path / "tokens.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 8), nn.Flatten(), nn.Linear(80, 4))\n"
+    )
+    command = [sys.executable, "-m", "bitwright.experiments.cli", "profile", "tokens:build", "--input", "1x10:int64",
+               "--seconds", "0.1", "--beside", "same", "--json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {layer["module"] for layer in found["layers"]} >= {"0", "1", "3"}
+    assert found["tails"][0]["beside"]["runs"] >= 30
+
+
 def test_bars_for_tensorboard(block, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
