@@ -115,7 +115,10 @@ def _counters(file: ReportFile) -> list[_Counter]:
 
 def _csv_rows(file: ReportFile) -> list[_Counter]:
     column = next(name for row in file.rows for name in row if name.startswith("realTime"))
-    rows = [row for row in file.table("layerName") if row["layerName"] != "Total" and row["execType"]]
+    table = file.table("layerName")
+    if not any(row["layerName"] == "Total" for row in table[-1:]):
+        raise InputError(f"{file.path}: does not end with a line 'Total'; it may be cut off: make it again")
+    rows = [row for row in table if row["layerName"] != "Total" and row["execType"]]
     return [
         _Counter(
             row["layerName"], row["layerType"], row["execType"], _microseconds(file, row["layerName"], row[column])

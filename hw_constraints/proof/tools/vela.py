@@ -19,6 +19,7 @@ _LAYERS, _SUMMARY = "per-layer estimate", "summary"
 # Columns by version: 4 renamed the first and the third, 3 had no target.
 _FIRST = ("Original Operator", "TFLite_operator", "TFLite Operator")
 _NPU = "NPU"
+_WHOLE_PERCENT = 99.0  # rounding included; the lines of a whole network add up to 100
 
 
 class Vela:
@@ -40,6 +41,11 @@ class Vela:
         file = files[_LAYERS]
         first = next(each for each in _FIRST if file.starts_table(each, "NNG Operator"))
         rows = file.table(first)
+        whole = sum(_number(file, row, "Network% (cycles)") for row in rows if row.get("Network% (cycles)"))
+        if rows and "Network% (cycles)" in rows[0] and whole < _WHOLE_PERCENT:
+            raise InputError(
+                f"{file.path}: its layers take {whole:.0f} % of the cycles; it may be cut off: make it again"
+            )
         summary = files[_SUMMARY].table("experiment")[0] if _SUMMARY in files else {}
         clock_mhz = _number(files[_SUMMARY], summary, "core_clock") / 1e6 if summary else 1.0
         kernels, executed = [], []

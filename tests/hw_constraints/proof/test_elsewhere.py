@@ -235,6 +235,7 @@ def other_network(path):
         ("openvino", ("counters.csv", "execution.xml")),
         ("onnxruntime", ("profile.json",)),
         ("qnn", ("profile.csv", "net.json")),
+        ("vela", ("network_per-layer.csv",)),
     ],
 )
 def test_a_report_of_another_network_is_refused(block, saved, tool, names):
@@ -283,6 +284,24 @@ def test_names_only_layer_info_says_the_option(block, saved, tmp_path):
     (tmp_path / "names.json").write_text(json.dumps({"Layers": ["conv4/n"], "Bindings": []}))
     with pytest.raises(InputError, match=r"holds layer names only; .*--profilingVerbosity=detailed"):
         prove_from(saved(block()), [tmp_path / "names.json"])
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        ("openvino/counters.csv", 12, r"counters.csv: does not end with a line 'Total'; it may be cut off"),
+        (
+            "vela/network_per-layer.csv",
+            4,
+            r"network_per-layer.csv: its layers take 46 % of the cycles; it may be cut off",
+        ),
+    ],
+)
+def test_a_table_that_ends_too_early_is_refused_even_at_the_end_of_a_line(block, saved, tmp_path, file, lines, message):
+    cut = tmp_path / Path(file).name
+    cut.write_text("\n".join((REPORTS / file).read_text().splitlines()[:lines]) + "\n")
+    with pytest.raises(InputError, match=message):
+        prove_from(saved(block()), [cut])
 
 
 def test_layer_info_and_profile_of_two_engines_are_refused(block, saved, tmp_path):
