@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitwright.experiments.console import Console
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,8 +76,13 @@ class Asked:
     streams: Sequence[int] = ()
 
 
-def profile_model(model: str, asked: Asked) -> Profiled:
+def profile_model(model: str, asked: Asked, *, console: Console | None = None) -> Profiled:
     """Profiles an ONNX file, or the float network of an entry or a recipe.
+
+    Args:
+        model: what the command line names.
+        asked: what of it.
+        console: shows progress.
 
     Raises:
         InputError: no such network, target, runtime or co-runner, or two ways to get times are asked for.
@@ -94,13 +100,18 @@ def profile_model(model: str, asked: Asked) -> Profiled:
             return Profiled(profile=profile, trace=_trace(profile, path, target), tails=(), throughput=())
         runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
         times: dict[str, Any] = {"threads": asked.threads, "seconds": asked.seconds, "inputs": inputs}
-        profile = profile_file(path, runtime, target=target, predict=_predict(path, runtime, asked), **times)
-        tails = tuple(measure_tails(path, runtime, each, **times) for each in asked.beside)
+        track = (console or Console(quiet=True)).track
+        with track(f"profiling on {runtime}, about {asked.seconds:g} s", None):
+            profile = profile_file(path, runtime, target=target, predict=_predict(path, runtime, asked), **times)
+        with track("timing beside another process", len(asked.beside)):
+            tails = tuple(measure_tails(path, runtime, each, **times) for each in asked.beside)
         throughput: tuple[Throughput, ...] = ()
         if asked.batches or asked.streams:
-            throughput = measure_throughput(
-                path, runtime, batches=asked.batches or (1,), streams=asked.streams or (1,), threads=asked.threads
-            )
+            sizes = (asked.batches or (1,)), (asked.streams or (1,))
+            with track("throughput over batch sizes and streams", None):
+                throughput = measure_throughput(
+                    path, runtime, batches=sizes[0], streams=sizes[1], threads=asked.threads
+                )
         return Profiled(profile=profile, trace=_trace(profile, path, target), tails=tails, throughput=throughput)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitwright.experiments.console import Console
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.hw_constraints.measure.regression import Change, Regression, compare_files
 from bitwright.quant.errors import InputError
@@ -94,7 +95,15 @@ class Gate:
 
 
 def measure_again(
-    first: Path, second: Path, *, margin: float, points: float, runtimes: Sequence[str], threads: int, seconds: float
+    first: Path,
+    second: Path,
+    *,
+    margin: float,
+    points: float,
+    runtimes: Sequence[str],
+    threads: int,
+    seconds: float,
+    console: Console,
 ) -> Gate:
     """Measures the artefacts of two runs, or two ONNX files, against each other.
 
@@ -106,6 +115,7 @@ def measure_again(
         runtimes: to measure on; those of the second run's target that are here, or all here, when there are none.
         threads: of the runtimes.
         seconds: for each runtime.
+        console: shows progress.
 
     Raises:
         InputError: an artefact is missing, margins are no shares, or a runtime or the data cannot be used.
@@ -119,11 +129,13 @@ def measure_again(
     bench = _bench(second) if second.is_dir() else None
     names = _runtimes(bench, runtimes)
     inputs = _inputs(bench, new)
-    latency = {
-        name: compare_files(old, new, name, margin=margin, threads=threads, seconds=seconds, inputs=inputs)
-        for name in names
-    }
-    quality = _quality(bench, old, new, names[0], points) if bench is not None else None
+    latency = {}
+    for name in names:
+        with console.track(f"measuring on {name}, about {seconds:g} s, processes", None) as advance:
+            latency[name] = compare_files(
+                old, new, name, margin=margin, threads=threads, seconds=seconds, inputs=inputs, progress=advance
+            )
+    quality = _quality(bench, old, new, names[0], points, console) if bench is not None else None
     return Gate(latency=latency, quality=quality)
 
 
@@ -168,7 +180,7 @@ def _inputs(bench: Workbench | None, artifact: Path) -> Mapping[str, Any] | None
     return None if bench is None else named_inputs(artifact, bench.example(bench.new_model()))
 
 
-def _quality(bench: Workbench, old: Path, new: Path, runtime: str, points: float) -> QualityChange:
+def _quality(bench: Workbench, old: Path, new: Path, runtime: str, points: float, console: Console) -> QualityChange:
     import torch
 
     from bitwright.experiments.evaluation import evaluate
@@ -178,7 +190,7 @@ def _quality(bench: Workbench, old: Path, new: Path, runtime: str, points: float
     with torch.no_grad():
         output = model(*bench.example(model))
     networks = [RuntimeModel(file, runtime, output) for file in (old, new)]
-    scores, (comparison,) = evaluate(bench, model, networks)
+    scores, (comparison,) = evaluate(bench, model, networks, console=console)
     reason = ""
     if comparison.difference is None:
         whose = "of the user's own" if asked.entry is not None else "that is no share of single samples"

@@ -39,6 +39,7 @@ def profile(
     """Measure each layer's time on a runtime, by your modules' names, beside modelled times; they add up to the run."""
     import json as json_text
 
+    from bitwright.experiments.console import Console
     from bitwright.experiments.output_file import check_output, writing
     from bitwright.experiments.profile_command import Asked, profile_model
     from bitwright.experiments.profile_text import print_profile
@@ -57,7 +58,7 @@ def profile(
         batches=batch or (),
         streams=streams or (),
     )
-    found = profile_model(model, asked)
+    found = profile_model(model, asked, console=Console())
     if trace is not None:
         with writing("--trace", trace):
             trace.write_text(json_text.dumps(found.trace), encoding="utf-8")

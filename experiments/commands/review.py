@@ -43,6 +43,7 @@ def compare(
     """Say what changed from one run to another. Exit code 1 when it is worse beyond noise where a gate is set."""
     from bitwright.experiments.compare import compare as compare_records
     from bitwright.experiments.comparison_text import comparison_json, print_comparison, print_gate
+    from bitwright.experiments.console import Console
     from bitwright.experiments.read_run import read_record
     from bitwright.experiments.regression_gate import measure_again
     from bitwright.experiments.tables import print_json
@@ -53,7 +54,14 @@ def compare(
     gate = None
     if measure:
         gate = measure_again(
-            first, second, margin=margin / 100, points=points, runtimes=runtime or (), threads=threads, seconds=seconds
+            first,
+            second,
+            margin=margin / 100,
+            points=points,
+            runtimes=runtime or (),
+            threads=threads,
+            seconds=seconds,
+            console=Console(),
         )
     if json:
         found = comparison_json(comparison) if comparison else {}

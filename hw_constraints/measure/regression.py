@@ -103,6 +103,7 @@ def compare_files(
     seconds: float = 60.0,
     inputs: Arrays | None = None,
     measure: Measure | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Regression:
     """Times two files against each other in several processes.
 
@@ -118,6 +119,7 @@ def compare_files(
         seconds: about so long, six processes at least.
         inputs: one batch for both; standard normal numbers when not given.
         measure: another way to measure than `measure_in_subprocess`.
+        progress: called with the number of processes done.
 
     Raises:
         InputError: a file or the runtime cannot be used.
@@ -137,6 +139,8 @@ def compare_files(
         )
         measurements.append(found)
         logs.append(math.log(found.ratio("new", "old").value))
+        if progress is not None:
+            progress(len(logs))
         _, low, high = location_interval(logs)
         if len(logs) >= _FEWEST_PROCESSES and (high - low) / 2 <= _NARROW * margin:
             break
