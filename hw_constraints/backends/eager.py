@@ -1,6 +1,6 @@
 """PyTorch eager mode: the reference that every other runtime is compared with.
 
-Loads a module, a callable, or a `.pt2` file of `torch.export.save`.
+Loads a module, a callable, a captured network, or a `.pt2` file of `torch.export.save`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PyTorch compiled by TorchInductor, weights frozen: the fastest that torch itself offers on the CPU.
 
-Loads a module, a callable, or a `.pt2` file of `torch.export.save`.
+Loads a module, a callable, a captured network, or a `.pt2` file of `torch.export.save`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from bitwright.hw_constraints.backends.base import (
     TensorSpec,
     check_inputs,
 )
+from bitwright.hw_constraints.backends.captured import captured_callable
+from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 
 _PRECISION_OF = {
@@ -91,7 +93,7 @@ class TorchSession:
         self.threads = threads
         self.settings: Mapping[str, str] = {"torch.num_threads": str(threads)}
         self._function = function
-        self._profiled = profiled or function
+        self._profiled = function if profiled is None else profiled
         self.input_infos = tuple(inputs)
         self.output_infos: tuple[TensorSpec, ...] = ()
         self._kernels: list[KernelTime] = []
@@ -185,8 +187,10 @@ def load_torch(
     """What a torch backend is handed, as a callable with its arguments; a file's weights go to `device`.
 
     Raises:
-        InputError: it is neither a module, a callable nor a `.pt2` file that can be read.
+        InputError: it is neither a module, a callable, a captured network nor a `.pt2` file that can be read.
     """
+    if isinstance(artifact, CapturedModel):
+        return captured_callable(artifact, device)
     if callable(artifact):
         return artifact, tuple(TensorSpec(name=name) for name in argument_names(artifact))
     if isinstance(artifact, str | Path | bytes | bytearray):
@@ -196,7 +200,8 @@ def load_torch(
 
             return read_pt2(Path(artifact), device)
     raise InputError(
-        f"backend {backend.name!r} loads a torch.nn.Module, a callable or a .pt2 file, not {type(artifact).__name__}"
+        f"backend {backend.name!r} loads a torch.nn.Module, a callable, a CapturedModel or a .pt2 file, "
+        f"not {type(artifact).__name__}"
     )
 
 

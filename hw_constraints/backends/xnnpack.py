@@ -7,10 +7,13 @@ import re
 # The first type in an operator's name is that of the data it reads: `Convolution (NHWC, QS8, QC8W) IGEMM`,
 # `Fully Connected (NC, F32) GEMM`, `Convert (NC, F32, QS8)`. QD8 and QP8 are codes made at run time from real values,
 # which the operator behind them multiplies as integers. X8, X16 and X32 only say how wide the moved elements are.
-# Names: src/operators/ and src/xnnpack/operator-type.h of https://github.com/google/XNNPACK.
+# Names: `xnn_operator_type_to_string` of https://github.com/google/XNNPACK.
 _PRECISION_OF = {
+    "S8": "int8",
+    "U8": "int8",
     "QS8": "int8",
     "QU8": "int8",
+    "QC8": "int8",
     "QD8": "int8",
     "QDU8": "int8",
     "QP8": "int8",
@@ -18,6 +21,7 @@ _PRECISION_OF = {
     "F16": "float16",
     "PF16": "float16",
     "BF16": "bfloat16",
+    "BF16_F32": "bfloat16",
     "F32": "float32",
     "PF32": "float32",
 }

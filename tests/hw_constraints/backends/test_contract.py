@@ -155,7 +155,7 @@ def test_no_threads(backend, case):
 
 def test_bad_artifact(backend, case, tmp_path):
     if not case.suffix:
-        message = f"'{backend.name}' loads a torch.nn.Module, a callable or a .pt2 file, not int"
+        message = f"'{backend.name}' loads a torch.nn.Module, a callable, a CapturedModel or a .pt2 file, not int"
         with pytest.raises(InputError, match=message):
             backend.load(1)
         return

@@ -11,6 +11,7 @@ import torch
 
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.measure import measure_in_subprocess
+from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
@@ -71,6 +72,32 @@ def test_a_file_gives_what_its_module_gives(runtime, model, file):
     assert any("conv" in kernel.op for kernel in session.profile(feed, 2))
     with pytest.raises(InputError, match=r"'offset' has shape \(1, 4, 8, 9\); the model takes \(1, 4, 8, 8\)"):
         session.run({"image": IMAGE, "offset": np.ones((1, 4, 8, 9), np.float32)})
+
+
+class Counting(torch.nn.Module):
+    """Returns a mapping, and counts its calls in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.conv = Small().conv
+
+    def forward(self, image, *, offset):
+        self.calls.add_(1)
+        return {"shifted": self.conv(image) + offset, "calls": self.calls * 1}
+
+
+@pytest.mark.parametrize("runtime", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_captured_network_gives_what_it_gives_itself(runtime):
+    captured = capture(Counting(), (torch.from_numpy(IMAGE),), {"offset": torch.from_numpy(OFFSET)})
+    expected = captured.run(torch.from_numpy(IMAGE), offset=torch.from_numpy(OFFSET))
+    session = get_backend(runtime).load(captured)
+    names = [spec.name for spec in session.input_infos]
+    assert [spec.shape for spec in session.input_infos] == [IMAGE.shape, OFFSET.shape]
+    for _ in range(2):  # each call starts from the captured state
+        results = session.run(dict(zip(names, (IMAGE, OFFSET), strict=True)))
+        for key, value in expected.items():
+            np.testing.assert_allclose(results[key], value.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
