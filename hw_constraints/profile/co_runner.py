@@ -11,10 +11,10 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any
 
 from bitwright.quant.errors import InputError
 
@@ -32,27 +32,10 @@ class CoRunner:
         description: what it does, in words.
     """
 
-    def __init__(self, request: dict[str, Any], cpus: Sequence[int]) -> None:
-        kind = request["co_runner"]
-        if kind not in CO_RUNNERS:
-            raise InputError(f"co-runner {kind!r}; there are: {', '.join(CO_RUNNERS)}")
-        what = "copies memory" if kind == "memory" else f"runs the same network in {request['runtime']}"
-        self.description = f"a process on processor {', '.join(map(str, cpus))} that {what}"
-        command = [sys.executable, "-m", _MODULE, json.dumps({**request, "cpus": list(cpus)})]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
-
-    def __enter__(self) -> Self:
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes], description: str) -> None:
+        self.description = description
+        self._process, self._errors = process, errors
         self._expect(_PAUSE)  # once it is ready
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -70,10 +53,31 @@ class CoRunner:
         self._expect(command)
 
     def _expect(self, answer: bytes) -> None:
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
         if self._process.stdout.read(1) != answer:
-            last = (self._process.stderr.read().decode().strip().splitlines() or ["it wrote nothing"])[-1]
+            self._process.wait()
+            self._errors.seek(0)
+            last = (self._errors.read().decode(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
             raise InputError(f"the co-running process ended: {last}")
+
+
+@contextmanager
+def co_runner(request: dict[str, Any], cpus: Sequence[int]) -> Iterator[CoRunner]:
+    """Starts it, paused, on these processors; ends it.
+
+    Raises:
+        InputError: there is no such kind, or it does not start.
+    """
+    kind = request["co_runner"]
+    if kind not in CO_RUNNERS:
+        raise InputError(f"co-runner {kind!r}; there are: {', '.join(CO_RUNNERS)}")
+    what = "copies memory" if kind == "memory" else f"runs the same network in {request['runtime']}"
+    command = [sys.executable, "-m", _MODULE, json.dumps({**request, "cpus": list(cpus)})]
+    with (
+        tempfile.TemporaryFile() as errors,  # a pipe that nobody reads would fill up and stop it
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0) as process,
+    ):  # leaving closes its input, at which it ends
+        yield CoRunner(process, errors, f"a process on processor {', '.join(map(str, cpus))} that {what}")
 
 
 def main(request: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from bitwright.hw_constraints.machine import usable_cpus
 from bitwright.hw_constraints.measure.conditions import Clock, pinned
 from bitwright.hw_constraints.measure.process import serve
 from bitwright.hw_constraints.measure.rounds import was_disturbed
-from bitwright.hw_constraints.profile.co_runner import CoRunner
+from bitwright.hw_constraints.profile.co_runner import co_runner
 from bitwright.hw_constraints.profile.loading import loaded
 from bitwright.hw_constraints.profile.profiler_cost import profiler_us
 
@@ -79,7 +79,7 @@ def tails(request: dict[str, Any]) -> dict[str, Any]:
     with pinned(request["threads"]) as own:
         others = tuple(cpu for cpu in usable if cpu not in own)
         session, batch = _loaded(request)
-        with CoRunner(request, others or own) as other:
+        with co_runner(request, others or own) as other:
             stop_at = time.perf_counter() + request["seconds"]
             while len(alone) < request["fewest_slices"] or time.perf_counter() < stop_at:
                 alone.append(_timed(session, batch, _SLICE_SECONDS))

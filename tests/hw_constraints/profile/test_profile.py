@@ -1,6 +1,9 @@
 """Profiles of small networks on the runtimes that are here: what must hold whatever the machine's mood."""
 
 import importlib.util
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +176,26 @@ def test_tails_beside_another_process(block, co_runner):
 def test_a_co_runner_that_cannot_start_is_one_message(block):
     with pytest.raises(InputError, match="co-runner 'noise'; there are: same, memory"):
         measure_tails(block, "onnxruntime", "noise", seconds=0.1)
+
+
+def test_a_co_runner_ends_with_a_run_that_is_killed():
+    code = (
+        "from bitwright.hw_constraints.profile.co_runner import co_runner\n"
+        "import time\n"
+        "with co_runner({'co_runner': 'memory'}, [0]) as other, other.running():\n"
+        "    print(other._process.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = Path("/proc") / parent.stdout.readline().strip()
+    assert "co_runner" in (child / "cmdline").read_text()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while child.exists() and "co_runner" in (child / "cmdline").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not child.exists() or "co_runner" not in (child / "cmdline").read_text()
 
 
 def test_throughput_over_batches_and_streams(block):
