@@ -18,6 +18,7 @@ import numpy.typing as npt
 from bitwright.hw_constraints.backends import ExecutedNode, KernelTime
 from bitwright.hw_constraints.measure.location import location_interval
 
+_EXACT = 1e-6  # microseconds: what converting from seconds leaves
 _TRIMMED = 0.25  # of the slices, at each end
 _HALVINGS = 60  # of the bracket: beyond a double's precision
 
@@ -56,7 +57,7 @@ class Slices:
         self._samples = {
             name: np.maximum(0.0, times - self.profiler_us) / walls * self.wall_us for name, times in measured.items()
         }
-        self._counts_whole = all(np.array_equal(times, np.round(times)) for times in measured.values())
+        self._counts_whole = all(np.allclose(each, np.round(each), rtol=0, atol=_EXACT) for each in measured.values())
         times = {name: _middle(samples) for name, samples in self._samples.items()}
         self.is_share_known = self.profiler_us == answer["profiler_us"]
         self.overhead_us = max(0.0, self.wall_us - sum(times.values())) if self.is_share_known else 0.0
