@@ -57,7 +57,7 @@ class Slices:
         self._samples = {
             name: np.maximum(0.0, times - self.profiler_us) / walls * self.wall_us for name, times in measured.items()
         }
-        self._counts_whole = all(np.allclose(each, np.round(each), rtol=0, atol=_EXACT) for each in measured.values())
+        self._counts_whole = all(_are_whole(2 * each) for each in measured.values())  # medians
         times = {name: _middle(samples) for name, samples in self._samples.items()}
         self.is_share_known = self.profiler_us == answer["profiler_us"]
         self.overhead_us = max(0.0, self.wall_us - sum(times.values())) if self.is_share_known else 0.0
@@ -95,6 +95,10 @@ def _excess_us(kernels: list[npt.NDArray[np.float64]], walls: npt.NDArray[np.flo
         total = sum(_middle(np.maximum(0.0, times - middle) / walls) for times in kernels)
         low, high = (middle, high) if total > 1.0 else (low, middle)
     return high
+
+
+def _are_whole(values: npt.NDArray[np.float64]) -> bool:
+    return np.allclose(values, np.round(values), rtol=0, atol=_EXACT)
 
 
 def _middle(samples: npt.NDArray[np.float64]) -> float:
