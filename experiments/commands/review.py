@@ -40,7 +40,7 @@ def compare(
     seconds: Annotated[float, typer.Option(help="With --measure: about so long for each runtime.")] = 60.0,
     json: Json = False,
 ) -> int:
-    """Say what changed from one run to another. Exit code 1 when it is worse beyond noise where a gate is set."""
+    """Say what changed between two runs. Exit code 1: worse beyond noise where a gate is set, or proven by --measure."""
     from bitwright.experiments.compare import compare as compare_records
     from bitwright.experiments.comparison_text import comparison_json, print_comparison, print_gate
     from bitwright.experiments.console import Console

@@ -17,6 +17,7 @@ from bitwright.hw_constraints.backends.tensorrt_layers import split_name
 from bitwright.hw_constraints.proof import State, format_table, prove, prove_from
 from bitwright.hw_constraints.proof.file_names import FileNames
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph
+from bitwright.hw_constraints.proof.tools.base import get_tool
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
@@ -82,6 +83,21 @@ def test_an_execution_graph_of_openvino_says_what_proving_here_says(block, saved
     elsewhere = prove_from(path, [tmp_path / "execution.xml"])
     assert states(elsewhere) == states(prove(path, "openvino", inputs={"image": image}))
     assert elsewhere.unjoined == ()
+
+
+def test_the_printed_command_makes_the_report_that_is_read(block, saved):
+    """`--how openvino` as it stands, in a shell; the last of its lines is ours."""
+    tool = Path(sys.executable).with_name("benchmark_app")
+    if not tool.exists():
+        pytest.skip("benchmark_app is not installed")
+    path = saved(block())
+    command, ours = get_tool("openvino").how(path).splitlines()
+    places = f"{tool.parent}:/usr/bin:/bin"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env={"PATH": places})
+    assert done.returncode == 0, done.stdout[-500:]
+    assert ours.startswith("bitwright prove ")
+    report = prove_from(path, [Path(each) for each in ours.split(" --from ")[1:]])
+    assert states(report) == states(prove(path, "openvino"))
 
 
 def test_openvinos_times_are_its_counters(block, saved):
