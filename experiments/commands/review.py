@@ -40,7 +40,7 @@ def compare(
     seconds: Annotated[float, typer.Option(help="With --measure: about so long for each runtime.")] = 60.0,
     json: Json = False,
 ) -> int:
-    """Say what changed between two runs. Exit code 1: worse beyond noise where a gate is set, or proven by --measure."""
+    """Say what changed between two runs. Exit code 1: worse beyond noise where a gate is set, or proven so."""
     from bitwright.experiments.compare import compare as compare_records
     from bitwright.experiments.comparison_text import comparison_json, print_comparison, print_gate
     from bitwright.experiments.console import Console

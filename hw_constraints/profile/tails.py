@@ -61,8 +61,9 @@ class Tails:
     shares_processors: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a record."""
-        return asdict(self)
+        """Plain values for a record; an end of an interval that nothing bounds is None, which JSON can say."""
+        plain: dict[str, Any] = _bounded(asdict(self))
+        return plain
 
 
 def measure_tails(
@@ -92,6 +93,12 @@ def measure_tails(
         slowdown=paired_ratio(*([_middle(each) for each in answer[side]] for side in ("beside", "alone"))),
         shares_processors=answer["shares_processors"],
     )
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bounded(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _latencies(slices: Sequence[Sequence[float]]) -> Latencies:

@@ -1,6 +1,7 @@
 """Profiles of small networks on the runtimes that are here: what must hold whatever the machine's mood."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -170,6 +171,7 @@ def test_tails_beside_another_process(block, co_runner):
         assert each.p50.low <= each.p50.us <= each.p50.high <= each.p99.us * 1.0001
         assert each.runs >= 6 * 5
     assert found.slowdown.rounds >= 6
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["alone"]["p50"]["us"] == found.alone.p50.us
     assert ("copies memory" in found.co_runner) == (co_runner == "memory")
 
 
