@@ -155,4 +155,5 @@ def _sizes(shape: Sequence[int | None]) -> list[int]:
 
 def _explain(title: str, case: LayerCase, precision: str) -> Reason:
     codes = " x ".join(each.codes.dtype if each.codes else "float" for each in case.operands if each.shape)
-    return Reason(causes=("ran_in_float",), found=f"{title} ran it in {precision}, though the file has {codes}")
+    ran = "other types" if precision == "other" else precision
+    return Reason(causes=("ran_in_float",), found=f"{title} ran it in {ran}, though the file has {codes}")

@@ -23,7 +23,9 @@ from bitwright.quant.errors import InputError
 
 _PROFILE, _GRAPH = "profile", "converted graph"
 _OPERATOR = re.compile(r"^(?P<name>.*):OpId_(?P<id>\d+)(?: \((?P<unit>cycles|us)\))?$")
-_WHOLE_US, _WHOLE_CYCLES = "Accelerator (execute) time", "Accelerator (execute) time (cycles)"
+# Of the whole on the accelerator, the first that is there: the second includes waiting for it.
+_WHOLE_US = ("Accelerator (execute) time", "QNN accelerator (execute) time")
+_WHOLE_CYCLES = ("Accelerator (execute) time (cycles)",)
 _MICROSECONDS, _CYCLES = "US", "CYCLES"
 # Qnn_DataType_t, QnnTypes.h: the kind in the upper byte, the width in decimal digits in the lower.
 _PRECISION_OF = {
@@ -125,13 +127,13 @@ def _unit_us(file: ReportFile, rows: list[dict[str, str]], unit: str) -> tuple[f
     return 1.0, [*notes, "times are cycles: the profile has no time of the whole in microseconds"]
 
 
-def _events(file: ReportFile, rows: list[dict[str, str]], identifier: str, unit: str) -> list[float]:
-    return [
-        _time(file, row)
-        for row in rows
-        if row["Event Identifier"].removeprefix("QNN ").lower() == identifier.lower()
-        and row["Unit of Measurement"] == unit
-    ]
+def _events(file: ReportFile, rows: list[dict[str, str]], identifiers: tuple[str, ...], unit: str) -> list[float]:
+    """Times of the first event of these names that the profile has, one a run."""
+    for identifier in identifiers:
+        named = [row for row in rows if row["Event Identifier"] == identifier and row["Unit of Measurement"] == unit]
+        if named:
+            return [_time(file, row) for row in named]
+    return []
 
 
 def _sources(rows: list[dict[str, str]]) -> dict[str, tuple[str, ...]]:
