@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +14,7 @@ from bitwright.hw_constraints.proof.onnx_graph import DEQUANTIZE, QUANTIZE, Onnx
 from bitwright.quant.errors import InputError
 
 _NOTHING = frozenset({"Identity", "Dropout", "Constant"})
+_KEEPS_CODES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})  # moved as they are, codes or not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,16 @@ class CodedGraph:
     def __init__(self, graph: OnnxGraph) -> None:
         self.graph = graph
         live = graph.computed_from_inputs
-        self.calls = tuple(
+        written = tuple(
             Call(node=node, operands=tuple(self._operand(value, value in live) for value in node.input))
             for node in graph.nodes
             if node.op_type not in _NOTHING | {QUANTIZE, DEQUANTIZE} and any(value in live for value in node.output)
         )
-        self.maker = {value: call for call in self.calls for value in call.outputs}
         # Results of the graph: the tensor, and whether it leaves through codes.
         self.results = tuple(self._operand(value, True) for value in graph.outputs)
+        self._same_codes: dict[str, str] = {}  # tensors that views make of tensors in codes, and the other way round
+        self.calls = self._through_views(written)
+        self.maker = {value: call for call in self.calls for value in call.outputs}
 
     def _operand(self, value: str, live: bool) -> Operand | None:
         if not value:
@@ -83,6 +87,34 @@ class CodedGraph:
                 return Operand(value=value, coded=coded, live=live)
             coded = coded or node.op_type in (QUANTIZE, DEQUANTIZE)
             value = node.input[0]
+
+    def _through_views(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        """Views keep codes: what is read behind one was in codes before it, what is quantized behind one, too."""
+        readers = Counter(operand.value for call in calls for operand in call.live)
+        results = {result.value for result in self.results if result}
+        coded = {operand.value for call in calls for operand in call.live if operand.coded}
+        coded |= {result.value for result in self.results if result and result.coded}
+        views = [call for call in calls if call.op in _KEEPS_CODES and call.live]
+        for call in reversed(views):
+            source, made = call.live[0].value, call.outputs[0]
+            if made in coded and source not in coded and readers[source] == 1 and source not in results:
+                coded.add(source)
+                self._same_codes[source] = made
+        for call in views:
+            source, made = call.live[0].value, call.outputs[0]
+            if (call.live[0].coded or source in self._same_codes) and made not in coded and made not in results:
+                coded.add(made)
+                self._same_codes[made] = source
+        return tuple(
+            replace(
+                call,
+                operands=tuple(
+                    replace(one, coded=True) if one is not None and one.value in self._same_codes else one
+                    for one in call.operands
+                ),
+            )
+            for call in calls
+        )
 
     @cached_property
     def readers(self) -> dict[str, list[Call]]:
@@ -112,6 +144,10 @@ class CodedGraph:
 
     def qparams(self, value: str) -> tuple[float, int] | None:
         """Scale and zero point of a tensor in codes; None where they are not one for the whole tensor."""
+        seen = {value}
+        while value not in self._quantizers and self._same_codes.get(value, value) not in seen:
+            value = self._same_codes[value]
+            seen.add(value)
         node = self._quantizers.get(value)
         if node is None:
             return None
@@ -120,6 +156,13 @@ class CodedGraph:
         if scale is None or zero is None or scale.size != 1:
             return None
         return float(scale.flat[0]), int(zero.flat[0])
+
+    def code_range(self, value: str) -> tuple[int, int]:
+        """The least and the greatest code of a tensor in codes."""
+        node = self._quantizers.get(value)
+        named = node.input[2] if node is not None and len(node.input) > 2 else ""
+        limits = np.iinfo(np.dtype((self.graph.dtype(named) if named else "") or "uint8"))
+        return int(limits.min), int(limits.max)
 
     def is_result(self, value: str) -> bool:
         """Whether a tensor leaves the network."""

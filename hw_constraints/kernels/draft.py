@@ -24,6 +24,7 @@ class Draft:
         layout: as there.
         members: the operators that it stands for.
         writes_codes: whether its results are kept as codes.
+        reads_stored_codes: whether its weights are codes that are converted in every run.
         inserted: how to name what stands for no operator.
     """
 
@@ -38,6 +39,7 @@ class Draft:
     layout: str = "plain"
     members: list[Call] = field(default_factory=list)
     writes_codes: bool = False
+    reads_stored_codes: bool = False
     inserted: str = ""
 
     def take(self, follower: Call, reads: list[tuple[str, Shape, bool]]) -> None:
@@ -49,6 +51,17 @@ class Draft:
         self.members.append(follower)
         if follower.op != "BatchNormalization":
             self.epilogue.append(f"requantize+{follower.op.lower()}" if through_codes else follower.op.lower())
+
+    def take_silu(self, readers: list[Call], product: Call) -> None:
+        """Fuses `x * sigmoid(x)` of the result."""
+        self.writes = [(product.outputs[0], self.writes[0][1])]
+        self.members += [reader for reader in readers if reader is not product] + [product]
+        self.epilogue.append("silu")
+
+    @property
+    def adds(self) -> bool:
+        """Whether an addition is fused already."""
+        return any(op.endswith("add") for op in self.epilogue)
 
     @property
     def layers(self) -> list[str]:

@@ -166,6 +166,8 @@ class _Draw:
         if any(len(shape) != 4 for shape in shapes):
             return PLAIN
         aligned = all(shape[1] % rules.vector == 0 for shape in shapes)
+        if self._family is Family.ELEMENTWISE and len(set(shapes)) > 1:
+            aligned = False  # blocks are not broadcast
         if self._family is Family.DEPTHWISE:
             aligned = shapes[0][1] % rules.depthwise_multiple == 0
         elif self._family is Family.GROUPED:

@@ -30,29 +30,36 @@ def known_rules(runtime: str) -> FusionRules:
             version="1.31.1",
             epilogues={
                 **{f"{family}/float32": _UNARY | {"add", "batchnormalization"} for family in _CONVOLUTIONS},
+                **{f"{family}+add/float32": frozenset({"relu", "sigmoid", "tanh"}) for family in _CONVOLUTIONS},
                 **{f"{family}/int8": frozenset({"batchnormalization"}) for family in _CONVOLUTIONS},
                 "linear/int8": frozenset({"dequantize"}),
                 "linear/float32": frozenset({"relu"}),
             },
             in_codes=_IN_CODES | {"mul", "sigmoid", "leakyrelu", "softmax", "resize"},
+            composites=frozenset({"silu"}),
+            bounds_left_to_codes=True,
+            converts_weights_at_load=False,
             layouts={
                 **follow,
+                **{f"{name}/int8": "any" for name in ("quantize", "dequantize")},
                 **{f"{family}/float32": "blocked" for family in _CONVOLUTIONS},
                 **{f"{family}/int8": "channels_last" for family in _CONVOLUTIONS},
-                **{f"{name}/int8": "plain" for name in ("activation", "resize", "averagepool")},
+                **{f"{name}/float32": "plain" for name in ("leakyrelu", "clip", "hardsigmoid", "hardswish")},
+                "resize/int8": "plain",
             },
             vector=16,
             depthwise_multiple=4,
         )
     if runtime == "openvino":
-        fused = _UNARY | {"add", "batchnormalization", "hardswish", "gelu", "elu", "quantize"}
+        fused = _UNARY | {"add", "batchnormalization", "hardswish", "gelu", "elu", "silu", "quantize"}
         return FusionRules(
             runtime=runtime,
             version="2026.4.1",
             epilogues={
                 **{f"{family}/float32": fused for family in _CONVOLUTIONS},
+                **{f"{family}+add/float32": fused - {"add"} for family in _CONVOLUTIONS},
                 **{
-                    f"{family}/int8": frozenset({"batchnormalization", "requantize+add", "dequantize"})
+                    f"{family}/int8": frozenset({"batchnormalization", "requantize+add", "dequantize", "relu", "clip"})
                     for family in _CONVOLUTIONS
                 },
                 "linear/int8": frozenset({"dequantize"}),
@@ -60,6 +67,7 @@ def known_rules(runtime: str) -> FusionRules:
             },
             in_codes=_IN_CODES,
             free=frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
+            composites=frozenset({"silu", "silu/int8"}),
             zero_points_matter=True,
             layouts={
                 **follow,

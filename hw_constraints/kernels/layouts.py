@@ -23,8 +23,9 @@ def with_reorders(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionRules
     for draft in drafts:
         reads, writes = _wanted(draft, rules, kept)
         draft.layout = writes
-        for value, shape, _ in draft.reads:
+        for at, (value, shape, _) in enumerate(draft.reads):
             here = kept.setdefault(value, {PLAIN})
+            reads = reads if at == 0 else writes  # of an addend
             if reads not in here and len(shape) == _PICTURE:
                 result.append(_reorder(value, shape, here, reads, coded=coded.get(value, False)))
                 here.add(reads)
@@ -42,6 +43,8 @@ def with_reorders(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionRules
 def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tuple[str, str]:
     """The layouts that a kernel reads and writes."""
     layout = rules.layout(draft.family, draft.op, draft.format)
+    if draft.reads_stored_codes and layout == BLOCKED:
+        return PLAIN, PLAIN  # weights are put in blocks when the model is loaded
     pictures = [shape for _, shape, _ in draft.reads] + [shape for _, shape in draft.writes]
     if any(len(shape) != _PICTURE for shape in pictures):
         return PLAIN, PLAIN
@@ -51,6 +54,8 @@ def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tupl
         if not moved:
             return PLAIN, PLAIN
         layout = moved[0]
+        if layout == BLOCKED and draft.family in (Family.QUANTIZE, Family.DEQUANTIZE):
+            return PLAIN, PLAIN
         if layout == BLOCKED and not _fits_blocks(draft, rules):
             return PLAIN, PLAIN
     elif layout == BLOCKED and draft.family in (Family.DEPTHWISE, Family.GROUPED) and not _fits_blocks(draft, rules):
@@ -71,6 +76,8 @@ def _fits_blocks(draft: Draft, rules: FusionRules) -> bool:
     if draft.family is Family.GROUPED:
         groups = draft.reads[0][1][1] // draft.weight[1]
         return draft.weight[1] % rules.vector == 0 and draft.weight[0] // groups % rules.vector == 0
+    if draft.family is Family.ELEMENTWISE and len({shape for _, shape, _ in draft.reads}) > 1:
+        return False  # blocks are not broadcast
     return all(shape[1] % rules.vector == 0 for _, shape, _ in draft.reads) and all(
         shape[1] % rules.vector == 0 for _, shape in draft.writes
     )

@@ -21,11 +21,16 @@ class FusionRules:
     Attributes:
         runtime: the backend's name.
         version: of the runtime that was probed.
-        epilogues: by family and format, what is fused behind: operators, `quantize` and `dequantize`.
+        epilogues: by family and format, what is fused behind: operators, `quantize` and `dequantize`; by
+            `family+add` and format, what is fused behind a fused addition.
+        composites: what is written as several operators and runs as one: `silu` for `x * sigmoid(x)`; with `/int8`
+            behind it where that also holds for x in codes.
         in_codes: operators with kernels for codes of 8 bits.
         free: operators that cost nothing, as views do where buffers are shared.
         layouts: by family and format, the layout that a kernel insists on; `any` where it takes what comes; plain
             where nothing is said.
+        bounds_left_to_codes: whether relu or clip vanishes where only codes are read that hold nothing beyond it.
+        converts_weights_at_load: whether codes of weights that a real-valued kernel reads are converted only once.
         zero_points_matter: whether moving codes costs more when their zero point is not 0.
         vector: elements of a block of the blocked layout; channels below it are read as plain.
     """
@@ -34,15 +39,19 @@ class FusionRules:
     version: str
     epilogues: Mapping[str, frozenset[str]]
     in_codes: frozenset[str]
+    composites: frozenset[str] = frozenset()
     free: frozenset[str] = frozenset()
     layouts: Mapping[str, str] = field(default_factory=dict)
+    bounds_left_to_codes: bool = False
+    converts_weights_at_load: bool = True
     zero_points_matter: bool = False
     vector: int = 1
     depthwise_multiple: int = 1
 
-    def fuses(self, family: Family, number_format: str, op: str) -> bool:
-        """Whether `op` behind such a kernel becomes part of it."""
-        return op in self.epilogues.get(f"{family}/{number_format}", frozenset())
+    def fuses(self, family: Family, number_format: str, op: str, *, behind_add: bool = False) -> bool:
+        """Whether `op` behind such a kernel, or behind the addition that ends it, becomes part of it."""
+        key = f"{family}+add/{number_format}" if behind_add else f"{family}/{number_format}"
+        return op in self.epilogues.get(key, frozenset())
 
     def layout(self, family: Family, op: str, number_format: str) -> str:
         """What a kernel wants its activations to be in: what is said of its operator counts before its family's."""
@@ -56,8 +65,11 @@ class FusionRules:
             "version": self.version,
             "epilogues": {key: sorted(ops) for key, ops in sorted(self.epilogues.items())},
             "in_codes": sorted(self.in_codes),
+            "composites": sorted(self.composites),
             "free": sorted(self.free),
             "layouts": dict(sorted(self.layouts.items())),
+            "bounds_left_to_codes": self.bounds_left_to_codes,
+            "converts_weights_at_load": self.converts_weights_at_load,
             "zero_points_matter": self.zero_points_matter,
             "vector": self.vector,
             "depthwise_multiple": self.depthwise_multiple,
@@ -71,8 +83,11 @@ class FusionRules:
             version=record["version"],
             epilogues={key: frozenset(ops) for key, ops in record["epilogues"].items()},
             in_codes=frozenset(record["in_codes"]),
+            composites=frozenset(record["composites"]),
             free=frozenset(record["free"]),
             layouts=dict(record["layouts"]),
+            bounds_left_to_codes=record["bounds_left_to_codes"],
+            converts_weights_at_load=record["converts_weights_at_load"],
             zero_points_matter=record["zero_points_matter"],
             vector=record["vector"],
             depthwise_multiple=record["depthwise_multiple"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from bitwright.hw_constraints.kernels.coded_graph import Call, CodedGraph
-from bitwright.hw_constraints.kernels.describe import attributes_of, family_of, weight_shape
+from bitwright.hw_constraints.kernels.describe import SILU, attributes_of, bounds_of, family_of, silu_of, weight_shape
 from bitwright.hw_constraints.kernels.draft import Draft
 from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Family, Kernel, Shape
 from bitwright.hw_constraints.kernels.known_rules import known_rules
@@ -19,6 +19,7 @@ from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph, read_onnx
 
 _BOUNDS = frozenset({"relu", "clip"})  # writing codes does what these do
 _MOVES_CODES = frozenset({Family.CONCAT, Family.POOL, Family.COPY, Family.VIEW, Family.RESIZE})
+_ROUNDING = 1e-5  # scales are float32
 _BINARY = frozenset({"add", "mul", "sub"})
 
 
@@ -95,11 +96,39 @@ def _fused(graph: CodedGraph, rules: FusionRules) -> list[Draft]:
     for call in graph.calls:
         if id(call) in taken:
             continue
-        draft = _draft(graph, call, rules, taken)
+        draft = _silu(graph, call, rules) or _draft(graph, call, rules, taken)
         taken.update(id(member) for member in draft.members)
-        if call.op.lower() not in rules.free:
+        if call.op.lower() not in rules.free and not _left_to_codes(graph, draft, rules):
             drafts.append(draft)
     return _in_order(drafts, graph)
+
+
+def _left_to_codes(graph: CodedGraph, draft: Draft, rules: FusionRules) -> bool:
+    """Whether a bound that stands alone vanishes because its result is only read through codes."""
+    call = draft.members[0]
+    if call.op.lower() not in _BOUNDS or len(draft.members) > 1 or not rules.bounds_left_to_codes:
+        return False
+    readers = graph.readers.get(call.outputs[0], [])
+    return all(one.coded for reader in readers for one in reader.live if one.value == call.outputs[0]) and _codes_do(
+        graph, call
+    )
+
+
+def _silu(graph: CodedGraph, call: Call, rules: FusionRules) -> Draft | None:
+    """`x * sigmoid(x)` as one kernel, where the runtime makes one of it."""
+    product = silu_of(graph, call, rules)
+    if product is None:
+        return None
+    source, result = call.live[0], product.outputs[0]
+    shape = graph.shape(source.value)
+    return Draft(
+        family=Family.ACTIVATION,
+        op=SILU,
+        format="float32",
+        reads=[(source.value, shape, source.coded)],
+        writes=[(result, shape)],
+        members=[call, product],
+    )
 
 
 def _draft(graph: CodedGraph, call: Call, rules: FusionRules, taken: set[int]) -> Draft:
@@ -133,6 +162,10 @@ def _chain(
     )
     while len(draft.writes) == 1:
         value = draft.writes[0][0]
+        product = _silu_behind(graph, draft, rules)
+        if product is not None:
+            draft.take_silu(graph.readers[value], product)
+            continue
         follower = graph.sole_reader(value)
         if follower is None or id(follower) in taken or not _takes(graph, draft, follower, rules):
             break
@@ -164,6 +197,17 @@ def _coding(graph: CodedGraph, draft: Draft, rules: FusionRules) -> list[tuple[s
     return found
 
 
+def _silu_behind(graph: CodedGraph, draft: Draft, rules: FusionRules) -> Call | None:
+    """The product that ends `x * sigmoid(x)`, where x is the kernel's result and both are fused into the kernel."""
+    value = draft.writes[0][0]
+    readers = graph.readers.get(value, [])
+    if len(readers) != 2 or value in graph.coded or graph.is_result(value):
+        return None
+    if not rules.fuses(draft.family, draft.format, SILU, behind_add=draft.adds):
+        return None
+    return next((product for reader in readers if (product := silu_of(graph, reader, rules))), None)
+
+
 def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) -> bool:
     value, op = draft.writes[0][0], follower.op.lower()
     through_codes = value in graph.coded
@@ -172,16 +216,29 @@ def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) 
     ):
         return False
     if draft.format == "int8" and op in _BOUNDS:
-        return True
+        return rules.fuses(draft.family, "int8", op) or _codes_do(graph, follower)
     if op == "batchnormalization":
         return rules.fuses(draft.family, draft.format, op)
-    if not through_codes and not rules.fuses(draft.family, draft.format, op):
+    if not through_codes and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):
         return False
     others = [operand for operand in follower.live if operand.value != value]
     if op in _BINARY:
+        if draft.epilogue and not rules.fuses(draft.family, draft.format, f"activation+{op}"):
+            return False
         same = [operand for operand in others if graph.shape(operand.value) == graph.shape(value)]
         return len(others) == 1 and len(same) == 1 and op not in draft.epilogue
     return not others
+
+
+def _codes_do(graph: CodedGraph, bound: Call) -> bool:
+    """Whether the codes behind relu or clip hold nothing that these would cut off."""
+    qparams = graph.qparams(bound.outputs[0])
+    if qparams is None:
+        return False
+    scale, zero = qparams
+    low, high = bounds_of(graph, bound)
+    lowest, highest = graph.code_range(bound.outputs[0])
+    return (lowest - zero) * scale >= low and (highest - zero) * scale <= high * (1 + _ROUNDING)
 
 
 def _in_order(drafts: list[Draft], graph: CodedGraph) -> list[Draft]:
@@ -203,6 +260,7 @@ def _with_conversions(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionR
             stored_codes.add(item.name)
     for draft in drafts:
         if draft.format != "int8":
+            result += _dequantized_weights(draft, graph, rules)
             result += _dequantized(draft, stored_codes, graph, rules)
         result.append(draft)
         value = draft.writes[0][0]
@@ -227,6 +285,15 @@ def _dequantized(draft: Draft, stored_codes: set[str], graph: CodedGraph, rules:
     return [_conversion(Family.DEQUANTIZE, value, graph) for value in values]
 
 
+def _dequantized_weights(draft: Draft, graph: CodedGraph, rules: FusionRules) -> list[Draft]:
+    """Codes of weights that a real-valued kernel reads, where the runtime does not convert them when it loads."""
+    if rules.converts_weights_at_load or draft.family not in WEIGHTED:
+        return []
+    stored = [one.value for one in draft.members[0].operands if one is not None and not one.live and one.coded]
+    draft.reads_stored_codes = bool(stored)
+    return [_conversion(Family.DEQUANTIZE, value, graph) for value in stored]
+
+
 def _conversion(family: Family, value: str, graph: CodedGraph) -> Draft:
     shape = graph.shape(value)
     op = "QuantizeLinear" if family is Family.QUANTIZE else "DequantizeLinear"
@@ -239,6 +306,3 @@ def _conversion(family: Family, value: str, graph: CodedGraph) -> Draft:
         writes_codes=family is Family.QUANTIZE,
         inserted=f"{op}:{value}",
     )
-
-
-__all__ = ["WEIGHTED", "PlacedKernel", "Split", "split"]
