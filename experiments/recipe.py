@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ENTRY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Entry = Annotated[str, Field(pattern=ENTRY, description="package.module:function")]
@@ -156,6 +156,7 @@ class Quantize(Section):
     activations: Spec = Spec()
     overrides: tuple[QuantizeOverride, ...] = ()
     bias_correction: bool = True
+    equalization: bool = False
 
 
 class LowerGate(Section):
@@ -190,13 +191,26 @@ class MeasureGate(Section):
 
 
 class Measure(Section):
-    """Times float and quantized, interleaved: at least `rounds` undisturbed rounds, at most so many seconds."""
+    """Times float and quantized, interleaved: at least `rounds` undisturbed rounds, at most so many seconds.
 
+    `on` is the address of a device (ssh://user@host:port/folder); without it this machine is measured.
+    """
+
+    on: str | None = None
     runtimes: tuple[str, ...] | None = None
     threads: Count = 1
     rounds: Count = 20
     seconds: Annotated[float, Field(gt=0)] = 30.0
     gate: MeasureGate = MeasureGate()
+
+    @field_validator("on")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        if text is not None:
+            from bitwright.hw_constraints.transport.address import parse_address
+
+            parse_address(text)
+        return text
 
 
 class QAT(Section):

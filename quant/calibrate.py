@@ -14,8 +14,9 @@ from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.inference import ready_to_run
-from bitwright.quant.observers.base import Observer, create_observer
+from bitwright.quant.observers.base import Observer, WeighingObserver, create_observer
 from bitwright.quant.observers.extremes import NotFiniteError
+from bitwright.quant.observers.importance import Importance
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams, choose_qparams, second_level
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
@@ -39,7 +40,12 @@ class Calibration:
 
 
 def calibrate(
-    captured: CapturedModel, plan: QuantPlan, batches: Iterable[Any], *, progress: Progress | None = None
+    captured: CapturedModel,
+    plan: QuantPlan,
+    batches: Iterable[Any],
+    *,
+    importance: Mapping[TensorRef, Importance] | None = None,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Observes every activation of the plan and chooses its qparams.
 
@@ -51,6 +57,7 @@ def calibrate(
         plan: which activations to observe.
         batches: each as `CapturedModel.arguments` reads it: a tensor, or a tuple of `forward`'s arguments; a larger
             batch than the captured one is split along dimension 0.
+        importance: what errors in each channel weigh; observers that balance errors take it into account.
         progress: called with the number of batches done.
 
     Raises:
@@ -66,7 +73,7 @@ def calibrate(
     running = ready_to_run(captured, observers)
     count = 0
     for count, batch in enumerate(batches, start=1):
-        observe = _observing(captured, observers, unseen, count - 1)
+        observe = _observing(captured, observers, unseen, importance or {}, count - 1)
         for args in split_batch(captured, captured.arguments(batch)):
             running.run(*args, state=state, transform=observe)
         if progress:
@@ -107,13 +114,20 @@ def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
 
 
 def _observing(
-    captured: CapturedModel, observers: Mapping[TensorRef, Observer], unseen: set[Observer], batch: int
+    captured: CapturedModel,
+    observers: Mapping[TensorRef, Observer],
+    unseen: set[Observer],
+    importance: Mapping[TensorRef, Importance],
+    batch: int,
 ) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
     def observe(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
         observer = observers.get(ref)
         if observer is not None and values.numel():
             try:
-                observer.update(values)
+                if ref in importance and isinstance(observer, WeighingObserver):
+                    observer.update(values, importance[ref])
+                else:
+                    observer.update(values)
             except NotFiniteError as error:
                 raise InputError(_not_finite(captured, ref, str(error), batch)) from None
             unseen.discard(observer)

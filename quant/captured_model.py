@@ -69,7 +69,11 @@ class CapturedModel:
         return {name: self.values[name].clone() for name in self.state_names}
 
     @torch.no_grad()
-    def run(
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Runs the network on the user's own arguments and returns what their `forward` would; see `execute`."""
+        return self.execute(*args, **options)
+
+    def execute(
         self,
         *args: Any,
         state: dict[str, torch.Tensor] | None = None,
@@ -77,7 +81,7 @@ class CapturedModel:
         operands: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Runs the network on the user's own arguments and returns what their `forward` would.
+        """As `run`, recording gradients where the caller has them on.
 
         Args:
             *args: positional arguments of `forward`.

@@ -62,8 +62,14 @@ def _after_training(context: Context, scheme: QuantScheme) -> QuantizedModel:
 
     model = context.model()
     captured = capture(model, context.bench.example(model))
-    corrected = context.recipe.quantize.bias_correction
-    return quantize(captured, scheme, context.bench.calibration(model), bias_correction=corrected)
+    asked = context.recipe.quantize
+    return quantize(
+        captured,
+        scheme,
+        context.bench.calibration(model),
+        bias_correction=asked.bias_correction,
+        equalization=asked.equalization,
+    )
 
 
 def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
@@ -152,7 +158,7 @@ STAGE = Stage(
     needs=("train",),
     reads=(
         "model", "data", "target", "example_inputs", "evaluate.entry", "evaluate.metric", "evaluate.direction",
-        "evaluate.samples", "calibrate", "quantize.bias_correction", "prove.runtimes", "qat",
+        "evaluate.samples", "calibrate", "quantize.bias_correction", "quantize.equalization", "prove.runtimes", "qat",
     ),
     reads_data=True,
     reads_machine=True,

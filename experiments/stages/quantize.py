@@ -39,6 +39,7 @@ def quantize_model(context: Context) -> QuantizeResult:
             scheme,
             calibration,
             bias_correction=recipe.quantize.bias_correction,
+            equalization=recipe.quantize.equalization,
             progress=advance,
         )
     fewer = calibration_notes(calibration.count, recipe.calibrate.samples)

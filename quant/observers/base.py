@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.observers import OBSERVERS
+from bitwright.quant.observers.importance import Importance
 from bitwright.quant.scheme import QParamsSpec
 
 
@@ -28,6 +29,16 @@ class Observer(Protocol):
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The range to represent, as two float32 scalars; asked for after at least one update."""
+
+
+@runtime_checkable
+class WeighingObserver(Protocol):
+    """An observer that balances errors, and can be told what each channel's errors weigh."""
+
+    weighs: ClassVar[bool]
+
+    def update(self, values: torch.Tensor, importance: Importance | None = None) -> None:
+        """As `Observer.update`, with the weight of each channel."""
 
 
 def observer_names() -> tuple[str, ...]:

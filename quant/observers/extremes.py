@@ -25,5 +25,9 @@ def extremes(values: torch.Tensor) -> tuple[float, float]:
 
 def in_memory_order(values: torch.Tensor) -> torch.Tensor:
     """The values as one row, without a copy when they lie densely in memory in whatever layout (channels last)."""
-    by_stride = sorted(range(values.dim()), key=values.stride, reverse=True)
-    return values.permute(by_stride).reshape(-1)
+    return values.permute(memory_order(values)).reshape(-1)
+
+
+def memory_order(values: torch.Tensor) -> list[int]:
+    """The axes from the one with the widest steps in memory to the one with neighbours."""
+    return sorted(range(values.dim()), key=values.stride, reverse=True)

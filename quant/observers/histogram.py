@@ -13,6 +13,7 @@ import math
 import torch
 
 from bitwright.quant.observers.extremes import extremes, in_memory_order
+from bitwright.quant.observers.importance import Importance
 
 BINS = 4096
 SAMPLE = 1 << 13
@@ -36,10 +37,11 @@ class Histogram:
         self.high = -math.inf
         self._counts = torch.zeros(BINS, dtype=torch.float64)
         self._pending = torch.empty(PENDING)
+        self._weights = torch.ones(PENDING, dtype=torch.float64)
         self._held = 0
 
-    def update(self, values: torch.Tensor) -> None:
-        """Adds values of any shape.
+    def update(self, values: torch.Tensor, importance: Importance | None = None) -> None:
+        """Adds values of any shape; each counts once, or as much as its channel is important.
 
         Raises:
             NotFiniteError: NaN or infinity is among them.
@@ -51,7 +53,9 @@ class Histogram:
         sample = flat[:: _stride(flat.numel())]
         if self._held + sample.numel() > PENDING:
             self._count()
-        self._pending[self._held : self._held + sample.numel()] = sample
+        place = slice(self._held, self._held + sample.numel())
+        self._pending[place] = sample
+        self._weights[place] = 1.0 if importance is None else importance.of_every(values, _stride(flat.numel()))
         self._held += sample.numel()
 
     @property
@@ -61,13 +65,13 @@ class Histogram:
         return self._counts
 
     def _count(self) -> None:
-        sample, self._held = self._pending[: self._held], 0
+        sample, weights, self._held = self._pending[: self._held], self._weights[: self._held], 0
         if self.limit == 0.0:
-            self._counts[BINS // 2] += sample.numel()
+            self._counts[BINS // 2] += weights.sum()
         else:
             # Halved, because the limit of the largest float32 values is not a float32.
             place = sample.mul_(0.5).div_(self.limit * 0.5).add_(1.0).mul_(BINS // 2)
-            self._counts += torch.bincount(place.to(torch.int32).clamp_(0, BINS - 1), minlength=BINS)
+            self._counts += torch.bincount(place.to(torch.int32).clamp_(0, BINS - 1), weights, minlength=BINS)
 
     def _reach(self, magnitude: float) -> None:
         if magnitude < self.limit or magnitude == 0.0:

@@ -8,6 +8,7 @@ import torch
 
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.observers.histogram import Histogram
+from bitwright.quant.observers.importance import Importance
 from bitwright.quant.qparams import choose_qparams
 from bitwright.quant.scheme import QParamsSpec
 
@@ -15,12 +16,14 @@ from bitwright.quant.scheme import QParamsSpec
 class MSEObserver:
     """Tries shrunken ranges and keeps the one with the least expected squared error over the histogram.
 
-    `E[(x - fake_quantize(x))^2]` is evaluated with the spec's own format, so the same search serves integers and
-    floats. Both sides shrink together first, then each on its own, alternating, since activations are rarely
-    symmetric; alternating alone stops early where the zero point rounds.
+    `E[(x - fake_quantize(x))^2]`, weighted by what each channel does to the results where that is known, is evaluated
+    with the spec's own format, so the same search serves integers and floats. Both sides shrink together first, then
+    each on its own, alternating, since activations are rarely symmetric; alternating alone stops early where the zero
+    point rounds.
     """
 
     name: ClassVar[str] = "mse"
+    weighs: ClassVar[bool] = True
 
     def __init__(self, spec: QParamsSpec, *, candidates: int = 64, smallest: float = 0.2, power: float = 2.0) -> None:
         if candidates < 2:
@@ -34,9 +37,9 @@ class MSEObserver:
         self.power = power
         self.histogram = Histogram()
 
-    def update(self, values: torch.Tensor) -> None:
-        """Counts `values`."""
-        self.histogram.update(values)
+    def update(self, values: torch.Tensor, importance: Importance | None = None) -> None:
+        """Counts `values`, each as much as its channel weighs."""
+        self.histogram.update(values, importance)
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The best range, never wider than what was seen."""

@@ -1,0 +1,232 @@
+"""Scales the channels of activations so that quantization moves the results least; the network stays the same.
+
+Dividing channel c of a tensor by s_c and multiplying the weights that read it by s_c changes nothing
+(`channel_spaces`). It changes what rounding costs. To first order, in squared units of the results,
+
+    activations   sum over tensors t   (range_t(s) / steps)^2  sum_c s_c^2 G_tc
+    weights       sum over readers k   sum_o (max_c |w_oc| s_c / w_steps)^2 H_ko  sum_c M_kc / s_c^2
+
+with `range_t(s)` the range of all channels after scaling, `G` and `H` what noise in a channel of a tensor and of the
+reader's result costs (`sensitivity`), and `M_kc` the mean square of the reader's input times its taps. Both terms fall
+when channels come to like ranges, until the readers' weights get unlike ones: the balance that SmoothQuant (Xiao et
+al. 2023, eq. 4) strikes by an exponent, here by what it does to the results. Each space is minimized by itself over
+log s: the scale of an output channel does not change the relative rounding of its weights.
+
+Where a clamp (ReLU6) lies in a space, its bound stays what it is: channels that reach it keep s = 1, the others grow
+at most to the bound, with some room left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from bitwright.quant.calibrate import Arguments
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.channel_spaces import ChannelSpace, channel_spaces
+from bitwright.quant.fake_quantize import broadcastable
+from bitwright.quant.formats import IntFormat
+from bitwright.quant.graph import TensorRef
+from bitwright.quant.inference import ready_to_run
+from bitwright.quant.scheme import QParamsSpec, QuantScheme
+
+# Below a clamp a channel grows to its bound divided by this: what calibration saw may be surpassed by so much.
+HEADROOM = 1.25
+_STEPS = 150
+_RATE = 0.05  # of log s
+_DEAD = 1e-9  # of a tensor's range: nothing to scale
+_FLOAT_STEPS = 2.0**5  # a float format's largest step in relation to its range, of formats with 3 bits of mantissa
+
+
+@dataclass
+class ChannelStatistics:
+    """What flows through each tensor, channel by channel, float32 `[C]`.
+
+    Attributes:
+        low: the mean over samples of the smallest value: one outlier does not decide.
+        high: of the largest.
+        reached: the largest magnitude of all.
+        power: the mean square.
+        samples: seen.
+    """
+
+    low: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
+    high: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
+    reached: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
+    power: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
+    samples: int = 0
+
+
+@torch.no_grad()
+def equalize(
+    captured: CapturedModel,
+    scheme: QuantScheme,
+    sensitivity: Mapping[TensorRef, torch.Tensor],
+    samples: Iterable[Arguments],
+) -> CapturedModel:
+    """Returns the network with other weights and the same results.
+
+    Args:
+        captured: the network in float, batch norms folded.
+        scheme: how it will be quantized.
+        sensitivity: `channel_sensitivity` of `channel_axes`.
+        samples: arguments of `forward` at the captured batch size.
+    """
+    spaces = channel_spaces(captured.graph)
+    statistics = channel_statistics(captured, {r: a for space in spaces for r, a in space.tensors.items()}, samples)
+    values = dict(captured.values)
+    for space in spaces:
+        factors = _Balance(space, captured, values, statistics, sensitivity, scheme).factors()
+        if space.ceiling != float("inf"):
+            factors = _below_ceiling(space, factors, statistics)
+        _scale(space, factors, values, captured)
+    return replace(captured, values=values)
+
+
+def channel_axes(captured: CapturedModel) -> dict[TensorRef, int]:
+    """The axis of channels of every activation: the second of images, else the last."""
+    ranks = {
+        ref: len(info.shape)
+        for ref, info in captured.graph.tensors.items()
+        if info.is_floating and not captured.graph.is_constant(ref) and len(info.shape) > 1
+    }
+    return {ref: 1 if rank > 3 else rank - 1 for ref, rank in ranks.items()}
+
+
+def channel_statistics(
+    captured: CapturedModel, axes: Mapping[TensorRef, int], samples: Iterable[Arguments]
+) -> ChannelStatistics:
+    """Runs the network and looks at each channel."""
+    found = ChannelStatistics()
+
+    def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        if ref in axes:
+            rows = tensor.movedim(axes[ref], 0).flatten(1)
+            low, high = torch.aminmax(rows, dim=1)
+            _add(found.low, ref, low)
+            _add(found.high, ref, high)
+            _add(found.power, ref, rows.square().mean(1))
+            largest = torch.maximum(-low, high)
+            found.reached[ref] = torch.maximum(found.reached[ref], largest) if ref in found.reached else largest
+        return tensor
+
+    running = ready_to_run(captured, axes)
+    state = captured.initial_state()
+    for arguments in samples:
+        running.run(*arguments, state=state, transform=watch)
+        found.samples += 1
+    for sums in (found.low, found.high, found.power):
+        for total in sums.values():
+            total /= found.samples
+    return found
+
+
+def _add(sums: dict[TensorRef, torch.Tensor], ref: TensorRef, values: torch.Tensor) -> None:
+    sums[ref] = sums[ref] + values if ref in sums else values
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that sums over the channels: `largest` weight `[out, C]`, `power` of its input `[C]`, `cost` `[out]`."""
+
+    largest: torch.Tensor
+    power: torch.Tensor
+    cost: torch.Tensor
+
+
+class _Balance:
+    """What rounding costs in one space, as a function of log s."""
+
+    def __init__(
+        self,
+        space: ChannelSpace,
+        captured: CapturedModel,
+        values: Mapping[str, torch.Tensor],
+        statistics: ChannelStatistics,
+        sensitivity: Mapping[TensorRef, torch.Tensor],
+        scheme: QuantScheme,
+    ) -> None:
+        self.channels = space.channels
+        self.steps, self.weight_steps = _steps(scheme.activations), _steps(scheme.weights)
+        self.tensors = [
+            (statistics.low[ref].clamp(max=0), statistics.high[ref].clamp(min=0), sensitivity[ref])
+            for ref in space.tensors
+            if ref in sensitivity
+        ]
+        shares = [torch.maximum(-low, high) for low, high, _ in self.tensors]
+        self.share = torch.stack([each / each.amax().clamp(min=1e-30) for each in shares]).amax(0) if shares else None
+        self.readers = [
+            _Reader(
+                weight.abs().reshape(*weight.shape[:2], -1).amax(2),
+                statistics.power[data] * weight[0, 0].numel(),
+                sensitivity[use.node.outputs[0]],
+            )
+            for use in space.readers
+            for data in [use.node.inputs[0]]
+            for weight in [values[captured.value_refs[use.weight]]]
+            if not use.depthwise and data is not None and use.node.outputs[0] in sensitivity
+        ]
+
+    def factors(self) -> torch.Tensor:
+        """The best `s` found, float32 `[C]`; 1 for channels without values."""
+        one = torch.ones(self.channels)
+        if self.share is None:
+            return one
+        alive = self.share > _DEAD
+        start = torch.where(alive, self.share.clamp(min=1e-6).log() / 2, 0.0)
+        best, least = torch.zeros_like(start), float(self.cost(torch.zeros_like(start)))
+        with torch.enable_grad():
+            point = start.requires_grad_(True)
+            optimizer = torch.optim.Adam([point], lr=_RATE)
+            for _ in range(_STEPS):
+                cost = self.cost(point)
+                if float(cost.detach()) < least:
+                    best, least = point.detach().clone(), float(cost.detach())
+                optimizer.zero_grad()
+                torch.autograd.backward(cost.log())
+                optimizer.step()
+        return torch.where(alive, best.exp(), one)
+
+    def cost(self, log_scale: torch.Tensor) -> torch.Tensor:
+        """Of activations and weights together."""
+        scale = log_scale.exp()
+        total = torch.full((), torch.finfo(torch.float32).tiny)
+        for low, high, cost in self.tensors:
+            width = (high / scale).amax() - (low / scale).amin()
+            total = total + (width / self.steps).square() * (scale.square() * cost).sum()
+        for reader in self.readers:
+            step = (reader.largest * scale).amax(1) / self.weight_steps
+            total = total + (step.square() * reader.cost).sum() * (reader.power / scale.square()).sum()
+        return total
+
+
+def _steps(spec: QParamsSpec) -> float:
+    """A range in steps; of a weight's symmetric format half of it, since its range is its largest magnitude."""
+    if not isinstance(spec.format, IntFormat):
+        return _FLOAT_STEPS
+    low, high = spec.code_range
+    return float(high if spec.symmetric else high - low)
+
+
+def _below_ceiling(space: ChannelSpace, factors: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
+    reached = torch.stack([statistics.reached[ref] for ref in space.tensors]).amax(0)
+    least = (reached * HEADROOM / space.ceiling).clamp(max=1.0)
+    factors = factors / factors[reached.argmax()]
+    return torch.where(least >= 1.0, 1.0, torch.maximum(factors.clamp(max=1.0), least))
+
+
+def _scale(
+    space: ChannelSpace, factors: torch.Tensor, values: dict[str, torch.Tensor], captured: CapturedModel
+) -> None:
+    def multiply(refs: Sequence[TensorRef | None], by: torch.Tensor, axis: int) -> None:
+        for ref in refs:
+            if ref is not None:
+                name = captured.value_refs[ref]
+                values[name] = values[name] * broadcastable(by, axis, values[name].dim())
+
+    for use in space.makers:
+        multiply([use.weight, *use.node.inputs[2:3]], 1 / factors, use.axis)
+    for use in space.readers:
+        multiply([use.weight], factors, use.axis)

@@ -1,0 +1,138 @@
+"""Channels scaled towards like ranges: the same results, in fewer steps of rounding."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bitwright.quant.capture import capture
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.channel_spaces import channel_spaces
+from bitwright.quant.equalize import channel_axes, equalize
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.ptq import quantize
+from bitwright.quant.scheme import QuantScheme
+from bitwright.quant.sensitivity import channel_sensitivity
+
+
+class Inverted(nn.Module):
+    """An inverted residual block between two convolutions, a pool and a classifier; channels of unlike sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.expand = nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU6())
+        self.depthwise = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU())
+        self.project, self.head = nn.Conv2d(16, 8, 1), nn.Linear(8, 5)
+        for layer in (self.stem[0], self.expand[0], self.depthwise[0], self.project):
+            layer.weight.data *= 2.0 ** torch.randint(-4, 3, (layer.weight.shape[0], 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.project(self.depthwise(self.expand(x)))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.fixture
+def captured() -> CapturedModel:
+    return fold_batch_norm(capture(Inverted().eval(), (torch.zeros(1, 3, 12, 12),)))
+
+
+def samples(count: int = 6) -> list[tuple[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(1, 3, 12, 12, generator=generator),) for _ in range(count)]
+
+
+def equalized(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
+    sensitivity = channel_sensitivity(captured, channel_axes(captured), samples())
+    return equalize(captured, scheme, sensitivity, samples())
+
+
+def test_spaces_run_from_weights_to_weights(captured: CapturedModel) -> None:
+    found = {
+        tuple(sorted({use.node.module_path for use in space.makers})): (
+            sorted(use.node.module_path for use in space.readers),
+            space.ceiling,
+        )
+        for space in channel_spaces(captured.graph)
+    }
+    assert found == {
+        ("expand.0",): (["depthwise.0"], 6.0),
+        ("depthwise.0",): (["project"], float("inf")),
+        ("project", "stem.0"): (["expand.0", "head"], 6.0),
+    }
+
+
+def test_what_is_not_homogeneous_ends_a_space() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    (space,) = channel_spaces(capture(model, (torch.zeros(1, 3, 4, 4),)).graph)
+    assert [use.node.module_path for use in space.makers] == ["2"]
+
+
+def test_a_result_of_the_network_keeps_its_scale() -> None:
+    class Shown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.a(x)
+            return y, self.b(y)
+
+    assert channel_spaces(capture(Shown().eval(), (torch.zeros(1, 3, 4, 4),)).graph) == ()
+
+
+def test_the_network_stays_the_same(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    after = equalized(captured, u8s8)
+    weights = {ref: name for ref, name in captured.value_refs.items() if str(ref).endswith("weight")}
+    assert any(not torch.equal(captured.values[name], after.values[name]) for name in weights.values())
+    for arguments in samples(20):
+        expected = captured.run(*arguments)
+        assert float((after.run(*arguments) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_channels_stay_below_a_clamp_that_they_did_not_reach(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    after = equalized(captured, u8s8)
+    node = next(each for each in captured.graph.nodes if each.op == "hardtanh" and each.module_path == "expand.1")
+
+    def reached(network: CapturedModel) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+
+        def watch(ref: object, tensor: torch.Tensor) -> torch.Tensor:
+            if ref == node.outputs[0]:
+                seen.append(tensor.amax((0, 2, 3)))
+            return tensor
+
+        for arguments in samples():
+            network.run(*arguments, transform=watch)
+        return torch.stack(seen).amax(0)
+
+    before, behind = reached(captured), reached(after)
+    free = before < 6.0 / 1.25
+    assert free.any() and (behind[free] <= 6.0 / 1.25 + 1e-5).all() and (behind >= before - 1e-6).all()
+
+
+def test_rounding_costs_less(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    def noise(equalization: bool) -> float:
+        model = quantize(captured, u8s8, [each[0] for each in samples(32)], equalization=equalization)
+        return sum(float((model.run(*each) - captured.run(*each)).square().sum()) for each in samples(64))
+
+    assert noise(True) < 0.7 * noise(False)
+
+
+def test_sensitivity_is_the_squared_jacobian(captured: CapturedModel) -> None:
+    """Against the Jacobian itself, of the expanded channels."""
+    node = next(each for each in captured.graph.nodes if each.module_path == "expand.0")
+    ref = node.outputs[0]
+    ((x,),) = samples(1)
+    found = channel_sensitivity(captured, {ref: 1}, [(x,)], projections=400)[ref]
+    start: list[torch.Tensor] = []
+    captured.run(x, transform=lambda r, t: (start.append(t) if r == ref else None, t)[1])
+
+    def results(inner: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = captured.execute(x, transform=lambda r, t: inner if r == ref else t)
+        return result
+
+    jacobian = torch.autograd.functional.jacobian(results, start[0])
+    expected = jacobian.square().sum((0, 1, 2, 4, 5))
+    torch.testing.assert_close(found, expected, rtol=0.25, atol=float(expected.max()) * 0.02)
