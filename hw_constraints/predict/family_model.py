@@ -97,10 +97,12 @@ class FamilyModel:
         if new := sorted(_kinds(kernel) - set(self._kinds)):
             words.append(f"no {', '.join(new)} among the {self.count} measured")
         for index, name in enumerate(NAMES):
-            if above[index]:
-                words.append(f"{name} {_number(name, row[index])}, measured up to {_number(name, self._high[index])}")
+            if (above[index] or below[index]) and name not in _LOGARITHMIC:
+                words.append(f"{'' if row[index] else 'not '}{name!r}, unlike all that were measured")
+            elif above[index]:
+                words.append(f"{name} {_number(row[index])}, measured up to {_number(self._high[index])}")
             elif below[index]:
-                words.append(f"{name} {_number(name, row[index])}, measured from {_number(name, self._low[index])}")
+                words.append(f"{name} {_number(row[index])}, measured from {_number(self._low[index])}")
         if not words and spread > _UNSURE:
             words.append(f"unlike each of the {self.count} measured")
         return tuple(words)
@@ -160,9 +162,8 @@ def _rates(terms: Array, times: Array) -> Array:
     return np.asarray(rates)
 
 
-def _number(name: str, value: float) -> str:
-    logarithmic = name in _LOGARITHMIC
-    return f"{math.exp(value):.4g}" if logarithmic else f"{value:.3g}"
+def _number(logarithm: float) -> str:
+    return f"{math.exp(logarithm):.4g}"
 
 
 _LOGARITHMIC = frozenset(

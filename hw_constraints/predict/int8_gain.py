@@ -14,8 +14,9 @@ from typing import Any
 
 from bitwright.hw_constraints.kernels.kernel import Family
 from bitwright.hw_constraints.kernels.split import Split
+from bitwright.hw_constraints.predict.calibration import ratio_spread
 from bitwright.hw_constraints.predict.prediction import LayerLatency, NetworkPrediction
-from bitwright.hw_constraints.predict.predictor import LatencyPredictor, ratio_spread
+from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 
 _BETWEEN = frozenset({Family.QUANTIZE, Family.DEQUANTIZE, Family.REORDER})
 _WORTH_SAYING = 0.01  # of the network's latency

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -105,11 +104,6 @@ def samples_of(table: KernelTable) -> list[Sample]:
         for row in table.measured
         if math.isfinite(row.ratio)
     ]
-
-
-def settings_from_json(record: Mapping[str, Any]) -> dict[str, Settings]:
-    """Reads what `KernelModels.settings` says as JSON."""
-    return {group: Settings.from_json(each) for group, each in record.items()}
 
 
 def _noise(ratio: float, half_width: float) -> float:

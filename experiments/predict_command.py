@@ -1,0 +1,100 @@
+"""What `bitwright predict` does: an ONNX file's latency from a table, before anything is compiled or run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
+from bitwright.experiments.tables import print_table
+from bitwright.hw_constraints.kernels import split
+from bitwright.hw_constraints.predict.before_compiling import gain_of_graph
+from bitwright.hw_constraints.predict.from_table import load_predictor
+from bitwright.hw_constraints.predict.int8_gain import Int8Gain
+from bitwright.hw_constraints.predict.prediction import NetworkPrediction
+from bitwright.hw_constraints.predict.predictor import LatencyPredictor
+from bitwright.hw_constraints.target import load_target
+from bitwright.quant.errors import InputError
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What is known of a file.
+
+    Attributes:
+        file: as it stands.
+        gain: of int8, for a file in float.
+        no_gain: why there is none for such a file.
+    """
+
+    file: NetworkPrediction
+    gain: Int8Gain | None = None
+    no_gain: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.file.to_json(), "int8": self.gain.to_json() if self.gain else None, "no_int8": self.no_gain}
+
+
+def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
+    """Predicts a file's latency, and for one in float what int8 would make of it.
+
+    Args:
+        file: ONNX, float or with Q/DQ.
+        table: of the runtime and device that it is to run on.
+        target: how int8 would be quantized; None takes this processor's.
+
+    Raises:
+        InputError: the file or the table is missing, damaged or empty, or the file cannot be split into kernels.
+    """
+    predictor = load_predictor(table)
+    network = split(file, predictor.runtime)
+    found = predictor.network(network)
+    if any(placed.kernel.format == "int8" for placed in network.kernels):
+        return Predicted(file=found, no_gain="the file is in int8 already")
+    try:
+        return Predicted(file=found, gain=_gain(file, predictor, target))
+    except InputError as error:
+        return Predicted(file=found, no_gain=str(error))
+
+
+def _gain(file: Path, predictor: LatencyPredictor, target: str | None) -> Int8Gain:
+    from bitwright.quant.onnx_import import graph_from_onnx
+    from bitwright.quant.plan import plan
+
+    found = load_target(target_of_this_cpu("--target") if target in (None, THIS_CPU) else str(target))
+    graph = graph_from_onnx(file).graph
+    return gain_of_graph(predictor, graph, plan(graph, found.scheme()))
+
+
+def print_prediction(found: Predicted, file: Path) -> None:
+    """The latency, the costliest kernels, what is doubtful, and what int8 would do."""
+    print(f"{file.name}: {found.file}")
+    rows = list(_rows(found.file))
+    rest = len(found.file.layers) - len(rows)
+    print_table(("kernel", "layer", "µs", "known"), rows, title=f"\nthe costliest of {len(rows) + rest} kernels")
+    overheads = ", ".join(f"{name} {us:.1f} µs" for name, us in found.file.overheads.items() if abs(us) >= 0.05)
+    print(f"beside kernels: {overheads or 'nothing'}")
+    _print_some("outside what was measured", found.file.doubts)
+    if found.gain is not None:
+        print(f"\n{found.gain}")
+        _print_some("layers that lose by int8", [str(each) for each in found.gain.losers])
+    elif found.no_gain:
+        print(f"\nint8: {found.no_gain}")
+
+
+def _rows(found: NetworkPrediction) -> Iterator[tuple[str, str, str, str]]:
+    for layer in sorted(found.layers, key=lambda each: -each.us)[:_SHOWN]:
+        known = "measured" if layer.measured else f"± {100 * layer.spread:.0f} %"
+        yield str(layer.kernel), layer.layers[-1], f"{layer.us:.1f}", known
+
+
+def _print_some(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        more = f"; {len(lines) - _SHOWN} more in --json" if len(lines) > _SHOWN else ""
+        print(f"\n{title} ({len(lines)}{more}):")
+        print("\n".join(f"- {line}" for line in lines[:_SHOWN]))

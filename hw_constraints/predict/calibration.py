@@ -1,0 +1,134 @@
+"""Fits the step from kernels to networks, and finds out how far predictions of unknown networks are off.
+
+The table's random networks are made of kernels that stand in the table, which is not so of a user's network. So the
+errors that intervals are calibrated on come from models that have never seen the kernels of the network in question:
+in five folds, each fold's kernels are taken out of the samples before its networks are predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.predict.conformal import Conformal, calibrate
+from bitwright.hw_constraints.predict.family_model import Sample
+from bitwright.hw_constraints.predict.features import Array
+from bitwright.hw_constraints.predict.gaussian_process import Settings
+from bitwright.hw_constraints.predict.kernel_models import KernelModels
+from bitwright.hw_constraints.predict.network_terms import Correction, Terms, fit_correction, terms_of
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredNetwork:
+    """A network measured whole.
+
+    Attributes:
+        name: of it; the same network in float and in int8 has one name.
+        kernels: what runs.
+        us: its latency.
+    """
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    us: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A network measured whole, and what would have been predicted had it and its kernels been unknown.
+
+    Attributes:
+        name: of the network.
+        number_format: `int8` when it has a kernel in codes, else `float32`.
+        log_error: log(measured / predicted).
+        spread: standard deviation of it as the predictor has it.
+    """
+
+    name: str
+    number_format: str
+    log_error: float
+    spread: float
+
+    def to_json(self) -> list[Any]:
+        """Plain values."""
+        return [self.name, self.number_format, self.log_error, self.spread]
+
+
+def fit_networks(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> Correction:
+    """The correction that all networks together speak for."""
+    return fit_correction(_terms(models, networks), _us(networks))
+
+
+def leave_out(
+    samples: Sequence[Sample], settings: Mapping[str, Settings], networks: Sequence[MeasuredNetwork]
+) -> list[LeftOut]:
+    """Errors of networks whose kernels no model has seen."""
+    found: list[LeftOut] = []
+    names = sorted({network.name for network in networks})
+    for fold in range(min(_FOLDS, len(names))):
+        held = set(names[fold::_FOLDS])
+        inside = [network for network in networks if network.name in held]
+        others = [network for network in networks if network.name not in held]
+        kernels = {kernel for network in inside for kernel in network.kernels}
+        rest = [sample for sample in samples if sample.kernel not in kernels]
+        if not rest:
+            continue
+        models = KernelModels(rest, settings)
+        correction = fit_networks(models, others)
+        for network, terms in zip(inside, _terms(models, inside), strict=True):
+            us, spread = correction.latency(terms)
+            coded = any(kernel.format == "int8" for kernel in network.kernels)
+            error = math.log(network.us / us)
+            number_format = "int8" if coded else "float32"
+            found.append(LeftOut(name=network.name, number_format=number_format, log_error=error, spread=spread))
+    return found
+
+
+def calibrate_latency(errors: Iterable[LeftOut], level: float) -> Conformal:
+    """Intervals of latencies; what one name stands for is one group."""
+    scores: dict[str, list[float]] = {}
+    for each in errors:
+        scores.setdefault(each.name, []).append(abs(each.log_error) / each.spread)
+    return calibrate(scores, level=level)
+
+
+def calibrate_ratio(errors: Iterable[LeftOut], level: float) -> Conformal:
+    """Intervals of int8 / float latency, from networks that were measured in both formats."""
+    pairs: dict[str, dict[str, LeftOut]] = {}
+    for each in errors:
+        pairs.setdefault(each.name, {})[each.number_format] = each
+    return calibrate(
+        {
+            name: [
+                abs(pair["int8"].log_error - pair["float32"].log_error)
+                / ratio_spread(pair["int8"].spread, pair["float32"].spread)
+            ]
+            for name, pair in pairs.items()
+            if len(pair) == 2
+        },
+        level=level,
+    )
+
+
+def ratio_spread(left: float, right: float) -> float:
+    """Standard deviation of a ratio's logarithm, before calibration."""
+    return math.hypot(left, right)
+
+
+def _terms(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> list[Terms]:
+    terms = []
+    for network in networks:
+        found = models.predict(network.kernels)
+        terms.append(terms_of(network.kernels, np.exp(found.log_us), found.spread))
+    return terms
+
+
+def _us(networks: Sequence[MeasuredNetwork]) -> Array:
+    return np.asarray([network.us for network in networks], np.float64)
