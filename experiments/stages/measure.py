@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitwright.experiments.record import Figure
@@ -9,14 +11,21 @@ from bitwright.experiments.results import MeasureResult, SpeedRow
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
+    from bitwright.hw_constraints.backends import Arrays
     from bitwright.hw_constraints.measure import Latency, Measurement
 
 _NETWORKS = ("float", "quantized")
 
 
 def measure_artifact(context: Context) -> MeasureResult:
-    """Measures; a target whose runtimes are not here is not measured, and the result says so."""
+    """Measures, here or on the recipe's device; where none of the runtimes is, the result says so."""
     from bitwright.experiments.runtime_model import named_inputs
+
+    inputs = named_inputs(context.file("quantize", "float.onnx"), context.bench.example(context.bench.new_model()))
+    return _here(context, inputs) if context.recipe.measure.on is None else _on_device(context, inputs)
+
+
+def _here(context: Context, inputs: Arrays) -> MeasureResult:
     from bitwright.hw_constraints.measure import measure_in_subprocess
 
     bench, asked = context.bench, context.recipe.measure
@@ -24,12 +33,7 @@ def measure_artifact(context: Context) -> MeasureResult:
     if not runtimes:
         wanted = ", ".join(bench.target.artifact.runtimes)
         return MeasureResult(threads=asked.threads, reason=f"none of the target's runtimes ({wanted}) is here")
-    files = {
-        f"{network} {runtime}": (context.file("quantize", f"{network}.onnx"), runtime)
-        for runtime in runtimes
-        for network in _NETWORKS
-    }
-    inputs = named_inputs(context.file("quantize", "float.onnx"), bench.example(bench.new_model()))
+    files = {name: (file, runtime) for runtime in runtimes for name, file in _files(context, runtime).items()}
     with context.console.track(f"measuring, at most {asked.seconds:g} s", None):
         measurement = measure_in_subprocess(
             files,
@@ -39,13 +43,54 @@ def measure_artifact(context: Context) -> MeasureResult:
             max_seconds=asked.seconds,
             seed=context.recipe.seed,
         )
+    return _result(dict.fromkeys(runtimes, measurement), measurement.device.cpu_model)
+
+
+def _on_device(context: Context, inputs: Arrays) -> MeasureResult:
+    from bitwright.hw_constraints.transport import Device, measure_files_on
+    from bitwright.hw_constraints.transport.runner.runtimes import IN_PROCESS
+
+    asked, wanted = context.recipe.measure, context.bench.target.artifact.runtimes
+    assert asked.on is not None
+    measurements = {}
+    with Device(asked.on) as device:
+        there = device.hello()["runtimes"]
+        readers = [name for name in wanted if name != "litert" and "version" in there.get(name, {})]
+        for runtime in asked.runtimes or readers:
+            files = _files(context, runtime)
+            with context.console.track(f"measuring on {device.label}, at most {asked.seconds:g} s", None):
+                measurements[runtime] = measure_files_on(
+                    device,
+                    files,
+                    runtime=runtime,
+                    threads=asked.threads,
+                    inputs=dict.fromkeys(files, inputs) if runtime in IN_PROCESS else None,
+                    say=context.console.say,
+                    min_rounds=asked.rounds,
+                    max_seconds=asked.seconds,
+                    seed=context.recipe.seed,
+                ).measurement
+    if not measurements:
+        reason = f"none of the target's runtimes ({', '.join(wanted)}) is on {device.label}"
+        return MeasureResult(threads=asked.threads, reason=reason)
+    machine = next(iter(measurements.values())).device
+    return _result(measurements, f"{machine.cpu_model} ({device.label})")
+
+
+def _files(context: Context, runtime: str) -> dict[str, Path]:
+    return {f"{network} {runtime}": context.file("quantize", f"{network}.onnx") for network in _NETWORKS}
+
+
+def _result(measurements: Mapping[str, Measurement], device: str) -> MeasureResult:
+    """What is told of measurements, by runtime; several runtimes may share one."""
+    each = list({id(one): one for one in measurements.values()}.values())
     return MeasureResult(
-        device=measurement.device.cpu_model,
-        threads=asked.threads,
-        speeds=tuple(_speed(measurement, runtime) for runtime in runtimes),
-        load=(measurement.load_before, measurement.load_after),
-        converged=measurement.converged,
-        disturbed_rounds=measurement.disturbed_rounds,
+        device=device,
+        threads=each[0].threads,
+        speeds=tuple(_speed(measurement, runtime) for runtime, measurement in measurements.items()),
+        load=(each[0].load_before, each[-1].load_after),
+        converged=all(one.converged for one in each),
+        disturbed_rounds=sum(one.disturbed_rounds for one in each),
     )
 
 
@@ -88,9 +133,11 @@ STAGE = Stage(
     run=measure_artifact,
     result=MeasureResult,
     needs=("quantize",),
-    reads=("target", "measure.runtimes", "measure.threads", "measure.rounds", "measure.seconds", "model", "data",
-           "example_inputs"),
-    code=("bitwright.hw_constraints.measure", "bitwright.hw_constraints.backends"),
+    reads=("target", "measure.on", "measure.runtimes", "measure.threads", "measure.rounds", "measure.seconds", "model",
+           "data", "example_inputs"),
+    code=(
+        "bitwright.hw_constraints.measure", "bitwright.hw_constraints.backends", "bitwright.hw_constraints.transport",
+    ),
     packages=("onnxruntime", "openvino"),
     reads_machine=True,
 )  # fmt: skip

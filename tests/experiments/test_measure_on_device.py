@@ -14,7 +14,12 @@ from typer.testing import CliRunner
 
 from bitwright.experiments import cli, measure_on_device
 from bitwright.experiments.benchmarks import loopback_ssh
+from bitwright.experiments.console import Console
+from bitwright.experiments.load_recipe import load_recipe
+from bitwright.experiments.results import MeasureResult
+from bitwright.experiments.run import run_recipe
 from bitwright.hw_constraints.measure import measurement_from_json
+from bitwright.quant.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +151,37 @@ def test_an_interrupted_call_goes_on_with_the_same_command(files: list[str], add
     again = subprocess.run([*command, "--seconds", "2"], capture_output=True, text=True, check=True)
     job = json.loads(again.stdout)["onnxruntime"]["job"]
     assert [line.split()[1:] for line in log.read_text().splitlines()] == [["start", job], ["done", job]]
+
+
+NET = """
+import torch
+def build(): return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+def data(): return [torch.rand(4, 3, 8, 8) for _ in range(8)]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    module = f"net_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(NET)
+    text = f"name: n\ntarget: x86-vnni\nmodel: {{entry: {module}:build}}\ndata: {{entry: {module}:data}}\n"
+    (tmp_path / "recipe.yaml").write_text(f"{text}measure: {{seconds: 1, rounds: 5}}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "recipe.yaml"
+
+
+def test_a_recipe_measures_on_its_device(recipe: str, address: str, tmp_path: Path) -> None:
+    overrides = [f"measure.on={address}"]
+    record = run_recipe(load_recipe(recipe, overrides), Path("run"), until="measure", console=Console(quiet=True))
+    result = MeasureResult.model_validate(record.stages["measure"].result)
+    assert result.device.endswith(" (local)")
+    assert result.speeds[0].runtime.startswith("onnxruntime ")
+    assert all(each.ratio.value > 0 for each in result.speeds)
+    log = (tmp_path / "device" / "executions.log").read_text()
+    assert log.count(" done ") == len(result.speeds)
+
+
+def test_a_recipes_device_is_an_address(recipe: str) -> None:
+    with pytest.raises(InputError, match=r"measure\.on = 'orin'; device 'orin': expected ssh://user@host:port/folder"):
+        load_recipe(recipe, ["measure.on=orin"])

@@ -10,7 +10,8 @@ from typing import Any
 
 from bitwright.hw_constraints.transport.runner.refusal import Refusal
 
-NAMES = ("benchmark_app", "litert", "onnxruntime", "onnxruntime_perf_test", "openvino", "tensorrt")
+IN_PROCESS = ("litert", "onnxruntime", "openvino")  # these take inputs; tools make theirs up
+NAMES = tuple(sorted((*IN_PROCESS, "benchmark_app", "onnxruntime_perf_test", "tensorrt")))
 
 
 def runtime(name: str) -> Any:
