@@ -62,7 +62,7 @@ class Device:
             DeviceError: it cannot be asked.
         """
         self.put([])
-        return self._run("hello", {}, timeout_s=_TIMEOUT_S)
+        return self._run("hello", {"lock": self.address.lock}, timeout_s=_TIMEOUT_S)
 
     def put(self, contents: Sequence[Content], on_bytes: Callable[[int], None] = lambda _: None) -> None:
         """Copies the runner and what else is not there yet; goes on where a copy was cut.

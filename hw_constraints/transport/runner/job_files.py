@@ -91,12 +91,17 @@ class JobFiles:
             os.close(handle)
 
     def starts(self) -> int:
-        """How often the job was started."""
+        """How often the job was started since it last ended with a result, or with a refusal that was not kept."""
+        started = 0
         try:
             with open(os.path.join(self.folder, "executions.log"), encoding="utf-8") as file:
-                return sum(line.split()[1:] == ["start", self.job] for line in file)
+                for line in file:
+                    _, event, job = line.split()
+                    if job == self.job:
+                        started = started + 1 if event == "start" else 0
         except FileNotFoundError:
             return 0
+        return started
 
     def last_words(self) -> str:
         """The last line that the job's process wrote before it ended."""

@@ -38,7 +38,7 @@ def main() -> int:
         work(folder, request["job"])
         return 0
     try:
-        answer = hello(folder) if verb == "hello" else ask(folder, request)
+        answer = hello(folder, request) if verb == "hello" else ask(folder, request)
     except Refusal as refusal:
         answer = refusal.to_json()
     except OSError as error:
@@ -48,15 +48,16 @@ def main() -> int:
     return 0
 
 
-def hello(folder: str) -> dict[str, Any]:
+def hello(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     """What is here."""
+    holder = holder_of(request.get("lock") or default_path())
     return {
         "state": "here",
         "python": platform.python_version(),
         "machine": this_machine().to_json(),
         "runtimes": found(),
         "free_bytes": shutil.disk_usage(folder).free,
-        "lock": describe(holder_of(default_path())) if holder_of(default_path()) else "free",
+        "busy": describe(holder) if holder else "",
     }
 
 

@@ -195,6 +195,7 @@ def test_hello_says_what_is_there(device):
     assert found["runtimes"]["onnxruntime"] == {"version": importlib.metadata.version("onnxruntime")}
     assert "trtexec is not in PATH; install it there: it comes with T" in found["runtimes"]["tensorrt"]["missing"]
     assert found["free_bytes"] > 0
+    assert found["busy"] == ""
 
 
 def test_no_module_of_the_shells_folder_is_taken(tmp_path, monkeypatch, local_address):
