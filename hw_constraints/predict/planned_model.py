@@ -2,8 +2,9 @@
 
 What a runtime fuses, and how long it takes, follows from where codes are and in which format. Of the scales it matters
 only whether two are equal, and of zero points whether they are 0: tensors of one group of the plan get the same scale,
-others different ones, and codes of tensors that cannot be negative have the zero point 0. So a float network and a
-target's plan are enough to say which int8 kernels would run.
+others different ones; codes of tensors that cannot be negative have the zero point 0, and those of tensors with an
+upper bound do not reach beyond 6, as calibration would have it, since runtimes drop an activation that codes imply.
+So a float network and a target's plan are enough to say which int8 kernels would run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ OPSET = 20
 _SMALL = 64  # elements: axes, pads and target shapes are read as values; weights only as shapes
 _MIDDLE = 100  # a zero point of codes for values of both signs
 _STEPS = 2**20  # scales 1 + n / 2^20 differ in float32
+_BOUNDED_SCALE = 5 / 255  # of codes 0 … 255 for values that ReLU6 or another clip bounds
 # Operators whose results are never negative, and those that move values or choose among them.
 _POSITIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "square", "exp", "abs"})
 _KEEPING = frozenset(
@@ -88,6 +90,8 @@ class _PlannedBuilder(_FloatBuilder):
         self.specs: Mapping[TensorRef, QParamsSpec] = {**plan.activations, **plan.weights}
         self._group = {ref: number for number, group in enumerate(plan.groups) for ref in group}
         self._unsigned = _never_negative(graph)
+        self._bounded = {ref for node in graph.nodes if _upper_bound(node) is not None for ref in node.outputs}
+        self._bounded_groups = {number for ref, number in self._group.items() if ref in self._bounded}
         self._signed_groups = {number for ref, number in self._group.items() if ref not in self._unsigned}
 
     def read(self, ref: TensorRef, reader: Node) -> str:
@@ -146,8 +150,10 @@ class _PlannedBuilder(_FloatBuilder):
         group = self._group.get(ref)
         signed = ref not in self._unsigned if group is None else group in self._signed_groups
         number = len(self.initializers) if group is None else -1 - group
+        bounded = ref in self._bounded if group is None else group in self._bounded_groups
+        scale = (_BOUNDED_SCALE if bounded else 1.0) * (1 + number / _STEPS)
         zero = _MIDDLE if signed and not spec.symmetric else 0
-        self.add_initializer(f"{name}/scale", np.asarray(1 + number / _STEPS, np.float32))
+        self.add_initializer(f"{name}/scale", np.asarray(scale, np.float32))
         self.add_initializer(f"{name}/zero_point", np.asarray(zero, _code_dtype(spec)))
         return f"{name}/scale", f"{name}/zero_point"
 
@@ -183,3 +189,13 @@ def _never_negative(graph: Graph) -> frozenset[TensorRef]:
         if node.op in _POSITIVE or clipped or (moved and node.tensors):
             found.update(node.outputs)
     return frozenset(found)
+
+
+def _upper_bound(node: Node) -> float | None:
+    """The largest value that an activation lets through."""
+    if node.op == "relu6":
+        return 6.0
+    if node.op not in ("hardtanh", "clamp", "clamp_max"):
+        return None
+    bound: float | None = node.attributes.get("max_val", node.attributes.get("max"))
+    return bound

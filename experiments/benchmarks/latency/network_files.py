@@ -68,6 +68,7 @@ def _export(variant: Variant, here: Path) -> str:
 
     try:
         model, args = variant.make(places.peers_home() / LIBRARY)
+        _give_norms_values(model)
         captured = capture(model, args)
         generator = torch.Generator().manual_seed(0)
         samples = [tuple(_like(arg, generator) for arg in args) for _ in range(_SAMPLES)]
@@ -77,6 +78,16 @@ def _export(variant: Variant, here: Path) -> str:
     except Exception as error:  # whatever forward, capture and export of other people's networks raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
     return ""
+
+
+def _give_norms_values(model: torch.nn.Module) -> None:
+    """Untrained norms multiply by 1 and add 0, which runtimes leave out; trained ones do not."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        for name in ("weight", "bias"):
+            values = getattr(module, name, None)
+            if "norm" in type(module).__name__.lower() and isinstance(values, torch.Tensor) and values.dim() == 1:
+                values.data += 0.1 * torch.randn(values.shape, generator=generator)
 
 
 def _like(arg: Any, generator: torch.Generator) -> torch.Tensor:
