@@ -38,7 +38,12 @@ _ORDER = (
     "compare",
 )
 # What these have finished serves the next call.
-_KEEPING = {"run": "finished stages", "search": "finished stages", "kernels": "measured kernels"}
+_KEEPING = {
+    "run": "finished stages",
+    "search": "finished stages",
+    "kernels": "measured kernels",
+    "autotune": "measured tries",
+}
 Parameters = ParamSpec("Parameters")
 
 

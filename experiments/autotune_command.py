@@ -1,0 +1,244 @@
+"""What `bitwright autotune` does: a network or an ONNX file, quantized, and its Q/DQ put where a runtime profits."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.experiments.console import Console
+from bitwright.experiments.datasets import Split
+from bitwright.experiments.load_recipe import THIS_CPU, load_recipe, target_of_this_cpu
+from bitwright.experiments.model_commands import usable_runtimes
+from bitwright.experiments.recipe import ENTRY, DataSection, Recipe
+from bitwright.hw_constraints.autotune import Budget, Tuned, autotune
+from bitwright.hw_constraints.target import load_target
+from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.backends import Arrays
+    from bitwright.quant.captured_model import CapturedModel
+    from bitwright.quant.quantized_model import QuantizedModel
+
+SAMPLES = 64  # to search with, and as many others to check the result with
+_TABLES = (".npy", ".npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the user asked for; see the command's options."""
+
+    model: str
+    target: str | None = None
+    runtime: str | None = None
+    data: str | None = None
+    budget: int = 40
+    minutes: float = 10.0
+    threads: int = 1
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A quantized network with data.
+
+    Attributes:
+        name: for the folder.
+        quantized: everything in low precision that the target allows, or as the file has it.
+        reference: the same in float.
+        search: arguments to search with.
+        held_out: others.
+    """
+
+    name: str
+    quantized: QuantizedModel
+    reference: CapturedModel
+    search: Sequence[tuple[Any, ...]]
+    held_out: Sequence[tuple[Any, ...]]
+
+
+def autotune_model(asked: Asked, *, console: Console) -> Tuned:
+    """Quantizes and tunes.
+
+    Raises:
+        InputError: the network, the data, the runtime or a limit cannot be used; or the folder holds the record of
+            something else.
+    """
+    if asked.budget < 1:
+        raise InputError(f"--budget = {asked.budget}; at least 1 try is needed")
+    if not 0 < asked.minutes < float("inf"):
+        raise InputError(f"--minutes = {asked.minutes:g}; expected a number above 0")
+    if asked.threads < 1:
+        raise InputError(f"--threads = {asked.threads}; at least 1 is needed")
+    runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
+    subject = _of_file(asked) if asked.model.endswith(".onnx") else _of_network(asked, console)
+    out = asked.out or Path("runs") / f"autotune-{subject.name}-{runtime}"
+    search, held_out = (_feeds(subject.reference, each) for each in (subject.search, subject.held_out))
+    console.say(
+        f"{subject.name} → {out} ({runtime}, {len(search)} samples to search with, {len(held_out)} to check with)"
+    )
+    with console.track("tuning, tries", asked.budget) as advance:
+        return autotune(
+            subject.quantized,
+            subject.reference,
+            runtime=runtime,
+            search_samples=search,
+            held_out=held_out,
+            out=out,
+            budget=Budget(tries=asked.budget, minutes=asked.minutes),
+            threads=asked.threads,
+            progress=advance,
+        )
+
+
+def _of_network(asked: Asked, console: Console) -> Subject:
+    """A network by its entry, or a recipe's; what a recipe trains is trained first."""
+    from bitwright.experiments.run import run_recipe
+    from bitwright.experiments.scheme_settings import scheme_of
+    from bitwright.experiments.workbench import Workbench, load_weights
+    from bitwright.quant.calibrate import take
+    from bitwright.quant.capture import capture
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.ptq import quantize
+
+    recipe = _recipe(asked)
+    bench = Workbench(recipe)
+    model = bench.new_model()
+    if recipe.train is not None:
+        folder = Path("runs") / recipe.name
+        run_recipe(recipe, folder, until="train", console=console)
+        load_weights(model, folder / "stages" / "train" / "weights.safetensors")
+    captured = capture(model, bench.example(model))
+    with console.track("calibrating, batches", recipe.calibrate.samples) as advance:
+        quantized = quantize(
+            captured, scheme_of(recipe, bench.target), bench.calibration(model),
+            bias_correction=recipe.quantize.bias_correction, progress=advance,
+        )  # fmt: skip
+    splits = (Split.CALIBRATE, Split.EVALUATE)
+    search, others = (take(captured, bench.arguments(model, split, batch=1), 2 * SAMPLES) for split in splits)
+    return Subject(
+        name=recipe.name, quantized=quantized, reference=fold_batch_norm(captured),
+        **dict(zip(("search", "held_out"), _apart(search, others), strict=True)),
+    )  # fmt: skip
+
+
+def _recipe(asked: Asked) -> Recipe:
+    target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
+    if re.match(ENTRY, asked.model):
+        if target is None or asked.data is None:
+            raise InputError("a network by its entry needs --target and --data (package.module:function)")
+        name = re.sub(r"\W+", "-", asked.model)
+        sections = {"model": {"entry": asked.model}, "data": {"entry": asked.data}}
+        return Recipe.model_validate({"name": name, "target": target, **sections})
+    data = [f"data={{entry: {asked.data}}}"] * (asked.data is not None)
+    return load_recipe(asked.model, [*([f"target={target}"] * (target is not None)), *data])
+
+
+def _of_file(asked: Asked) -> Subject:
+    """An ONNX file: one in float is calibrated with the data, one with Q/DQ is taken as it is."""
+    from bitwright.quant.calibrate import take
+    from bitwright.quant.onnx_import import graph_from_onnx
+    from bitwright.quant.onnx_import.to_captured import to_captured, to_quantized
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.ptq import quantize
+
+    file = Path(asked.model)
+    if asked.data is None:
+        raise InputError("an ONNX file needs --data: a .npz (arrays by input name), a .npy, or package.module:function")
+    imported = graph_from_onnx(file)
+    if imported.plan is not None:
+        quantized, reference = to_quantized(imported)
+        samples = take(reference, _batches(reference, asked.data), 2 * SAMPLES)
+    else:
+        if asked.target is None:
+            raise InputError("an ONNX file in float needs --target: it says how to quantize; see `bitwright targets`")
+        name = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
+        captured = to_captured(imported.graph, file.name)
+        samples = take(captured, _batches(captured, asked.data), 2 * SAMPLES)
+        quantized = quantize(captured, load_target(name).scheme(), samples[: max(1, len(samples) // 2)])
+        reference = fold_batch_norm(captured)
+    search, held_out = _apart(samples, ())
+    return Subject(name=file.stem, quantized=quantized, reference=reference, search=search, held_out=held_out)
+
+
+def _apart(
+    search: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]
+) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
+    """Samples to search with and samples that are none of them; the first are halved where there are no others.
+
+    Raises:
+        InputError: there are fewer than two samples.
+    """
+    seen = {_content(sample) for sample in search}
+    fresh = [sample for sample in others if _content(sample) not in seen]
+    if not fresh:
+        middle = len(search) // 2
+        search, fresh = search[:middle], list(search[middle:])
+    if not search or not fresh:
+        raise InputError("data: autotune needs at least two samples, to search with one and check with the other")
+    return search[:SAMPLES], fresh[:SAMPLES]
+
+
+def _content(sample: tuple[Any, ...]) -> bytes:
+    import torch
+    import torch.utils._pytree as pytree
+
+    leaves = [leaf for leaf in pytree.tree_leaves(sample) if isinstance(leaf, torch.Tensor)]
+    return b"".join(leaf.detach().cpu().contiguous().numpy().tobytes() for leaf in leaves)
+
+
+def _feeds(captured: CapturedModel, samples: Iterable[tuple[Any, ...]]) -> list[Arrays]:
+    """Arguments under the names that the exported file's inputs have."""
+    import torch
+    import torch.utils._pytree as pytree
+
+    from bitwright.quant.export.onnx_builder import value_name
+
+    names = [value_name(ref) for ref in captured.graph.inputs]
+    feeds: list[Arrays] = []
+    for sample in samples:
+        leaves = [leaf for leaf in pytree.tree_leaves(sample) if isinstance(leaf, torch.Tensor)]
+        feeds.append({name: leaf.detach().cpu().numpy() for name, leaf in zip(names, leaves, strict=True)})
+    return feeds
+
+
+def _batches(captured: CapturedModel, data: str) -> Iterator[tuple[Any, ...]]:
+    """Arguments of an imported network from arrays on disk, or from the user's own loader."""
+    if not data.endswith(_TABLES):
+        from bitwright.experiments.inputs import arguments_of
+        from bitwright.experiments.open_data import open_data
+        from bitwright.quant.to_module import to_module
+
+        if not re.match(ENTRY, data):
+            raise InputError(f"--data = {data!r}; expected a .npz, a .npy, or package.module:function")
+        read = arguments_of(to_module(captured), None)
+        batches = open_data(DataSection.model_validate({"entry": data})).loader(Split.CALIBRATE, 1, None)
+        yield from map(read, itertools.islice(batches, 2 * SAMPLES))
+        return
+    yield from _rows(captured, Path(data))
+
+
+def _rows(captured: CapturedModel, file: Path) -> Iterator[tuple[Any, ...]]:
+    import numpy as np
+    import torch
+
+    names = [ref.module_path.removeprefix("$") for ref in captured.graph.inputs]
+    try:
+        loaded = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--data = {str(file)!r}: cannot be read as arrays ({error})") from error
+    arrays = {names[0]: loaded} if file.suffix == ".npy" else dict(loaded)
+    if set(arrays) != set(names):
+        raise InputError(f"--data = {str(file)!r}: holds {sorted(arrays)}; the network takes {sorted(names)}")
+    for name, ref in zip(names, captured.graph.inputs, strict=True):
+        want = captured.graph.tensors[ref].shape
+        if arrays[name].shape[1:] != tuple(want[1:]) or not len(arrays[name]):
+            raise InputError(
+                f"--data = {str(file)!r}: {name} has the shape {arrays[name].shape}; expected (samples, "
+                f"{', '.join(map(str, want[1:]))})"
+            )
+    for row in range(min(len(array) for array in arrays.values())):
+        yield tuple(torch.from_numpy(np.array(arrays[name][row : row + 1])) for name in names)
