@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bitwright.hw_constraints.kernels.coded_graph import Call
 from bitwright.hw_constraints.kernels.kernel import Family, Kernel, Shape, Value
 
@@ -51,6 +53,16 @@ class Draft:
         self.members.append(follower)
         if follower.op != "BatchNormalization":
             self.epilogue.append(f"requantize+{follower.op.lower()}" if through_codes else follower.op.lower())
+
+    def take_move(self, follower: Call, shape: Shape, attributes: dict[str, Value]) -> None:
+        """Merges a view with the view behind it, or a transpose with the transpose behind it."""
+        if self.op == "Transpose" == follower.op:
+            first, second = (np.asarray(found["perm"], np.int64) for found in (dict(self.attributes), attributes))
+            attributes["perm"] = tuple(int(axis) for axis in first[second])
+        self.op = follower.op
+        self.attributes = tuple(sorted(attributes.items()))
+        self.writes = [(follower.outputs[0], shape)]
+        self.members.append(follower)
 
     def take_silu(self, readers: list[Call], product: Call) -> None:
         """Fuses `x * sigmoid(x)` of the result."""

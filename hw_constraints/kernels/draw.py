@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape, Value
 from bitwright.hw_constraints.kernels.known_rules import known_rules
-from bitwright.hw_constraints.kernels.rules import ANY, BLOCKED, PLAIN, FusionRules
+from bitwright.hw_constraints.kernels.rules import ANY, ANY_BUT_BLOCKED, BLOCKED, PLAIN, FusionRules
 
 _MOST_MACS = 1.5e9
 _MOST_ELEMENTS = 6e6  # of a tensor
@@ -173,10 +173,10 @@ class _Draw:
         elif self._family is Family.GROUPED:
             groups = shapes[0][1] // weight[1]
             aligned = weight[1] % rules.vector == 0 and weight[0] // groups % rules.vector == 0
-        if layout == ANY:
+        if layout in (ANY, ANY_BUT_BLOCKED):
             preferred = rules.layout(Family.CONV, "Conv", self._format)
-            layout = PLAIN if self._random.random() < 0.2 else preferred
-            return PLAIN if layout == BLOCKED and not aligned else layout
+            blocked = preferred == BLOCKED and (layout == ANY_BUT_BLOCKED or not aligned)
+            return PLAIN if blocked or self._random.random() < 0.2 else preferred
         if layout == BLOCKED and self._family in (Family.DEPTHWISE, Family.GROUPED) and not aligned:
             return PLAIN
         return layout

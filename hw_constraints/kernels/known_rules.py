@@ -9,6 +9,7 @@ _CONVOLUTIONS = ("conv", "pointwise", "depthwise", "grouped")
 _FOLLOW = ("pool", "global_pool", "concat", "elementwise", "activation", "resize")
 _FORMATS = ("float32", "int8")
 _UNARY = frozenset({"relu", "clip", "sigmoid", "tanh", "leakyrelu", "hardsigmoid"})
+_NEVER_BLOCKED = ("leakyrelu", "clip", "hardsigmoid", "hardswish", "gelu", "elu", "erf", "softplus", "mish")
 _IN_CODES = frozenset(
     {
         *("conv", "gemm", "matmul", "add", "globalaveragepool", "averagepool", "maxpool", "concat"),
@@ -29,7 +30,12 @@ def known_rules(runtime: str) -> FusionRules:
             runtime=runtime,
             version="1.31.1",
             epilogues={
-                **{f"{family}/float32": _UNARY | {"add", "batchnormalization"} for family in _CONVOLUTIONS},
+                **{
+                    f"{family}/float32": _UNARY | {"add", "batchnormalization", "hardswish"} for family in _CONVOLUTIONS
+                },
+                "view/float32": frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
+                "transpose/float32": frozenset({"transpose"}),
+                "transpose/int8": frozenset({"transpose"}),
                 **{f"{family}+add/float32": frozenset({"relu", "sigmoid", "tanh"}) for family in _CONVOLUTIONS},
                 **{f"{family}/int8": frozenset({"batchnormalization"}) for family in _CONVOLUTIONS},
                 "linear/int8": frozenset({"dequantize"}),
@@ -41,10 +47,10 @@ def known_rules(runtime: str) -> FusionRules:
             converts_weights_at_load=False,
             layouts={
                 **follow,
-                **{f"{name}/int8": "any" for name in ("quantize", "dequantize")},
+                **{f"{name}/int8": "any_but_blocked" for name in ("quantize", "dequantize")},
                 **{f"{family}/float32": "blocked" for family in _CONVOLUTIONS},
                 **{f"{family}/int8": "channels_last" for family in _CONVOLUTIONS},
-                **{f"{name}/float32": "plain" for name in ("leakyrelu", "clip", "hardsigmoid", "hardswish")},
+                **{f"{name}/float32": "any_but_blocked" for name in _NEVER_BLOCKED},
                 "resize/int8": "plain",
             },
             vector=16,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bitwright.hw_constraints.kernels.coded_graph import CodedGraph
 from bitwright.hw_constraints.kernels.draft import Draft
 from bitwright.hw_constraints.kernels.kernel import Family, Shape
-from bitwright.hw_constraints.kernels.rules import ANY, BLOCKED, PLAIN, FusionRules
+from bitwright.hw_constraints.kernels.rules import ANY, ANY_BUT_BLOCKED, BLOCKED, PLAIN, FusionRules
 
 _PICTURE = 4
 
@@ -48,16 +48,12 @@ def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tupl
     pictures = [shape for _, shape, _ in draft.reads] + [shape for _, shape in draft.writes]
     if any(len(shape) != _PICTURE for shape in pictures):
         return PLAIN, PLAIN
-    if layout == ANY:
+    if layout in (ANY, ANY_BUT_BLOCKED):
         here = [kept.get(value, {PLAIN}) for value, _, _ in draft.reads]
         moved = sorted({one for layouts in here for one in layouts} - {PLAIN})
-        if not moved:
+        if not moved or (moved[0] == BLOCKED and (layout == ANY_BUT_BLOCKED or not _fits_blocks(draft, rules))):
             return PLAIN, PLAIN
         layout = moved[0]
-        if layout == BLOCKED and draft.family in (Family.QUANTIZE, Family.DEQUANTIZE):
-            return PLAIN, PLAIN
-        if layout == BLOCKED and not _fits_blocks(draft, rules):
-            return PLAIN, PLAIN
     elif layout == BLOCKED and draft.family in (Family.DEPTHWISE, Family.GROUPED) and not _fits_blocks(draft, rules):
         return PLAIN, PLAIN
     if (
@@ -76,8 +72,10 @@ def _fits_blocks(draft: Draft, rules: FusionRules) -> bool:
     if draft.family is Family.GROUPED:
         groups = draft.reads[0][1][1] // draft.weight[1]
         return draft.weight[1] % rules.vector == 0 and draft.weight[0] // groups % rules.vector == 0
-    if draft.family is Family.ELEMENTWISE and len({shape for _, shape, _ in draft.reads}) > 1:
-        return False  # blocks are not broadcast
+    if draft.family is Family.ELEMENTWISE:
+        return len({shape for _, shape, _ in draft.reads}) == 1 and not draft.weight  # blocks are not broadcast
+    if draft.family is not Family.CONCAT:
+        return True  # the last block is padded
     return all(shape[1] % rules.vector == 0 for _, shape, _ in draft.reads) and all(
         shape[1] % rules.vector == 0 for _, shape in draft.writes
     )

@@ -9,7 +9,8 @@ from typing import Any
 from bitwright.hw_constraints.kernels.kernel import Family
 
 # Memory layouts; `any` stands for whatever comes.
-ANY, PLAIN, BLOCKED, CHANNELS_LAST = "any", "plain", "blocked", "channels_last"
+PLAIN, BLOCKED, CHANNELS_LAST = "plain", "blocked", "channels_last"
+ANY, ANY_BUT_BLOCKED = "any", "any_but_blocked"
 
 
 @dataclass(frozen=True, kw_only=True)

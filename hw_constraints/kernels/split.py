@@ -98,7 +98,9 @@ def _fused(graph: CodedGraph, rules: FusionRules) -> list[Draft]:
             continue
         draft = _silu(graph, call, rules) or _draft(graph, call, rules, taken)
         taken.update(id(member) for member in draft.members)
-        if call.op.lower() not in rules.free and not _left_to_codes(graph, draft, rules):
+        if _left_to_codes(graph, draft, rules):
+            drafts.append(_quantized(call, graph))
+        elif call.op.lower() not in rules.free:
             drafts.append(draft)
     return _in_order(drafts, graph)
 
@@ -169,6 +171,10 @@ def _chain(
         follower = graph.sole_reader(value)
         if follower is None or id(follower) in taken or not _takes(graph, draft, follower, rules):
             break
+        if draft.family in (Family.VIEW, Family.COPY):
+            attributes = dict(attributes_of(graph, follower, draft.family))
+            draft.take_move(follower, graph.shape(follower.outputs[0]), attributes)
+            continue
         draft.take(follower, [(one.value, graph.shape(one.value), one.coded) for one in follower.live])
     draft.writes_codes = draft.format == "int8" and draft.writes[0][0] in graph.coded
     if draft.format == "int8":
@@ -211,12 +217,20 @@ def _silu_behind(graph: CodedGraph, draft: Draft, rules: FusionRules) -> Call | 
 def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) -> bool:
     value, op = draft.writes[0][0], follower.op.lower()
     through_codes = value in graph.coded
-    if through_codes and not (
-        draft.format == "int8" and rules.fuses(draft.family, "int8", f"requantize+{op}") and _reads_codes(follower)
+    views = (Family.VIEW, Family.COPY)
+    if (
+        through_codes
+        and draft.family not in views
+        and not (
+            draft.format == "int8" and rules.fuses(draft.family, "int8", f"requantize+{op}") and _reads_codes(follower)
+        )
     ):
         return False
     if draft.format == "int8" and op in _BOUNDS:
         return rules.fuses(draft.family, "int8", op) or _codes_do(graph, follower)
+    if draft.family is Family.VIEW or draft.op == "Transpose":
+        merged = draft.family if draft.family is Family.VIEW else "transpose"
+        return op in rules.epilogues.get(f"{merged}/{draft.format}", frozenset())
     if op == "batchnormalization":
         return rules.fuses(draft.family, draft.format, op)
     if not through_codes and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):
@@ -244,7 +258,17 @@ def _codes_do(graph: CodedGraph, bound: Call) -> bool:
 def _in_order(drafts: list[Draft], graph: CodedGraph) -> list[Draft]:
     """Sorted so that each comes behind what it reads: a fused addend may stand later in the file."""
     position = {id(call): index for index, call in enumerate(graph.calls)}
-    return sorted(drafts, key=lambda draft: max(position[id(member)] for member in draft.members))
+    return sorted(_once(drafts), key=lambda draft: max(position[id(member)] for member in draft.members))
+
+
+def _once(drafts: list[Draft]) -> list[Draft]:
+    """Equal views of one tensor of real values are made once; of codes runtimes make them as often as they stand."""
+    seen: dict[tuple[object, ...], Draft] = {}
+    for draft in drafts:
+        views = draft.family is Family.VIEW and draft.format == "float32"
+        key = (draft.op, draft.attributes, tuple(draft.reads), draft.writes[0][1]) if views else (id(draft),)
+        seen.setdefault(key, draft)
+    return list(seen.values())
 
 
 # Between formats.
@@ -259,6 +283,10 @@ def _with_conversions(drafts: Sequence[Draft], graph: CodedGraph, rules: FusionR
             result.append(_conversion(Family.QUANTIZE, item.name, graph))
             stored_codes.add(item.name)
     for draft in drafts:
+        if draft.family is Family.QUANTIZE:
+            result.append(draft)
+            stored_codes.add(draft.writes[0][0])
+            continue
         if draft.format != "int8":
             result += _dequantized_weights(draft, graph, rules)
             result += _dequantized(draft, stored_codes, graph, rules)
@@ -292,6 +320,14 @@ def _dequantized_weights(draft: Draft, graph: CodedGraph, rules: FusionRules) ->
     stored = [one.value for one in draft.members[0].operands if one is not None and not one.live and one.coded]
     draft.reads_stored_codes = bool(stored)
     return [_conversion(Family.DEQUANTIZE, value, graph) for value in stored]
+
+
+def _quantized(bound: Call, graph: CodedGraph) -> Draft:
+    """What is left of a bound whose result is only read through codes."""
+    draft = _conversion(Family.QUANTIZE, bound.outputs[0], graph)
+    draft.reads = [(bound.live[0].value, draft.reads[0][1], False)]
+    draft.members = [bound]
+    return draft
 
 
 def _conversion(family: Family, value: str, graph: CodedGraph) -> Draft:
