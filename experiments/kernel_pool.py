@@ -10,6 +10,7 @@ from pathlib import Path
 from bitwright.hw_constraints.kernels import Kernel, split
 from bitwright.hw_constraints.predict.random_networks import draw_networks
 from bitwright.hw_constraints.table.measuring import Network
+from bitwright.hw_constraints.table.row import hash_of_model
 from bitwright.hw_constraints.table.store import KernelTable
 from bitwright.hw_constraints.target import Target
 
@@ -72,9 +73,9 @@ def interspersed(
         networks: all that were drawn.
         whole: how many of each format to measure whole.
     """
-    have = {row.name for row in table.networks}
+    have = {row.name: row.model_hash for row in table.networks}
     wanted = [each for number_format in FORMATS for each in _of_format(networks, number_format)[:whole]]
-    queue = [each for each in wanted if each.name not in have]
+    queue = [each for each in wanted if have.get(each.name) != hash_of_model(each.model)]
     with tempfile.TemporaryDirectory() as folder:
         for number, batch in enumerate(kernels, 1):
             yield batch

@@ -17,7 +17,7 @@ from bitwright.hw_constraints.measure.location import location_interval
 from bitwright.hw_constraints.table.bench import Bench
 from bitwright.hw_constraints.table.key import spin_turns_per_us
 from bitwright.hw_constraints.table.placement import PROCESSOR, WALL, Effort
-from bitwright.hw_constraints.table.row import KernelRow, NetworkRow, hash_of_file
+from bitwright.hw_constraints.table.row import KernelRow, NetworkRow, hash_of_model
 from bitwright.hw_constraints.table.session import Session
 from bitwright.hw_constraints.table.store import KernelTable
 
@@ -40,8 +40,8 @@ class Precision:
     half_width: float = 0.04
     least: float = 5e-4
     placements: int = 6
-    most: int = 10
-    more: int = 4
+    most: int = 9
+    more: int = 3
 
     def reached(self, ratio: float, low: float, high: float) -> bool:
         """Whether an interval is narrow enough."""
@@ -99,7 +99,12 @@ class _Trial:
         if isinstance(self.subject, Kernel):
             return KernelRow(kernel=self.subject, **figures)
         network = self.subject
-        return NetworkRow(name=network.name, model_hash=hash_of_file(network.file), kernels=network.kernels, **figures)
+        return NetworkRow(
+            name=network.name,
+            model_hash=hash_of_model(Path(network.file).read_bytes()),
+            kernels=network.kernels,
+            **figures,
+        )
 
 
 def measure_batch(

@@ -61,7 +61,7 @@ class Effort:
         sample_seconds: shorter calls are repeated within a sample.
     """
 
-    rounds: int = 8
+    rounds: int = 12
     seconds: float = 0.08
     sample_seconds: float = 8e-4
 

@@ -7,7 +7,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 from bitwright.hw_constraints.kernels.kernel import Kernel
@@ -110,17 +109,17 @@ class NetworkRow(_Row):
 
     @property
     def key(self) -> str:
-        """What the table finds it by."""
-        return self.model_hash
+        """What the table finds it by: another file of the same name takes its place."""
+        return self.name
 
     @classmethod
     def _value(cls, name: str, value: Any) -> Any:
         return tuple(map(Kernel.from_json, value)) if name == "kernels" else super()._value(name, value)
 
 
-def hash_of_file(file: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+def hash_of_model(model: bytes) -> str:
+    """SHA-256 of a network's file."""
+    return hashlib.sha256(model).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,7 @@ class KernelTable:
 
     @property
     def networks(self) -> tuple[NetworkRow, ...]:
-        """Whole networks, by their files' hashes."""
+        """Whole networks, by name."""
         return tuple(self._networks[key] for key in sorted(self._networks))
 
     @property

@@ -137,7 +137,7 @@ class Pretended:
 
 def test_kernels_get_more_placements_until_their_interval_is_narrow() -> None:
     easy, hard = Pretended(0.002), Pretended(0.05)
-    precision = Precision(half_width=0.02, most=14)
+    precision = Precision(half_width=0.02, most=14, more=4)
     for bench, expected in ((easy, [6]), (hard, [6, 4, 4])):
         rows, references = measure_batch(
             bench, [kernel(3), kernel(4)], precision=precision, effort=Effort(), seed=0  # type: ignore[arg-type]
