@@ -62,7 +62,7 @@ def worse(candidate: Fidelity, full: Fidelity) -> str | None:
     when the interval of the paired differences (Wilcoxon's signed ranks) lies below 0, by more than `RESOLUTION_DB`.
     """
     if full.agreement:
-        difference, spread = _paired(candidate.agreement, full.agreement)
+        difference, spread = paired_difference(candidate.agreement, full.agreement)
         if difference + spread < 0:
             return f"agreement falls by {-100 * difference:.2f} points (noise {100 * spread:.2f})"
     loss = np.asarray(full.sqnr_db) - np.asarray(candidate.sqnr_db)
@@ -72,7 +72,7 @@ def worse(candidate: Fidelity, full: Fidelity) -> str | None:
     return None
 
 
-def _paired(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+def paired_difference(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
     """Mean difference, and the half-width of its 95 % interval."""
     differences = [a - b for a, b in zip(values, reference, strict=True)]
     imagined = np.array([*differences, 1.0, -1.0])

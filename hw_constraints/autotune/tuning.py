@@ -131,12 +131,12 @@ def autotune(
         raise InputError("autotune needs samples to search with and others to check its result with")
     candidates = Candidates(quantized=quantized, reference=reference, sites=sites)
     header = {"network": _digest(reference, sites, search_samples), **_conditions(runtime, threads)}
-    work = out / "candidates"
-    work.mkdir(parents=True, exist_ok=True)
+    journal, work = Journal(out / RECORD, header), out / "candidates"
+    work.mkdir(exist_ok=True)
     lab = Laboratory(
         candidates=candidates, runtime=runtime, threads=threads, samples=search_samples,
         judge=judge or partial(_on_runtime, runtime=runtime, threads=threads),
-        journal=Journal(out / RECORD, header), budget=budget or Budget(), folder=work,
+        journal=journal, budget=budget or Budget(), folder=work,
         progress=progress or (lambda done, note: None),
     )  # fmt: skip
     search = Search(lab=lab, predict=predict)

@@ -17,6 +17,7 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE
 from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.quant.onnx_import.absorbed import with_clamps
 from bitwright.quant.onnx_import.import_graph import ImportedModel
 from bitwright.quant.onnx_import.qparams import ImportedQParams
 from bitwright.quant.plan import QuantPlan
@@ -53,17 +54,19 @@ def to_quantized(imported: ImportedModel) -> tuple[QuantizedModel, CapturedModel
     """A quantized file as the network that its exporter had: float weights, plan and qparams.
 
     Returns:
-        The quantized network, and the same network in float; weights have lost what the file's codes do not hold.
+        The quantized network, and the same network in float: weights have lost what the file's codes do not hold, and
+        activations that its quantizers had swallowed are clamps at the ends of their ranges.
 
     Raises:
         InputError: the file is in float, has scales for blocks or computed ones, or see `to_captured`.
     """
     if imported.plan is None:
         raise InputError(f"{imported.name}: has no QuantizeLinear; it is a network in float")
-    captured = to_captured(imported.graph, imported.name)
+    graph, plan = with_clamps(imported.graph, imported.plan, dict(imported.qparams))
+    captured = to_captured(graph, imported.name)
     # torch.fx spells names of nodes as Python identifiers.
-    pairs = zip(imported.graph.nodes, captured.graph.nodes, strict=True)
-    plan = _renamed(imported.plan, {old.name: new.name for old, new in pairs})
+    pairs = zip(graph.nodes, captured.graph.nodes, strict=True)
+    plan = _renamed(plan, {old.name: new.name for old, new in pairs})
     wanted = {*plan.activations, *plan.weights}
     qparams = {ref: _qparams(imported.name, ref, imported.qparams[ref]) for ref in wanted}
     return QuantizedModel(captured=captured, plan=plan, qparams=qparams), captured
