@@ -10,7 +10,6 @@ from onnx import AttributeProto, helper
 
 from bitwright.hw_constraints.kernels.coded_graph import Call, CodedGraph
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Shape, Value
-from bitwright.hw_constraints.kernels.rules import FusionRules
 
 _FAMILIES = {
     Family.CONV_TRANSPOSE: {"ConvTranspose"},
@@ -42,7 +41,6 @@ _LARGEST_CONSTANT = 64  # elements of a shape, of axes, of pads
 _CONV_DEFAULTS = {"group": 1, "dilations": 1, "strides": 1, "pads": 0}
 _POOL_DEFAULTS: dict[str, Value] = {"kernel_shape": (), "strides": (1, 1), "pads": (0, 0, 0, 0), "ceil_mode": 0}
 _SOME_NUMBER = 0.5  # neither of those that leave a tensor as it is
-SILU = "silu"
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum"})
 
 
@@ -70,16 +68,6 @@ def _reduces_picture(graph: CodedGraph, call: Call) -> bool:
     named = call.operands[1] if len(call.operands) > 1 else None
     axes = graph.graph.constant(named.value) if named else _attribute(call, "axes", None)
     return axes is not None and rank > 2 and sorted(int(axis) % rank for axis in axes) == list(range(2, rank))
-
-
-def silu_of(graph: CodedGraph, call: Call, rules: FusionRules) -> Call | None:
-    """The product `x * sigmoid(x)` that a sigmoid belongs to, where the runtime makes one kernel of both."""
-    if call.op != "Sigmoid" or call.outputs[0] in graph.coded:
-        return None
-    source, product = call.live[0], graph.sole_reader(call.outputs[0])
-    if product is None or product.op != "Mul" or {one.value for one in product.live} != {source.value, call.outputs[0]}:
-        return None
-    return product if (f"{SILU}/int8" if source.coded else SILU) in rules.composites else None
 
 
 def bounds_of(graph: CodedGraph, call: Call) -> tuple[float, float]:

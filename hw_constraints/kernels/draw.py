@@ -75,6 +75,7 @@ class _Draw:
             Family.GROUPED: self._grouped,
             Family.LINEAR: self._linear,
             Family.MATMUL: self._matmul,
+            Family.ATTENTION: self._attention,
             Family.ELEMENTWISE: self._elementwise,
             Family.ACTIVATION: self._activation,
             Family.POOL: self._pool,
@@ -95,6 +96,8 @@ class _Draw:
         """Whether this runtime has such kernels in this format."""
         if family in (Family.QUANTIZE, Family.DEQUANTIZE):
             return self._format == "int8"
+        if family is Family.ATTENTION:
+            return self._format == "float32" and "attention" in self._rules.composites
         if family is Family.VIEW:
             return "reshape" not in self._rules.free
         if self._format != "int8" or family in CONVOLUTIONS or family is Family.REORDER:
@@ -261,6 +264,21 @@ class _Draw:
             return self._make("MatMul", [queries, keys], [scores])
         return self._make("MatMul", [scores, queries], [queries])
 
+    def _attention(self) -> Kernel:
+        heads, tokens, width = (
+            self._random.choice([1, 2, 3, 4, 6, 8, 12]),
+            self._between(16, 400),
+            self._between(16, 96),
+        )
+        queries, keys = (1, heads, tokens, width), (1, heads, width, tokens)
+        if self._random.random() < 0.7:
+            moved = (1, tokens, heads, width)
+            attributes = {"transposed": 1}
+            return self._make(
+                *("Attention", [queries, keys, queries], [moved]), epilogue=("transpose",), attributes=attributes
+            )
+        return self._make("Attention", [queries, keys, queries], [queries])
+
     def _elementwise(self) -> Kernel:
         op, shape = self._random.choice(["Add", "Add", "Mul", "Mul", "Sub"]), self._tensor()
         draw = self._random.random()
@@ -271,9 +289,9 @@ class _Draw:
         return self._make(op, [shape], [shape], weight=(1, shape[1], 1, 1) if len(shape) == 4 else shape[-1:])
 
     def _activation(self) -> Kernel:
-        op, shape = self._random.choice(list(_UNARY)), self._tensor()
+        op, shape = self._random.choice([*_UNARY, *({"silu"} & self._rules.composites)]), self._tensor()
         bounds = {"const:1": 0.0, "const:2": 6.0} if op == "clip" else {}
-        return self._make(_UNARY[op], [shape], [shape], attributes=bounds)
+        return self._make(_UNARY.get(op, op), [shape], [shape], attributes=bounds)
 
     def _pool(self) -> Kernel:
         op, picture = self._random.choice(["MaxPool", "AveragePool"]), self._picture()

@@ -50,6 +50,8 @@ def emit(kernel: Kernel, parts: Parts, values: list[str], around: Surroundings) 
     """
     if kernel.family is Family.QUANTIZE:
         return [around.coded(values[0])]
+    if kernel.family is Family.ATTENTION:
+        return [_attention(kernel, parts, values)]
     taken = len(values) - sum(_binary(op) is not None for op in kernel.epilogue)
     extra = values[taken:]
     attributes = {
@@ -72,6 +74,17 @@ def emit(kernel: Kernel, parts: Parts, values: list[str], around: Surroundings) 
 
 
 _OP = {"silu": "Sigmoid"}
+
+
+def _attention(kernel: Kernel, parts: Parts, values: list[str]) -> str:
+    """`softmax(Q K^T) V` of values in the order batch, tokens, heads, width where transposes are part of it."""
+    query, key, value = values
+    if kernel.attribute("transposed"):
+        query, value = (parts.node("Transpose", [one], perm=[0, 2, 1, 3]) for one in (query, value))
+        key = parts.node("Transpose", [key], perm=[0, 2, 3, 1])
+    weights = parts.node("Softmax", [parts.node("MatMul", [query, key])], axis=-1)
+    result = parts.node("MatMul", [weights, value])
+    return parts.node("Transpose", [result], perm=[0, 2, 1, 3]) if "transpose" in kernel.epilogue else result
 
 
 def _operands(kernel: Kernel, parts: Parts, values: list[str], around: Surroundings) -> list[str]:

@@ -117,7 +117,7 @@ class Kernel:
     @property
     def input_bytes(self) -> int:
         """Of all activations that it reads."""
-        return sum(map(math.prod, self.inputs)) * self._side_bytes("dequantize" if self.weight == () else "")
+        return sum(map(math.prod, self.inputs)) * self._read_bytes
 
     @property
     def output_bytes(self) -> int:
@@ -134,7 +134,8 @@ class Kernel:
         """All that it reads and writes, each byte once."""
         return self.input_bytes + self.output_bytes + self.weight_bytes
 
-    def _side_bytes(self, _: str) -> int:
+    @property
+    def _read_bytes(self) -> int:
         if self.family is Family.QUANTIZE:
             return _BYTES["float32"]
         return _BYTES["int8"] if self.family is Family.DEQUANTIZE else self.element_bytes

@@ -9,7 +9,17 @@ _CONVOLUTIONS = ("conv", "pointwise", "depthwise", "grouped")
 _FOLLOW = ("pool", "global_pool", "concat", "elementwise", "activation", "resize")
 _FORMATS = ("float32", "int8")
 _UNARY = frozenset({"relu", "clip", "sigmoid", "tanh", "leakyrelu", "hardsigmoid"})
-_NEVER_BLOCKED = ("leakyrelu", "clip", "hardsigmoid", "hardswish", "gelu", "elu", "erf", "softplus", "mish")
+# OpenVINO compiles chains of these into one loop (`Subgraph`), with conversions from and to codes at its ends.
+_CODE_GENERATED = frozenset(
+    {
+        *("relu", "clip", "sigmoid", "tanh", "leakyrelu", "hardsigmoid", "hardswish", "gelu", "elu", "silu"),
+        *("erf", "exp", "sqrt", "abs", "neg", "softplus", "mish"),
+    }
+)
+_NEVER_BLOCKED = (
+    *("leakyrelu", "clip", "hardsigmoid", "hardswish", "gelu", "elu", "erf", "softplus", "mish", "sqrt", "exp"),
+    *("abs", "neg", "log", "reciprocal"),
+)
 _IN_CODES = frozenset(
     {
         *("conv", "gemm", "matmul", "add", "globalaveragepool", "averagepool", "maxpool", "concat"),
@@ -70,10 +80,14 @@ def known_rules(runtime: str) -> FusionRules:
                 },
                 "linear/int8": frozenset({"dequantize"}),
                 "linear/float32": frozenset({"relu", "gelu", "quantize"}),
+                **{f"{family}/float32": _CODE_GENERATED | {"quantize"} for family in ("elementwise", "activation")},
+                **{f"{family}/int8": _CODE_GENERATED | {"dequantize"} for family in ("elementwise", "activation")},
+                **{f"{family}/float32": frozenset({"quantize"}) for family in ("pool", "global_pool", "norm")},
+                "attention/float32": frozenset({"transpose", "quantize"}),
             },
-            in_codes=_IN_CODES,
+            in_codes=_IN_CODES | _CODE_GENERATED | {"mul", "sub", "div"},
             free=frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
-            composites=frozenset({"silu", "silu/int8"}),
+            composites=frozenset({"silu", "silu/int8", "attention"}),
             zero_points_matter=True,
             layouts={
                 **follow,

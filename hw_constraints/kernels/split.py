@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 
 from bitwright.hw_constraints.kernels.coded_graph import Call, CodedGraph
-from bitwright.hw_constraints.kernels.describe import SILU, attributes_of, bounds_of, family_of, silu_of, weight_shape
+from bitwright.hw_constraints.kernels.composites import SILU, attention_of, silu_of
+from bitwright.hw_constraints.kernels.describe import attributes_of, bounds_of, family_of, weight_shape
 from bitwright.hw_constraints.kernels.draft import Draft
 from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Family, Kernel, Shape
 from bitwright.hw_constraints.kernels.known_rules import known_rules
@@ -96,8 +97,10 @@ def _fused(graph: CodedGraph, rules: FusionRules) -> list[Draft]:
     for call in graph.calls:
         if id(call) in taken:
             continue
-        draft = _silu(graph, call, rules) or _draft(graph, call, rules, taken)
+        draft = _composite(graph, call, rules) or _draft(graph, call, rules, taken)
         taken.update(id(member) for member in draft.members)
+        if draft.family is Family.ATTENTION:
+            drafts = [one for one in drafts if not any(member in draft.members for member in one.members)]
         if _left_to_codes(graph, draft, rules):
             drafts.append(_quantized(call, graph))
         elif call.op.lower() not in rules.free:
@@ -116,21 +119,55 @@ def _left_to_codes(graph: CodedGraph, draft: Draft, rules: FusionRules) -> bool:
     )
 
 
-def _silu(graph: CodedGraph, call: Call, rules: FusionRules) -> Draft | None:
-    """`x * sigmoid(x)` as one kernel, where the runtime makes one of it."""
+def _composite(graph: CodedGraph, call: Call, rules: FusionRules) -> Draft | None:
+    """`x * sigmoid(x)`, or `softmax(Q K^T) V`, as one kernel, where the runtime makes one of it."""
+    attention = attention_of(graph, call, rules)
+    if attention is not None:
+        return _attention(graph, attention, rules)
     product = silu_of(graph, call, rules)
     if product is None:
         return None
     source, result = call.live[0], product.outputs[0]
     shape = graph.shape(source.value)
-    return Draft(
+    in_codes = source.coded and result in graph.coded
+    draft = Draft(
         family=Family.ACTIVATION,
         op=SILU,
-        format="float32",
+        format="int8" if in_codes else "float32",
         reads=[(source.value, shape, source.coded)],
         writes=[(result, shape)],
         members=[call, product],
+        writes_codes=in_codes,
     )
+    if in_codes:
+        draft.attributes = tuple(_coding(graph, draft, rules))
+    return draft
+
+
+def _attention(graph: CodedGraph, calls: tuple[Call, ...], rules: FusionRules) -> Draft:
+    scores, last = calls[0], calls[-1]
+    values = next(one for one in last.live if graph.maker.get(one.value) not in calls)
+    draft = Draft(
+        family=Family.ATTENTION,
+        op="Attention",
+        format="float32",
+        reads=[(one.value, graph.shape(one.value), one.coded) for one in (*scores.live, values)],
+        writes=[(last.outputs[0], graph.shape(last.outputs[0]))],
+        members=list(calls),
+    )
+    makers = [graph.maker.get(value) for value, _, _ in draft.reads]
+    moved = [maker for maker in makers if maker is not None and maker.op == "Transpose"]
+    if len(moved) == len(makers) and all(graph.sole_reader(maker.outputs[0]) for maker in moved):
+        draft.reads = [
+            (maker.live[0].value, shape, coded) for maker, (_, shape, coded) in zip(moved, draft.reads, strict=True)
+        ]
+        draft.members = [*moved, *draft.members]
+        draft.attributes = (("transposed", 1),)
+    follower = graph.sole_reader(last.outputs[0])
+    if follower is not None and follower.op == "Transpose" and rules.fuses(Family.ATTENTION, "float32", "transpose"):
+        draft.take(follower, [])
+        draft.writes = [(follower.outputs[0], graph.shape(follower.outputs[0]))]
+    return draft
 
 
 def _draft(graph: CodedGraph, call: Call, rules: FusionRules, taken: set[int]) -> Draft:

@@ -45,6 +45,10 @@ class Surroundings:
     def produce(self, at: int) -> str:
         """A fresh tensor of an input's shape in the kernel's layout, through codes where the kernel reads codes."""
         shape, parts = self._kernel.inputs[at], self._parts
+        if self._kernel.attribute("transposed"):  # batch, heads, tokens, width; the key's last two the other way round
+            batch, heads, *rest = shape
+            tokens, width = rest[::-1] if at == 1 else rest
+            shape = (batch, tokens, heads, width)
         if self._reads_plain(at):
             value = self._source(shape, shared=len(self._kernel.inputs) == 1 and bool(self._kernel.weight))
             return self.coded(value) if self.reads_codes else value
