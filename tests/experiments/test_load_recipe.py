@@ -35,7 +35,7 @@ def test_a_short_recipe_is_enough(recipe: Path) -> None:
     assert (loaded.name, loaded.target, loaded.calibrate.samples) == ("mine", "x86-vnni", 200)
 
 
-TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u85-1024, h200, hexagon-htp, orin-dla, tensorrt-orin, tensorrt-thor, tesla-fsd-hw3, ti-tda4, x86-avx2, x86-vnni"
+TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u85-1024, h200, hexagon-htp, orin-dla, tensorrt-orin, tensorrt-thor, tesla-fsd-hw3, ti-tda4, x86-avx2, x86-vnni, x86-vnni-openvino"
 
 
 @pytest.mark.parametrize(
