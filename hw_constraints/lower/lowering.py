@@ -22,7 +22,10 @@ from bitwright.quant.plan import QuantPlan
 from bitwright.quant.plan import plan as plan_of
 
 # How often a tensor is sent behind because of holes between buffers before the weights fetched ahead are given up.
-_ATTEMPTS = 16
+_ATTEMPTS = 2
+# Of the memory beside the engines, what tensors leave free, one after the other until every buffer has an address:
+# nothing, a 16th, and so on up to everything, with which tiles alone lie there.
+_KEPT_FREE = (0, 16, 8, 4, 2, 1)
 
 
 def lower(graph: Graph, target: Target, *, plan: QuantPlan | None = None) -> LoweredGraph:
@@ -47,10 +50,20 @@ def lower(graph: Graph, target: Target, *, plan: QuantPlan | None = None) -> Low
     program = fuse(network, target, plan, decide(network.graph, target, plan))
     program = layout(partition(program))
     hardware = hardware_of(target)
-    residency = place(program, hardware)
-    ops, residency = tile(program, hardware, residency)
-    ops = schedule(ops, program, hardware, residency)
-    return _allocated(ops, program, hardware, residency)
+    capacity = hardware.beside.size_bytes or 0 if hardware.beside else 0
+    needed = 0
+    for share in _KEPT_FREE:
+        residency = place(program, hardware, kept_free=capacity // share if share else 0)
+        ops, residency = tile(program, hardware, residency)
+        ops = schedule(ops, program, hardware, residency)
+        found = _allocated(ops, program, hardware, residency)
+        if isinstance(found, LoweredGraph):
+            return found
+        needed = found
+    raise InputError(
+        f"the program needs {needed:,} bytes beside the engines of {target.id}, which have "
+        f"{capacity:,}: split the largest layers, or lower the resolution"
+    )
 
 
 def _check_static(graph: Graph) -> None:
@@ -62,7 +75,10 @@ def _check_static(graph: Graph) -> None:
             )
 
 
-def _allocated(ops: tuple[LoweredOp, ...], program: Program, hardware: Hardware, residency: Residency) -> LoweredGraph:
+def _allocated(
+    ops: tuple[LoweredOp, ...], program: Program, hardware: Hardware, residency: Residency
+) -> LoweredGraph | int:
+    """With an address for every buffer; or, where they do not fit, the bytes that they take."""
     capacity = hardware.beside.size_bytes if hardware.beside else None
     for _ in range(_ATTEMPTS):
         buffers, placement = _placed(ops, program, residency, capacity)
@@ -79,10 +95,7 @@ def _allocated(ops: tuple[LoweredOp, ...], program: Program, hardware: Hardware,
         ops, residency = tile(program, hardware, residency)
         ops = schedule(ops, program, hardware, residency)
     if not placement.fits:
-        raise InputError(
-            f"the program needs {placement.peak_bytes:,} bytes beside the engines of {program.target.id}, which have "
-            f"{capacity:,}: split the largest layers, or lower the resolution"
-        )
+        return placement.peak_bytes
     memory = memory_plan(ops, program, hardware, residency, placement, buffers)
     return LoweredGraph(program=program, ops=ops, memory=memory)
 
