@@ -17,6 +17,12 @@ def multiplier(data: Grid, weights: Grid, result: Grid) -> Array:
     return scale
 
 
+def _exact_multiplier(data: Grid, weights: Grid, result: Grid) -> Array:
+    """The same in float64: 31 bits of a whole multiplier ask for more than float32 has."""
+    scale: Array = data.scale.astype(np.float64) * weights.scale / result.scale
+    return scale
+
+
 def convolution_sums(data: Array, weights: Array, window: Window, groups: int) -> Array:
     """int64 sums of products.
 
@@ -62,13 +68,11 @@ def convolution(
     Returns:
         int64 codes of the result's grid.
     """
-    data_grid, weight_grid, result = grids
-    sums = convolution_sums(data_grid.centred(data), weight_grid.centred(weights), window, groups)
+    sums = convolution_sums(grids[0].centred(data), grids[1].centred(weights), window, groups)
     spatial = (1,) * (sums.ndim - 2)
     if bias is not None:
         sums = sums + bias.astype(np.int64).reshape(-1, *spatial)
-    scale = multiplier(*grids)
-    return _codes(sums, scale.reshape(-1, *spatial) if scale.ndim else scale, result, rounding)
+    return _codes(sums, grids, rounding, spatial)
 
 
 def matrix_product(
@@ -89,7 +93,7 @@ def matrix_product(
         rounding: the device's.
     """
     sums = _products(grids[0].centred(left), grids[1].centred(right))
-    return _codes(sums if bias is None else sums + bias.astype(np.int64), multiplier(*grids), grids[2], rounding)
+    return _codes(sums if bias is None else sums + bias.astype(np.int64), grids, rounding)
 
 
 def _products(left: Array, right: Array) -> Array:
@@ -98,5 +102,8 @@ def _products(left: Array, right: Array) -> Array:
     return sums.astype(np.int64)
 
 
-def _codes(sums: Array, scale: Array, result: Grid, rounding: Rounding) -> Array:
-    return result.saturated(requantize(sums, scale, rounding) + result.zero_point)
+def _codes(sums: Array, grids: tuple[Grid, Grid, Grid], rounding: Rounding, behind: tuple[int, ...] = ()) -> Array:
+    """Sums as codes; `behind` are the axes that stand behind that of the channels, each as 1."""
+    scale = multiplier(*grids) if rounding is Rounding.FLOAT32 else _exact_multiplier(*grids)
+    per_channel = scale.reshape(-1, *behind) if scale.ndim else scale
+    return grids[2].saturated(requantize(sums, per_channel, rounding) + grids[2].zero_point)

@@ -80,7 +80,7 @@ def onnx_case(module: Reference, folder: Path) -> Case:
 
 
 def tflite_case(module: Reference, folder: Path) -> Case:
-    from tflite_writer import reference_tflite
+    from bitwright.experiments.benchmarks.tflite_writer import reference_tflite
 
     path = folder / "reference.tflite"
     weights = {name: value.detach().numpy() for name, value in module.named_parameters()}

@@ -11,8 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("ai_edge_litert", reason="package ai-edge-litert is not installed")
 
-from tflite_writer import TfliteWriter
-
+from bitwright.experiments.benchmarks.tflite_writer import TfliteWriter
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.backends.litert_profiler import read_events
 from bitwright.hw_constraints.measure import measure_in_subprocess

@@ -1,12 +1,16 @@
-"""Writes small `.tflite` files for tests, by the schema that LiteRT's package brings."""
+"""Writes small `.tflite` files, by the schema that LiteRT's package brings: for tests and rows about LiteRT."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
+
+Array = npt.NDArray[Any]
 
 VERSION = 3  # of the format
 _CODES = {"float32": "FLOAT32", "int8": "INT8", "int32": "INT32"}
@@ -22,7 +26,17 @@ class TfliteWriter:
         self._codes: list[Any] = []
         self._operators: list[Any] = []
 
-    def tensor(self, name, shape, dtype="float32", *, data=None, scale=None, zero_point=0, axis=0) -> int:
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str = "float32",
+        *,
+        data: npt.ArrayLike | None = None,
+        scale: npt.ArrayLike | None = None,
+        zero_point: int = 0,
+        axis: int = 0,
+    ) -> int:
         """Adds a tensor, a constant with `data`; returns its index."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.buffer = name.encode(), [max(size, 1) for size in shape], 0
@@ -43,7 +57,9 @@ class TfliteWriter:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def operator(self, op, inputs, outputs, options="", **fields) -> None:
+    def operator(
+        self, op: str, inputs: Sequence[int], outputs: Sequence[int], options: str = "", **fields: Any
+    ) -> None:
         """Adds an operator; `options` is the name of its table, `fields` are that table's."""
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, op)
@@ -61,7 +77,9 @@ class TfliteWriter:
         self._codes.append(code)
         self._operators.append(operator)
 
-    def conv(self, source, name, weight, bias, *, size, relu=True) -> int:
+    def conv(
+        self, source: int, name: str, weight: Array, bias: Array, *, size: Sequence[int], relu: bool = True
+    ) -> int:
         """Adds a convolution, stride 1, SAME; `weight` is ONNX's [out, in, height, width]."""
         data = np.asarray(weight).transpose(0, 2, 3, 1)
         filters = self.tensor(f"{name}.weight", data.shape, data=data)
@@ -73,7 +91,7 @@ class TfliteWriter:
         self.operator("CONV_2D", [source, filters, offsets], [result], "Conv2DOptions", **options)
         return result
 
-    def content(self, inputs, outputs) -> bytes:
+    def content(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """The file."""
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.inputs, graph.outputs = self._tensors, self._operators, inputs, outputs
@@ -85,8 +103,8 @@ class TfliteWriter:
         return bytes(builder.Output())
 
 
-def reference_tflite(weights: dict[str, np.ndarray]) -> bytes:
-    """The contract's network: two convolutions, a spatial mean, a linear layer."""
+def reference_tflite(weights: dict[str, Array]) -> bytes:
+    """The network of the backends' contract: two convolutions, a spatial mean, a linear layer."""
     writer = TfliteWriter()
     image = writer.tensor("image", (1, 40, 40, 16))
     value = image
