@@ -162,7 +162,7 @@ def _site(graph: Graph, nodes: tuple[str, ...], tail: tuple[str, ...]) -> Site:
     first, last = graph.by_name[nodes[0]], graph.by_name[nodes[-1]]
     operators = " + ".join([_spelled(graph, first), *(graph.by_name[name].op for name in (*nodes[1:], *tail))])
     shapes = [tuple(graph.tensors[ref].shape) for ref in (*first.tensors[:2], last.outputs[0])]
-    on_vector = all(size == 1 for size in shapes[-1][2:])
+    on_vector = len(shapes[-1]) > 2 and all(size == 1 for size in shapes[-1][2:])
     kind = f"{operators} of a vector" if on_vector else operators
     return Site(
         name=nodes[0],
