@@ -1,4 +1,4 @@
-"""What goes into a latency table: the kernels that a runtime makes of networks drawn at random, some of these whole."""
+"""What goes into a latency table: kernels that a runtime makes of networks drawn at random, some of these whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitwright.hw_constraints.kernels import Kernel, split
+from bitwright.hw_constraints.kernels import FusionRules, Kernel, draw_kernels, probe_rules, split
 from bitwright.hw_constraints.predict.random_networks import draw_networks
 from bitwright.hw_constraints.table.measuring import Network
 from bitwright.hw_constraints.table.row import hash_of_model
@@ -16,8 +16,10 @@ from bitwright.hw_constraints.target import Target
 
 FORMATS = ("float32", "int8")
 NETWORKS = 150  # drawn for the kernels in them; about 20 new ones each
+_STRAYS = 300  # of each format
 _WHOLE = 60  # of these are measured whole, in each format
 _AT_ONCE = 4
+_RULES = "fusion_rules"  # the fact's name
 _KERNELS_BETWEEN = 4  # batches of kernels from one batch of whole networks to the next
 
 
@@ -37,12 +39,12 @@ class Drawn:
 
 
 def drawn_networks(
-    runtime: str, target: Target, formats: Sequence[str], *, seed: int, count: int = NETWORKS
+    rules: FusionRules, target: Target, formats: Sequence[str], *, seed: int, count: int = NETWORKS
 ) -> Iterator[Drawn]:
     """Networks at random, each in all formats.
 
     Args:
-        runtime: whose kernels.
+        rules: what the runtime fuses.
         target: how int8 networks are quantized.
         formats: `float32`, `int8` or both.
         seed: of the draw.
@@ -51,15 +53,24 @@ def drawn_networks(
     for network in draw_networks(count, seed=seed):
         for number_format in formats:
             model = network.int8_file(target.scheme()) if number_format == "int8" else network.float_file()
-            placed = split(model, runtime).kernels
+            placed = split(model, rules.runtime, rules).kernels
             yield Drawn(
                 name=f"{network.name}/{number_format}", model=model, kernels=tuple(each.kernel for each in placed)
             )
 
 
-def kernels_of(network: Drawn, families: Sequence[str] = ()) -> tuple[Kernel, ...]:
-    """A network's kernels; of all families where none is named."""
-    return tuple(kernel for kernel in network.kernels if not families or str(kernel.family) in families)
+def rules_of(table: KernelTable) -> FusionRules:
+    """What the table's runtime fuses: as the table says, else probed now, and written into it."""
+    if (known := table.facts.get(_RULES)) is not None:
+        return FusionRules.from_json(known)
+    rules = probe_rules(table.key.runtime)
+    table.add(facts={_RULES: rules.to_json()})
+    return rules
+
+
+def stray_kernels(runtime: str, formats: Sequence[str], *, seed: int) -> tuple[Kernel, ...]:
+    """Kernels of all families, also of those that the drawn networks have none of."""
+    return tuple(each for name in formats for each in draw_kernels(None, name, runtime, _STRAYS, seed))
 
 
 def interspersed(

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.experiments.console import Console
-from bitwright.experiments.kernel_pool import FORMATS, NETWORKS, Drawn, drawn_networks, interspersed, kernels_of
+from bitwright.experiments.kernel_pool import (
+    FORMATS,
+    NETWORKS,
+    Drawn,
+    drawn_networks,
+    interspersed,
+    rules_of,
+    stray_kernels,
+)
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.workbench import require_runtime
 from bitwright.hw_constraints.backends import get_backend, list_backends
-from bitwright.hw_constraints.kernels import Family, Kernel
-from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.kernels import Family, FusionRules, Kernel
 from bitwright.hw_constraints.table import KernelRow, KernelTable, NetworkRow, TableKey
 from bitwright.hw_constraints.table.bench import Bench
 from bitwright.hw_constraints.table.forest import forest_belief
@@ -84,18 +91,23 @@ def measure_kernels(
         if seconds <= 0:
             console.say(f"{out} has had its {minutes:g} minutes; give more --minutes to go on")
         else:
-            networks = _drawn(runtime, target, formats, seed, console)
-            kernels = batches(table, [kernels_of(each, families) for each in networks], forest_belief, Plan())
-            subjects = kernels if families else interspersed(table, kernels, networks)
-            table.add(facts={"fusion_rules": known_rules(runtime).to_json()})
+            networks = _drawn(rules_of(table), target, formats, seed, console)
+            strays = _wanted(stray_kernels(runtime, formats, seed=seed), families)
+            kernels = [*(_wanted(each.kernels, families) for each in networks), strays]
+            chosen = batches(table, kernels, forest_belief, Plan())
+            subjects = chosen if families else interspersed(table, chosen, networks)
             _measure(table, subjects, seconds, Precision(half_width=half_width), seed, console)
     return KernelTable.load(out)
 
 
-def _drawn(runtime: str, target: Target, formats: Sequence[str], seed: int, console: Console) -> list[Drawn]:
+def _wanted(kernels: Sequence[Kernel], families: Sequence[str]) -> list[Kernel]:
+    return [each for each in kernels if not families or str(each.family) in families]
+
+
+def _drawn(rules: FusionRules, target: Target, formats: Sequence[str], seed: int, console: Console) -> list[Drawn]:
     networks: list[Drawn] = []
     with console.track("networks drawn", total=NETWORKS * len(formats)) as advance:
-        for network in drawn_networks(runtime, target, formats, seed=seed):
+        for network in drawn_networks(rules, target, formats, seed=seed):
             networks.append(network)
             advance(len(networks))
     return networks

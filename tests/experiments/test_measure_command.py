@@ -70,7 +70,7 @@ def test_a_killed_and_an_interrupted_command_leave_a_table_to_go_on_with(tmp_pat
         for _ in range(600):
             if _rows(path) > before:
                 break
-            time.sleep(0.05)
+            time.sleep(0.2)
         os.kill(process.pid, how)
         _, said = process.communicate(timeout=30)
         assert process.returncode == code

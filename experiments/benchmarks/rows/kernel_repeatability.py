@@ -20,7 +20,7 @@ import numpy as np
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.experiments.kernel_pool import FORMATS, drawn_networks
-from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.kernels import Kernel, known_rules
 from bitwright.hw_constraints.table import KernelRow, KernelTable, TableKey
 from bitwright.hw_constraints.table.bench import Bench as KernelBench
 from bitwright.hw_constraints.table.measuring import Precision, measure_into
@@ -43,24 +43,30 @@ SEED = 20
 def run(bench: Bench) -> list[Record]:
     """Measures everything, waits, measures everything again."""
     folder = bench.cache / "repeatability"
-    first = {runtime: measured(folder / f"{runtime}-first.table", runtime, seed=0) for runtime in RUNTIMES}
+    first = {runtime: first_time(folder, runtime) for runtime in RUNTIMES}
     newest = max(datetime.fromisoformat(row.date).timestamp() for table in first.values() for row in table.rows)
     time.sleep(max(0.0, newest + APART_SECONDS - time.time()))
-    second = {runtime: measured(folder / f"{runtime}-second.table", runtime, seed=1) for runtime in RUNTIMES}
+    second = {runtime: second_time(folder, runtime) for runtime in RUNTIMES}
     return [_record(runtime, first[runtime], second[runtime]) for runtime in RUNTIMES]
 
 
-def measured(file: Path, runtime: str, *, seed: int, seconds: float = float("inf")) -> KernelTable:
-    """A table of the chosen kernels, those measured that it lacks.
+def first_time(folder: Path, runtime: str, *, seconds: float = float("inf")) -> KernelTable:
+    """The chosen kernels; no batch begins after so many seconds."""
+    file = folder / f"{runtime}-first.table"
+    have = [row.kernel for row in KernelTable.load(file).rows] if file.exists() else []
+    kernels = have if len(have) >= len(FORMATS) * KERNELS else _kernels(runtime)
+    return _measured(file, runtime, kernels, seed=0, seconds=seconds)
 
-    Args:
-        file: the table.
-        runtime: whose kernels.
-        seed: of weights, inputs and order.
-        seconds: no batch begins after so long.
-    """
+
+def second_time(folder: Path, runtime: str, *, seconds: float = float("inf")) -> KernelTable:
+    """The same kernels again."""
+    kernels = [row.kernel for row in KernelTable.load(folder / f"{runtime}-first.table").rows]
+    return _measured(folder / f"{runtime}-second.table", runtime, kernels, seed=1, seconds=seconds)
+
+
+def _measured(file: Path, runtime: str, kernels: Sequence[Kernel], *, seed: int, seconds: float) -> KernelTable:
     with KernelTable.writing(file, TableKey.here(runtime, 1), REFERENCE.to_json()) as table:
-        left = [kernel for kernel in _kernels(runtime) if kernel.key not in table]
+        left = [kernel for kernel in kernels if kernel.key not in table]
         if left:
             with KernelBench(runtime, 1) as process:
                 measure_into(table, process, _batches(left), seconds=seconds, precision=PRECISION, seed=1000 * seed)
@@ -68,7 +74,7 @@ def measured(file: Path, runtime: str, *, seed: int, seconds: float = float("inf
 
 
 def _kernels(runtime: str) -> list[Kernel]:
-    networks = drawn_networks(runtime, load_target(TARGET), FORMATS, seed=SEED, count=NETWORKS)
+    networks = drawn_networks(known_rules(runtime), load_target(TARGET), FORMATS, seed=SEED, count=NETWORKS)
     pool = list({kernel.key: kernel for network in networks for kernel in network.kernels}.values())
     return [
         kernel
