@@ -1,6 +1,7 @@
 """What a network costs beyond its kernels alone, and how far sums of kernels are off, from networks measured whole.
 
-    T = call + node * kernels + io * bytes in and out + weight * bytes of weights + sum over families of c * their sum
+    T = call + node * kernels + io * bytes in and out + miss * bytes of weights that no cache keeps
+        + sum over families of c * their sum
 
 The sums come from the kernels' models; the coefficients from a Bayesian linear regression on the table's random
 networks, with errors that are relative to T (Rasmussen & Williams 2006, section 2.1). The prior says that a sum of
@@ -21,21 +22,24 @@ from bitwright.hw_constraints.predict.features import Array
 
 _FORMATS = ("float32", "int8")
 NAMES = (
-    *("call", "kernels", "bytes in and out", "bytes of weights"),
+    *("call", "kernels", "bytes in and out", "bytes of displaced weights"),
     *(f"{family}/{number_format}" for number_format in _FORMATS for family in Family),
 )
-# Prior means and standard deviations, µs: a call of tens of µs, half a µs a kernel, bytes at 10 GB/s more or less.
+# Prior means and standard deviations, µs: a call, a kernel, bytes at 10 GB/s more or less, memory at 100 GB/s.
 _OVERHEADS = {
-    "call": (5.0, 10.0),
+    "call": (10.0, 15.0),
     "kernels": (0.0, 0.3),
     "bytes in and out": (0.0, 1e-4),
-    "bytes of weights": (0.0, 5e-6),
+    "bytes of displaced weights": (1e-5, 1e-5),
 }
 _SUM_SPREAD = 0.15
 _FIRST_NOISE = 0.05
 _LEAST_NOISE = 0.01
-_ROUNDS = 20
+_ROUNDS = 30
+_FREEDOM = 3.0  # degrees of freedom: errors with the tails of Student's t, since a runtime surprises now and then
+_MEDIAN_SQUARE = 0.455  # the median of a squared standard normal
 _FLOAT_BYTES = 4
+_CACHE_BYTES = 16e6  # reading 16 MB runs at half the speed of reading 4 MB on a machine with 32 MB shared by guests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +67,21 @@ def terms_of(kernels: Sequence[Kernel], us: Array, spread: Array) -> Terms:
     """
     values = np.zeros(len(NAMES))
     moved = sum(map(math.prod, (*kernels[0].inputs[:1], *kernels[-1].outputs))) * _FLOAT_BYTES if kernels else 0
-    values[:4] = (1.0, len(kernels), moved, sum(kernel.weight_bytes for kernel in kernels))
+    values[:4] = (1.0, len(kernels), moved, _displaced(kernels))
     for kernel, each in zip(kernels, us, strict=True):
         values[_PLACE[term_name(kernel)]] += each
     errors = us * spread
     return Terms(values=values, spread_us=float(np.sqrt(errors @ errors)), common_us=float(errors.sum()))
+
+
+def _displaced(kernels: Sequence[Kernel]) -> float:
+    """Bytes of weights that others have displaced from the last-level cache when they are needed again.
+
+    Weights are read once a call, in the same order each time. Of `w` bytes beside a cache of `c`, none are displaced
+    as long as w <= c / 2, and all when w >= c; between the two it grows evenly.
+    """
+    weights = float(sum(kernel.weight_bytes for kernel in kernels))
+    return weights * min(1.0, max(0.0, 2 * weights / _CACHE_BYTES - 1))
 
 
 _PLACE = {name: index for index, name in enumerate(NAMES)}
@@ -129,7 +143,7 @@ def prior() -> Correction:
 
 
 def fit_correction(terms: Sequence[Terms], measured_us: Array) -> Correction:
-    """The posterior given networks measured whole; the noise by expectation and maximization."""
+    """The posterior given networks measured whole; outliers count less: a regression with errors of Student's t."""
     first = prior()
     if not len(terms):
         return first
@@ -137,12 +151,14 @@ def fit_correction(terms: Sequence[Terms], measured_us: Array) -> Correction:
     own = np.asarray([each.spread_us for each in terms]) / measured_us
     precision = np.linalg.inv(first.covariance)
     noise = _FIRST_NOISE
+    trust = np.ones(len(terms))
     for _ in range(_ROUNDS):
-        weights = 1 / (own**2 + noise**2)
+        weights = trust / (own**2 + noise**2)
         covariance = np.linalg.inv(precision + (x * weights[:, None]).T @ x)
         mean = covariance @ (precision @ first.mean + x.T @ weights)
-        residual = np.square(x @ mean - 1) + np.einsum("ij,jk,ik->i", x, covariance, x)
-        # Robust: half of the networks decide, so that a few that fit badly do not widen all.
-        excess = float(np.median(residual - 0.455 * own**2)) / 0.455  # the median of a squared standard normal
-        noise = max(_LEAST_NOISE, math.sqrt(max(0.0, excess)))
+        squared = np.square(x @ mean - 1)
+        fitted = squared + np.einsum("ij,jk,ik->i", x, covariance, x)
+        # Half of the networks decide, so that a few that fit badly do not widen all.
+        noise = max(_LEAST_NOISE, math.sqrt(max(0.0, float(np.median(fitted / _MEDIAN_SQUARE - own**2)))))
+        trust = (_FREEDOM + 1) / (_FREEDOM + squared / (own**2 + noise**2))
     return Correction(mean=mean, covariance=np.asarray(covariance, np.float64), noise=noise, networks=len(terms))

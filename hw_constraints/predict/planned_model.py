@@ -3,7 +3,8 @@
 What a runtime fuses, and how long it takes, follows from where codes are and in which format. Of the scales it matters
 only whether two are equal, and of zero points whether they are 0: tensors of one group of the plan get the same scale,
 others different ones; codes of tensors that cannot be negative have the zero point 0, and those of tensors with an
-upper bound do not reach beyond 6, as calibration would have it, since runtimes drop an activation that codes imply.
+upper bound do not reach beyond 6, as calibration would have it, since runtimes drop an activation that codes imply;
+a bias has the scale of its layer's input times that of its weight.
 So a float network and a target's plan are enough to say which int8 kernels would run.
 """
 
@@ -13,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
@@ -90,6 +90,7 @@ class _PlannedBuilder(_FloatBuilder):
         self.specs: Mapping[TensorRef, QParamsSpec] = {**plan.activations, **plan.weights}
         self._group = {ref: number for number, group in enumerate(plan.groups) for ref in group}
         self._unsigned = _never_negative(graph)
+        self._scales: dict[TensorRef, float] = {}
         self._bounded = {ref for node in graph.nodes if _upper_bound(node) is not None for ref in node.outputs}
         self._bounded_groups = {number for ref, number in self._group.items() if ref in self._bounded}
         self._signed_groups = {number for ref, number in self._group.items() if ref not in self._unsigned}
@@ -99,7 +100,8 @@ class _PlannedBuilder(_FloatBuilder):
         if bias is not None and bias.bias == ref:
             per_channel = self.specs[bias.weight].granularity is Granularity.PER_CHANNEL
             count = self.graph.tensors[ref].elements if per_channel else None
-            return self._constant(f"{value_name(ref)}/{reader.name}", ref, TensorProto.INT32, np.int32, count, 0)
+            name, scale = f"{value_name(ref)}/{reader.name}", self._scales[bias.input]  # times the weight's, which is 1
+            return self._constant(name, ref, TensorProto.INT32, np.int32, count, 0, scale=scale)
         spec = self.specs.get(ref)
         constant = self.graph.is_constant(ref)
         if spec is None or (constant and reader.name not in self.plan.quantized):
@@ -133,12 +135,22 @@ class _PlannedBuilder(_FloatBuilder):
         self.emit("QuantizeLinear", [clipped, scale, zero_point], f"{name}/q")
         self.emit("DequantizeLinear", [f"{name}/q", scale, zero_point], f"{name}/dq")
 
-    def _constant(self, name: str, ref: TensorRef, element: int, dtype: Any, count: int | None, axis: int) -> str:
+    def _constant(
+        self,
+        name: str,
+        ref: TensorRef,
+        element: int,
+        dtype: Any,
+        count: int | None,
+        axis: int,
+        *,
+        scale: float = 1.0,
+    ) -> str:
         if f"{name}/codes" not in self.initializers:
             self.declare(f"{name}/codes", element, self.shape(ref))
-            scale, zero_point = self._qparams(name, dtype, count)
+            scales, zero_points = self._qparams(name, dtype, count, scale)
             by_channel = axis if count is not None else None
-            self.emit("DequantizeLinear", [f"{name}/codes", scale, zero_point], f"{name}/dq", axis=by_channel)
+            self.emit("DequantizeLinear", [f"{name}/codes", scales, zero_points], f"{name}/dq", axis=by_channel)
         return f"{name}/dq"
 
     def _channel_axis(self, ref: TensorRef) -> int:
@@ -151,16 +163,15 @@ class _PlannedBuilder(_FloatBuilder):
         signed = ref not in self._unsigned if group is None else group in self._signed_groups
         number = len(self.initializers) if group is None else -1 - group
         bounded = ref in self._bounded if group is None else group in self._bounded_groups
-        scale = (_BOUNDED_SCALE if bounded else 1.0) * (1 + number / _STEPS)
+        scale = self._scales[ref] = (_BOUNDED_SCALE if bounded else 1.0) * (1 + number / _STEPS)
         zero = _MIDDLE if signed and not spec.symmetric else 0
         self.add_initializer(f"{name}/scale", np.asarray(scale, np.float32))
         self.add_initializer(f"{name}/zero_point", np.asarray(zero, _code_dtype(spec)))
         return f"{name}/scale", f"{name}/zero_point"
 
-    def _qparams(self, name: str, dtype: Any, count: int | None) -> tuple[str, str]:
+    def _qparams(self, name: str, dtype: Any, count: int | None, scale: float) -> tuple[str, str]:
         shape = () if count is None else (count,)
-        ones: npt.NDArray[np.float32] = np.ones(shape, np.float32)
-        self.add_initializer(f"{name}/scale", ones)
+        self.add_initializer(f"{name}/scale", np.full(shape, scale, np.float32))
         self.add_initializer(f"{name}/zero_point", np.zeros(shape, dtype))
         return f"{name}/scale", f"{name}/zero_point"
 

@@ -219,10 +219,11 @@ class _Picture:
         n, channels, _, _ = self.shape(x)
         pooled = self.b.call("adaptive_avg_pool2d", x, shape=(n, channels, 1, 1), output_size=(1, 1))
         flat = self.b.call("flatten", pooled, shape=(n, channels), start_dim=1, end_dim=-1)
-        return _linear(self.b, flat, int(self.random.choice([10, 100, 1000])))
+        return linear(self.b, flat, int(self.random.choice([10, 100, 1000])))
 
 
-def _linear(b: GraphBuilder, x: TensorRef, out: int) -> TensorRef:
+def linear(b: GraphBuilder, x: TensorRef, out: int) -> TensorRef:
+    """A linear layer with bias: [..., C] to [..., out]."""
     shape = b.tensors[x].shape
     return b.call("linear", x, b.parameter(out, shape[-1]), b.parameter(out), shape=(*shape[:-1], out))
 
@@ -233,14 +234,14 @@ def _encoder(generator: np.random.Generator) -> Graph:
     tokens, heads = int(generator.choice([16, 32, 49, 64, 100, 197])), int(generator.choice([2, 3, 4, 6]))
     channels = heads * int(generator.choice([16, 32, 64]))
     activation = str(generator.choice(["gelu", "relu"]))
-    x = _linear(b, b.input(1, tokens, 64), channels)
+    x = linear(b, b.input(1, tokens, 64), channels)
     for _ in range(int(generator.integers(1, 5))):
         x = b.call("add", x, _attention(b, _norm(b, x), heads), shape=(1, tokens, channels))
-        hidden = _linear(b, _norm(b, x), 4 * channels)
+        hidden = linear(b, _norm(b, x), 4 * channels)
         arguments: dict[str, Any] = {"approximate": "none"} if activation == "gelu" else {}
         hidden = b.call(activation, hidden, shape=(1, tokens, 4 * channels), **arguments)
-        x = b.call("add", x, _linear(b, hidden, channels), shape=(1, tokens, channels))
-    return b.graph(_linear(b, _norm(b, x), 24))
+        x = b.call("add", x, linear(b, hidden, channels), shape=(1, tokens, channels))
+    return b.graph(linear(b, _norm(b, x), 24))
 
 
 def _norm(b: GraphBuilder, x: TensorRef) -> TensorRef:
@@ -255,9 +256,7 @@ def _attention(b: GraphBuilder, x: TensorRef, heads: int) -> TensorRef:
     depth = channels // heads
 
     def in_heads() -> TensorRef:
-        parted = b.call(
-            "view", _linear(b, x, channels), shape=(1, tokens, heads, depth), size=(1, tokens, heads, depth)
-        )
+        parted = b.call("view", linear(b, x, channels), shape=(1, tokens, heads, depth), size=(1, tokens, heads, depth))
         return b.call("permute", parted, shape=(1, heads, tokens, depth), dims=(0, 2, 1, 3))
 
     query, key, value = in_heads(), in_heads(), in_heads()
@@ -267,7 +266,7 @@ def _attention(b: GraphBuilder, x: TensorRef, heads: int) -> TensorRef:
     mixed = b.call("matmul", shares, value, shape=(1, heads, tokens, depth))
     joined = b.call("permute", mixed, shape=(1, tokens, heads, depth), dims=(0, 2, 1, 3))
     flat = b.call("view", joined, shape=(1, tokens, channels), size=(1, tokens, channels))
-    return _linear(b, flat, channels)
+    return linear(b, flat, channels)
 
 
 def _with_values(model: onnx.ModelProto) -> bytes:
