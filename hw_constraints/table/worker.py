@@ -6,19 +6,12 @@ that it was at, nothing else.
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import json
-import os
 import random
-import select
-import signal
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +21,15 @@ from bitwright.hw_constraints.backends import Backend, get_backend
 from bitwright.hw_constraints.kernels.kernel import Kernel
 from bitwright.hw_constraints.kernels.minimal_model import minimal_model
 from bitwright.hw_constraints.measure.conditions import pinned
+from bitwright.hw_constraints.table.forked import Say, Told, fork_again, in_fork
 from bitwright.hw_constraints.table.placement import Effort, Loaded, Subject, plain
 from bitwright.hw_constraints.table.reference import reference_model
 from bitwright.quant.errors import InputError
 
 _LOAD_SECONDS = 20.0  # a child may take so long for a model besides the time it is asked to look at it
 _LARGEST_PAD = 2**20  # bytes; moves what a child allocates by another amount each time
-_FORKS = 3  # placements of a child that took long to load
-_DEAR = 1.0  # times the time of looking: what takes longer to load is forked
-_Say = Callable[[dict[str, Any]], None]
+_FORKS = 3  # placements of a child that took longer to load than to look
+_LOADING, _LOADED, _OUTCOMES, _MISUSE = "loading", "loaded", "outcomes", "misuse"
 
 
 class Worker:
@@ -50,7 +43,11 @@ class Worker:
         self._reference = reference_model()
 
     def answer(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Measures each job of a request; for each its placements' observations, or why there are none."""
+        """Measures each job of a request; for each its placements' observations, or why there are none.
+
+        Raises:
+            InputError: the runtime does not run the reference kernel.
+        """
         found: list[dict[str, Any]] = [{} for _ in request["jobs"]]
         subjects: dict[int, Subject] = {}
         for number, job in enumerate(request["jobs"]):
@@ -83,118 +80,68 @@ class Worker:
             How many placements there were.
         """
         while open_ := [number for number in subjects if "rejected" not in found[number]]:
-            child = self._fork([subjects[number] for number in open_], effort, placements, seed)
-            if child.end is None:
-                for outcomes in child.outcomes:
-                    for number, outcome in zip(open_, outcomes, strict=True):
-                        if "rejected" in outcome:
-                            found[number] = outcome
-                        else:
-                            found[number]["placements"].append(outcome)
-                return len(child.outcomes)
-            if child.at is None and len(open_) > 1:  # while they ran: which one it was, each alone will show
-                for number in open_:
+            told = self._child([subjects[number] for number in open_], effort, placements, seed)
+            if told.end is None:
+                rounds = [message[_OUTCOMES] for message in told.messages if _OUTCOMES in message]
+                for outcomes in rounds:
+                    _note(found, open_, outcomes)
+                return len(rounds)
+            if told.messages and _LOADED in told.messages[-1] and len(open_) > 1:
+                for number in open_:  # it died while they ran: which one it was, each alone will show
                     self._place({number: subjects[number]}, found, effort, 1, seed)
                 return 1
-            found[open_[child.at or 0]] = {"rejected": f"the runtime's process {child.end}"}
+            last = max((message[_LOADING] for message in told.messages if _LOADING in message), default=None)
+            if last is None:
+                raise InputError(f"{self._runtime} does not run the reference kernel: its process {told.end}")
+            found[open_[last]] = {"rejected": f"the runtime's process {told.end}"}
         return placements
 
-    def _fork(self, subjects: Sequence[Subject], effort: Effort, placements: int, seed: int) -> _Child:
+    def _child(self, subjects: Sequence[Subject], effort: Effort, placements: int, seed: int) -> Told:
         """Loads models in a child process and places them once, or several times where loading takes longer."""
-        reading, writing = os.pipe()
-        pids = [os.fork()]
-        if not pids[0]:
-            os.close(reading)
-            _be_child(lambda say: self._serve(subjects, effort, placements, seed, say), writing)
-        os.close(writing)
-        child = _Child()
-        limit = time.monotonic() + _LOAD_SECONDS + len(subjects) * (_LOAD_SECONDS / 4 + placements * effort.seconds)
-        for line in _lines(reading, limit):
-            message = json.loads(line)
-            if "outcomes" in message:
-                child.outcomes.append(message["outcomes"])
-            elif "fork" in message:
-                pids.append(message["fork"])
-            else:
-                child.at = message["at"]
-        os.close(reading)
-        hung = time.monotonic() >= limit
-        if hung:
-            for pid in reversed(pids):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        status = os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1])
-        if hung or status:
-            child.end = "did not come to an end" if hung else f"ended with {status}"
-        return child
+        seconds = _LOAD_SECONDS + len(subjects) * (_LOAD_SECONDS / 4 + placements * effort.seconds)
+        told = in_fork(lambda say: self._serve(subjects, effort, placements, seed, say), seconds=seconds)
+        for message in told.messages:
+            if _MISUSE in message:
+                raise InputError(f"{self._runtime} does not run the reference kernel: {message[_MISUSE]}")
+        return told
 
-    def _serve(self, subjects: Sequence[Subject], effort: Effort, placements: int, seed: int, say: _Say) -> None:
+    def _serve(self, subjects: Sequence[Subject], effort: Effort, placements: int, seed: int, say: Say) -> None:
         """What the child does."""
         pad = np.ones(random.Random(seed).randrange(1, _LARGEST_PAD), np.uint8)
-        loaded = Loaded(
-            subjects,
-            self._reference,
-            self._backend,
-            threads=self._threads,
-            effort=effort,
-            seed=seed,
-            started=lambda number: say({"at": number}),
-        )
-        say({"at": None})
-        count = 1
+        try:
+            loaded = Loaded(
+                subjects,
+                self._reference,
+                self._backend,
+                threads=self._threads,
+                effort=effort,
+                seed=seed,
+                started=lambda number: say({_LOADING: number}),
+            )
+        except InputError as error:
+            say({_MISUSE: str(error)})
+            return
+        say({_LOADED: True})
+
+        def place(say: Say, number: int = 0) -> None:
+            say({_OUTCOMES: [plain(each) for each in loaded.run(seed + number)]})
+
         # The threads of a runtime do not survive a fork.
-        if self._threads == 1 and loaded.load_seconds > _DEAR * loaded.seconds:
-            count = min(placements, _FORKS)
-
-        def place(number: int) -> Callable[[_Say], None]:
-            return lambda say: say({"outcomes": [plain(each) for each in loaded.run(seed + number)]})
-
-        for number in range(count):
-            if count == 1:
-                place(number)(say)
-            elif status := _forked(place(number), say):
-                os._exit(status if status > 0 else 128 - status)
+        if self._threads == 1 and loaded.load_seconds > loaded.seconds:
+            for number in range(min(placements, _FORKS)):
+                fork_again(partial(place, number=number), say)
+        else:
+            place(say)
         del pad
 
 
-@dataclass
-class _Child:
-    """What a child told: outcomes by placement, the model that it was loading, and how it ended when not well."""
-
-    outcomes: list[list[dict[str, Any]]] = field(default_factory=list)
-    at: int | None = 0
-    end: str | None = None
-
-
-def _forked(act: Callable[[_Say], None], say: _Say) -> int:
-    """Acts in a fork of this process; how that ended."""
-    pid = os.fork()
-    if not pid:
-        _exit_after(act, say)
-    say({"fork": pid})
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def _be_child(act: Callable[[_Say], None], writing: int) -> None:
-    """Acts in a forked process, and ends it."""
-
-    def say(message: dict[str, Any]) -> None:
-        os.write(writing, f"{json.dumps(message)}\n".encode())
-
-    gc.disable()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a runtime prints is no answer
-    _exit_after(act, say)
-
-
-def _exit_after(act: Callable[[_Say], None], say: _Say) -> None:
-    code = 1
-    try:
-        act(say)
-        code = 0
-    except Exception:
-        traceback.print_exc()
-    finally:
-        os._exit(code)  # no destructors: they take longer than the measurement
+def _note(found: list[dict[str, Any]], numbers: Sequence[int], outcomes: Sequence[dict[str, Any]]) -> None:
+    """One placement's outcomes."""
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        if "rejected" in outcome:
+            found[number] = outcome
+        else:
+            found[number]["placements"].append(outcome)
 
 
 def _import_once(*modules: str) -> None:
@@ -202,17 +149,6 @@ def _import_once(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module)
-
-
-def _lines(descriptor: int, limit: float) -> Iterator[str]:
-    """Lines until the end of the file or the time limit."""
-    rest = b""
-    while (left := limit - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
-        chunk = os.read(descriptor, 1 << 16)
-        if not chunk:
-            return
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode() for line in lines)
 
 
 def main() -> int:

@@ -112,6 +112,18 @@ def test_a_model_that_kills_its_process_only_when_it_runs_is_found_among_the_oth
     ]
 
 
+def test_a_runtime_that_does_not_run_the_reference_is_refused(
+    process: worker.Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reference, message in (
+        (b"what", "no kernel for what"),
+        (b"crash", f"its process ended with {-signal.SIGSEGV}"),
+    ):
+        monkeypatch.setattr(process, "_reference", reference)
+        with pytest.raises(InputError, match=f"timer does not run the reference kernel: {message}"):
+            asked(process, tmp_path, b"0.002")
+
+
 class Pretended:
     """A bench that draws ratios around a truth; counts the placements."""
 
