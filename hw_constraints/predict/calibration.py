@@ -17,7 +17,6 @@ import numpy as np
 from bitwright.hw_constraints.kernels.kernel import Kernel
 from bitwright.hw_constraints.predict.conformal import Conformal, calibrate
 from bitwright.hw_constraints.predict.family_model import Sample
-from bitwright.hw_constraints.predict.features import Array
 from bitwright.hw_constraints.predict.gaussian_process import Settings
 from bitwright.hw_constraints.predict.kernel_models import KernelModels
 from bitwright.hw_constraints.predict.network_terms import Correction, Terms, fit_correction, terms_of
@@ -63,7 +62,14 @@ class LeftOut:
 
 def fit_networks(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> Correction:
     """The correction that all networks together speak for."""
-    return fit_correction(_terms(models, networks), _us(networks))
+    terms = [network_terms(models, network) for network in networks]
+    return fit_correction(terms, np.asarray([network.us for network in networks], np.float64))
+
+
+def network_terms(models: KernelModels, network: MeasuredNetwork) -> Terms:
+    """A network's terms by the models."""
+    found = models.predict(network.kernels)
+    return terms_of(network.kernels, np.exp(found.log_us), found.spread)
 
 
 def leave_out(
@@ -82,8 +88,8 @@ def leave_out(
             continue
         models = KernelModels(rest, settings)
         correction = fit_networks(models, others)
-        for network, terms in zip(inside, _terms(models, inside), strict=True):
-            us, spread = correction.latency(terms)
+        for network in inside:
+            us, spread = correction.latency(network_terms(models, network))
             coded = any(kernel.format == "int8" for kernel in network.kernels)
             error = math.log(network.us / us)
             number_format = "int8" if coded else "float32"
@@ -120,15 +126,3 @@ def calibrate_ratio(errors: Iterable[LeftOut], level: float) -> Conformal:
 def ratio_spread(left: float, right: float) -> float:
     """Standard deviation of a ratio's logarithm, before calibration."""
     return math.hypot(left, right)
-
-
-def _terms(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> list[Terms]:
-    terms = []
-    for network in networks:
-        found = models.predict(network.kernels)
-        terms.append(terms_of(network.kernels, np.exp(found.log_us), found.spread))
-    return terms
-
-
-def _us(networks: Sequence[MeasuredNetwork]) -> Array:
-    return np.asarray([network.us for network in networks], np.float64)

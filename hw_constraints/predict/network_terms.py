@@ -1,7 +1,7 @@
 """What a network costs beyond its kernels alone, and how far sums of kernels are off, from networks measured whole.
 
     T = call + node * kernels + io * bytes in and out + miss * bytes of weights that no cache keeps
-        + sum over families of c * their sum
+        + sum over families, formats and sizes of c * their kernels' sum
 
 The sums come from the kernels' models; the coefficients from a Bayesian linear regression on the table's random
 networks, with errors that are relative to T (Rasmussen & Williams 2006, section 2.1). The prior says that a sum of
@@ -11,7 +11,7 @@ kernels is a sum: c = 1, the rest about 0, and the data have to speak against th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,19 @@ from bitwright.hw_constraints.kernels.kernel import Family, Kernel
 from bitwright.hw_constraints.predict.features import Array
 
 _FORMATS = ("float32", "int8")
-NAMES = (
-    *("call", "kernels", "bytes in and out", "bytes of displaced weights"),
-    *(f"{family}/{number_format}" for number_format in _FORMATS for family in Family),
-)
+_SIZES = {"small": 8.0, "middle": 80.0, "large": math.inf}  # µs up to which a kernel is called so
+OVERHEADS = ("call", "kernels", "bytes in and out", "bytes of displaced weights")
+_SUMS = tuple((str(family), number, size) for number in _FORMATS for family in Family for size in _SIZES)
+NAMES = (*OVERHEADS, *map("/".join, _SUMS))
 # Prior means and standard deviations, µs: a call, a kernel, bytes at 10 GB/s more or less, memory at 100 GB/s.
-_OVERHEADS = {
+_PRIOR = {
     "call": (10.0, 15.0),
     "kernels": (0.0, 0.3),
     "bytes in and out": (0.0, 1e-4),
     "bytes of displaced weights": (1e-5, 1e-5),
 }
-_SUM_SPREAD = 0.15
+# How far coefficients are from 1: what a family has in common, and what each of its sizes has of its own.
+_FAMILY_SPREAD, _OWN_SPREAD = 0.12, 0.06
 _FIRST_NOISE = 0.05
 _LEAST_NOISE = 0.01
 _ROUNDS = 30
@@ -67,9 +68,9 @@ def terms_of(kernels: Sequence[Kernel], us: Array, spread: Array) -> Terms:
     """
     values = np.zeros(len(NAMES))
     moved = sum(map(math.prod, (*kernels[0].inputs[:1], *kernels[-1].outputs))) * _FLOAT_BYTES if kernels else 0
-    values[:4] = (1.0, len(kernels), moved, _displaced(kernels))
+    values[: len(OVERHEADS)] = (1.0, len(kernels), moved, _displaced(kernels))
     for kernel, each in zip(kernels, us, strict=True):
-        values[_PLACE[term_name(kernel)]] += each
+        values[_PLACE[term_name(kernel, float(each))]] += each
     errors = us * spread
     return Terms(values=values, spread_us=float(np.sqrt(errors @ errors)), common_us=float(errors.sum()))
 
@@ -87,9 +88,10 @@ def _displaced(kernels: Sequence[Kernel]) -> float:
 _PLACE = {name: index for index, name in enumerate(NAMES)}
 
 
-def term_name(kernel: Kernel) -> str:
+def term_name(kernel: Kernel, us: float) -> str:
     """The sum that a kernel belongs to."""
-    return f"{kernel.family}/{kernel.format if kernel.format in _FORMATS else _FORMATS[0]}"
+    size = next(name for name, limit in _SIZES.items() if us <= limit)
+    return f"{kernel.family}/{kernel.format if kernel.format in _FORMATS else _FORMATS[0]}/{size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,20 +139,27 @@ class Correction:
 
 def prior() -> Correction:
     """What holds when no network was measured whole."""
-    mean = np.array([_OVERHEADS[name][0] if name in _OVERHEADS else 1.0 for name in NAMES])
-    spread = np.array([_OVERHEADS[name][1] if name in _OVERHEADS else _SUM_SPREAD for name in NAMES])
-    return Correction(mean=mean, covariance=np.diag(spread**2), noise=_FIRST_NOISE, networks=0)
+    mean = np.array([*(_PRIOR[name][0] for name in OVERHEADS), *[1.0] * len(_SUMS)])
+    covariance = np.diag([*(_PRIOR[name][1] ** 2 for name in OVERHEADS), *[_OWN_SPREAD**2] * len(_SUMS)])
+    covariance += _FAMILY_SPREAD**2 * alike(lambda family, number_format, _: (family, number_format))
+    return Correction(mean=mean, covariance=covariance, noise=_FIRST_NOISE, networks=0)
 
 
-def fit_correction(terms: Sequence[Terms], measured_us: Array) -> Correction:
+def alike(what: Callable[[str, str, str], object]) -> Array:
+    """1 where two sums have in common what is asked for, of their family, format and size; 0 elsewhere."""
+    marks = [None] * len(OVERHEADS) + [what(*each) for each in _SUMS]
+    return np.array([[float(left is not None and left == right) for right in marks] for left in marks])
+
+
+def fit_correction(terms: Sequence[Terms], measured_us: Array, first: Correction | None = None) -> Correction:
     """The posterior given networks measured whole; outliers count less: a regression with errors of Student's t."""
-    first = prior()
+    first = first or prior()
     if not len(terms):
         return first
     x = np.asarray([each.values for each in terms]) / measured_us[:, None]
     own = np.asarray([each.spread_us for each in terms]) / measured_us
     precision = np.linalg.inv(first.covariance)
-    noise = _FIRST_NOISE
+    noise = first.noise
     trust = np.ones(len(terms))
     for _ in range(_ROUNDS):
         weights = trust / (own**2 + noise**2)

@@ -11,11 +11,9 @@ from bitwright.hw_constraints.kernels.kernel import Kernel
 from bitwright.hw_constraints.kernels.split import PlacedKernel, Split
 from bitwright.hw_constraints.predict.conformal import Conformal
 from bitwright.hw_constraints.predict.kernel_models import KernelModels, KernelPredictions
-from bitwright.hw_constraints.predict.network_terms import NAMES, Correction, term_name, terms_of
+from bitwright.hw_constraints.predict.network_terms import NAMES, OVERHEADS, Correction, term_name, terms_of
 from bitwright.hw_constraints.predict.prediction import LayerLatency, NetworkPrediction
 from bitwright.quant.errors import InputError
-
-_OVERHEADS = 4  # of the terms, those that belong to no kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,25 +53,26 @@ class LatencyPredictor:
         terms = terms_of([placed.kernel for placed in network.kernels], np.exp(found.log_us), found.spread)
         us, spread = self.correction.latency(terms)
         low, high = self.intervals.interval(float(np.log(us)), spread)
-        overheads = self.correction.mean[:_OVERHEADS] * terms.values[:_OVERHEADS]
+        overheads = self.correction.mean * terms.values
         return NetworkPrediction(
             us=us,
             low=low,
             high=high,
             level=self.intervals.level,
             spread=spread,
-            overheads=dict(zip(NAMES[:_OVERHEADS], map(float, overheads), strict=True)),
+            overheads=dict(zip(OVERHEADS, map(float, overheads), strict=False)),
             layers=tuple(self._layers(network.kernels, found)),
             where=self.where,
         )
 
     def _layers(self, placed: Sequence[PlacedKernel], found: KernelPredictions) -> list[LayerLatency]:
         factor = dict(zip(NAMES, self.correction.mean, strict=True))
+        alone = np.exp(found.log_us)
         return [
             LayerLatency(
                 kernel=each.kernel,
                 layers=each.layers,
-                us=float(np.exp(found.log_us[index]) * factor[term_name(each.kernel)]),
+                us=float(alone[index] * factor[term_name(each.kernel, float(alone[index]))]),
                 spread=float(found.spread[index]),
                 measured=found.measured[index],
                 outside=found.outside[index],

@@ -1,4 +1,4 @@
-"""Measured latencies of drawn networks, kept line by line: `python -m …latency.measured RUNTIME SECONDS [developing]`.
+"""Measured latencies, kept line by line: `python -m …latency.measured SETTING SECONDS [drawn|developing|random]`.
 
 Each network is placed in several processes, paired with the table's reference kernel in every round, float and int8
 side by side. A slice of so many seconds ends between two networks; the next goes on there.
@@ -8,28 +8,76 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from bitwright.experiments.benchmarks import places
 from bitwright.experiments.benchmarks.latency.draw import developing, drawn
-from bitwright.experiments.benchmarks.latency.network_files import FORMATS, folder, network_files
+from bitwright.experiments.benchmarks.latency.network_files import FORMATS, TARGET, folder, network_files
 from bitwright.experiments.benchmarks.latency.pool import Variant
+from bitwright.hw_constraints.predict.random_networks import RandomNetwork, draw_networks
 from bitwright.hw_constraints.table.bench import Bench
 from bitwright.hw_constraints.table.placement import Effort
+from bitwright.hw_constraints.target import load_target
 
 PLACEMENTS = 3
 LONGEST_MS = 250.0
+RANDOM = 40  # networks of the table's own draw, to adapt by
 _EFFORT = Effort(rounds=5, seconds=0.12)
 _SECONDS_EACH = 8.0  # a network takes so long at most before a slice's end
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where networks are measured.
+
+    Attributes:
+        name: of its file.
+        runtime: the backend's name.
+        threads: of the runtime.
+        library: the folder under the peers' home with another version of the runtime; empty for this environment's.
+    """
+
+    name: str
+    runtime: str
+    threads: int = 1
+    library: str = ""
+
+
+SETTINGS = {
+    each.name: each
+    for each in (
+        Setting(name="onnxruntime", runtime="onnxruntime"),
+        Setting(name="openvino", runtime="openvino"),
+        Setting(name="onnxruntime-2t", runtime="onnxruntime", threads=2),
+        Setting(name="onnxruntime-1.23", runtime="onnxruntime", library="onnxruntime-1.23"),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network to measure.
+
+    Attributes:
+        name: of it.
+        family: of it; `random` for networks of the table's draw.
+        files: by format.
+    """
+
+    name: str
+    family: str
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredLatency:
-    """One network in one format on one runtime.
+    """One network in one format.
 
     Attributes:
         name: of the network.
@@ -61,58 +109,87 @@ class MeasuredLatency:
         return median(self.ratios) * self.reference_us
 
 
-def latencies(runtime: str, threads: int = 1) -> dict[tuple[str, str], MeasuredLatency]:
+def latencies(setting: str) -> dict[tuple[str, str], MeasuredLatency]:
     """What has been measured, by network and format."""
-    file = _file(runtime, threads)
+    file = _file(SETTINGS[setting])
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     found = (MeasuredLatency(**{**record, "ratios": tuple(record["ratios"])}) for record in map(json.loads, lines))
     return {(each.name, each.number_format): each for each in found}
 
 
-def measure(runtime: str, variants: Sequence[Variant], seconds: float, threads: int = 1) -> int:
+def random_networks() -> list[RandomNetwork]:
+    """The first of those that the table's kernels come from."""
+    return draw_networks(RANDOM, seed=0)
+
+
+def measure(setting: Setting, subjects: Sequence[Subject], seconds: float) -> int:
     """Measures networks that are missing until the time is up; returns how many are still missing."""
     stop_at = time.monotonic() + seconds
-    known = latencies(runtime, threads)
-    missing = [each for each in variants if any((each.name, fmt) not in known for fmt in FORMATS)]
+    known = latencies(setting.name)
+    missing = [each for each in subjects if any((each.name, fmt) not in known for fmt in FORMATS)]
     done = 0
-    with Bench(runtime, threads) as bench, _file(runtime, threads).open("a", encoding="utf-8") as out:
-        for variant in missing:
+    if setting.library:
+        os.environ["PYTHONPATH"] = str(places.peers_home() / setting.library)  # for the measuring process
+    with Bench(setting.runtime, setting.threads) as bench, _file(setting).open("a", encoding="utf-8") as out:
+        for subject in missing:
             if time.monotonic() + _SECONDS_EACH > stop_at:
                 break
-            for each in _measure_one(bench, variant, runtime, threads):
+            for each in _measure_one(bench, subject, setting):
                 print(json.dumps(asdict(each)), file=out, flush=True)
             done += 1
     return len(missing) - done
 
 
-def _measure_one(bench: Bench, variant: Variant, runtime: str, threads: int) -> Iterator[MeasuredLatency]:
-    files = network_files(variant).files
-    jobs = [{"file": str(files[number_format])} for number_format in FORMATS]
+def _measure_one(bench: Bench, subject: Subject, setting: Setting) -> Iterator[MeasuredLatency]:
+    jobs = [{"file": str(subject.files[number_format])} for number_format in FORMATS]
     found = bench.measure(jobs, placements=PLACEMENTS, effort=_EFFORT, seed=0)
     for number_format, each in zip(FORMATS, found, strict=True):
         seen = [one for one in each.get("placements", []) if not math.isnan(one["ratio"])]
         yield MeasuredLatency(
-            name=variant.name,
-            family=variant.family,
+            name=subject.name,
+            family=subject.family,
             number_format=number_format,
-            runtime=runtime,
-            threads=threads,
+            runtime=setting.runtime,
+            threads=setting.threads,
             ratios=tuple(one["ratio"] for one in seen),
             reference_us=median(one["reference_us"] for one in seen) if seen else math.nan,
             rejected=each.get("rejected", "" if seen else "no undisturbed round"),
         )
 
 
-def _file(runtime: str, threads: int) -> Path:
-    return folder() / f"latency-{runtime}-{threads}t.jsonl"
+def _file(setting: Setting) -> Path:
+    return folder() / f"latency-{setting.name}.jsonl"
+
+
+def _of_pool(variants: Iterable[Variant]) -> list[Subject]:
+    return [Subject(name=each.name, family=each.family, files=network_files(each).files) for each in variants]
+
+
+def _of_random() -> list[Subject]:
+    scheme, here = load_target(TARGET).scheme(), folder() / "random"
+    here.mkdir(parents=True, exist_ok=True)
+    subjects = []
+    for network in random_networks():
+        files = {number_format: here / f"{network.name}-{number_format}.onnx" for number_format in FORMATS}
+        if not all(file.exists() for file in files.values()):
+            files["float32"].write_bytes(network.float_file())
+            files["int8"].write_bytes(network.int8_file(scheme))
+        subjects.append(Subject(name=network.name, family="random", files=files))
+    return subjects
+
+
+_SUBJECTS = {
+    "drawn": lambda: _of_pool(drawn()),
+    "developing": lambda: _of_pool(developing()),
+    "random": _of_random,
+}
 
 
 def main() -> int:
     """One slice."""
-    runtime, seconds, *rest = sys.argv[1:]
-    threads = int(rest[1]) if len(rest) > 1 else 1
-    variants = developing() if rest[:1] == ["developing"] else drawn()
-    print(f"{measure(runtime, variants, float(seconds), threads)} to measure")
+    setting, seconds, *rest = sys.argv[1:]
+    subjects = _SUBJECTS[rest[0] if rest else "drawn"]()
+    print(f"{measure(SETTINGS[setting], subjects, float(seconds))} to measure")
     return 0
 
 
