@@ -171,6 +171,12 @@ class Lower(Section):
     gate: LowerGate = LowerGate()
 
 
+class Predict(Section):
+    """Says before anything is quantized whether int8 will be faster, by tables that `measure kernels` has made."""
+
+    tables: tuple[str, ...] = ()
+
+
 class ProveGate(Section):
     """Fails the run when less than this share of conv and linear MACs is proven in low precision."""
 
@@ -283,6 +289,7 @@ class Recipe(Section):
     train: Train | None = None
     calibrate: Calibrate = Calibrate()
     quantize: Quantize = Quantize()
+    predict: Predict = Predict()
     prove: Prove = Prove()
     measure: Measure = Measure()
     lower: Lower = Lower()

@@ -335,6 +335,36 @@ class QATResult(Part):
     gain: Figure
 
 
+class PredictedGain(Part):
+    """What a latency table says of int8 beside float, before anything was quantized.
+
+    Attributes:
+        table: the table's file.
+        where: device, runtime and threads that it holds for.
+        expectation: faster, slower or unsure.
+        ratio: int8 / float latency, with its interval.
+        float_latency: of the network in float.
+        losers: parts of the network that lose by int8, the largest loss first.
+        text: the answer in a sentence.
+        reason: why there is none; empty when there is.
+    """
+
+    table: str
+    where: str = ""
+    expectation: str = ""
+    ratio: Figure | None = None
+    float_latency: Figure | None = None
+    losers: tuple[str, ...] = ()
+    text: str = ""
+    reason: str = ""
+
+
+class PredictResult(Part):
+    """One answer for each table."""
+
+    gains: tuple[PredictedGain, ...]
+
+
 class VerdictResult(Part):
     """The figures in plain words, and whether the recipe's gates hold."""
 

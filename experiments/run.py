@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -167,6 +168,8 @@ class _Run:
             parts["data"] = self.bench.data.fingerprint
         if stage.reads_machine:
             parts["machine"] = self.host.model_dump(mode="json", exclude={"system", "memory_bytes"})
+        for file in stage.reads_files(self.recipe):
+            parts[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else "missing"
         return Ingredients(parts=parts)
 
     def _keep(self, name: str, done: FinishedStage, status: Any, reason: str) -> None:

@@ -24,6 +24,10 @@ def _always(recipe: Recipe) -> bool:
     return True
 
 
+def _nothing(recipe: Recipe) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One step of a run, as data.
@@ -39,6 +43,7 @@ class Stage:
         reads: recipe sections, dotted.
         reads_data: whether the result follows from the data.
         reads_machine: whether it follows from the machine it ran on.
+        reads_files: files that the recipe names and the result follows from.
         code: packages whose source the result follows from, besides the stage's own file.
         packages: distributions whose versions it follows from.
         wanted: whether a recipe asks for it.
@@ -51,6 +56,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     reads_data: bool = False
     reads_machine: bool = False
+    reads_files: Callable[[Recipe], tuple[str, ...]] = _nothing
     code: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("torch",)
     wanted: Callable[[Recipe], bool] = _always

@@ -12,6 +12,7 @@ from bitwright.experiments.results import (
     LintResult,
     LowerResult,
     MeasureResult,
+    PredictResult,
     ProveResult,
     QuantizeResult,
     RuntimeProof,
@@ -45,7 +46,9 @@ def give_verdict(context: Context) -> VerdictResult:
             unverified=linted.unverified,
         )
     )
-    verdict = replace(verdict, statements=(*verdict.statements, *_asides(quantized, proved, measured)))
+    predicted = context.result("predict", PredictResult)
+    asides = (*_asides(quantized, proved, measured), *_expected(predicted))
+    verdict = replace(verdict, statements=(*verdict.statements, *asides))
     return VerdictResult(
         headline=verdict.headline,
         speed=verdict.speed.value,
@@ -172,6 +175,12 @@ def _asides(quantized: QuantizeResult, proved: ProveResult, measured: MeasureRes
         yield from (f"{proof.runtime}: {warning}" for warning in proof.warnings)
 
 
+def _expected(predicted: PredictResult | None) -> Iterator[str]:
+    """What was predicted before anything was quantized."""
+    for gain in predicted.gains if predicted else ():
+        yield f"Predicted beforehand, from {gain.table}: {gain.text or gain.reason}."
+
+
 def _limits(gate: figures.Gate) -> str:
     limits = [(">=", gate.at_least), ("<=", gate.at_most)]
     return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
@@ -185,7 +194,7 @@ STAGE = Stage(
     name="verdict",
     run=give_verdict,
     result=VerdictResult,
-    needs=("lint", "lower", "quantize", "evaluate", "prove", "measure"),
+    needs=("lint", "lower", "predict", "quantize", "evaluate", "prove", "measure"),
     reads=("name", "target", "evaluate.gate", "prove.gate", "measure.gate", "lower.gate"),
     code=("bitwright.hw_constraints.verdict", "bitwright.hw_constraints.figures"),
     packages=(),

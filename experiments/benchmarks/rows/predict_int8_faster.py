@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def run(bench: Bench) -> list[Record]:
     told = [each for each in answers if each.gain.expectation is not Expectation.UNSURE]
     table = [_line(each) for each in answers]
 
-    def figure(name: str, value: float, unit: str, n: int = len(answers), reach: Reach | None = None) -> Record:
+    def figure(name: str, value: Any, unit: str, n: int = len(answers), reach: Reach | None = None) -> Record:
         return record(f"{ROW}.{name}", area=AREA, value=float(value), unit=unit, n=n, reach=reach, table=table)
 
     slower = [not each.is_faster for each in answers]

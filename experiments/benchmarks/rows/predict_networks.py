@@ -51,7 +51,7 @@ def _records(found: Sequence[Pair], query_ms: Sequence[float]) -> list[Record]:
     bands = [line["τ in bands of 2x"] for line in table if line["format"] != "both"]
     covered, width = _recalibrated(found)
 
-    def figure(name: str, value: float, unit: str, n: int = len(found), reach: Reach | None = None) -> Record:
+    def figure(name: str, value: Any, unit: str, n: int = len(found), reach: Reach | None = None) -> Record:
         return record(f"{ROW}.{name}", area=AREA, value=float(value), unit=unit, n=n, reach=reach, table=table)
 
     return [
