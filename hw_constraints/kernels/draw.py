@@ -169,10 +169,11 @@ class _Draw:
         if any(len(shape) != 4 for shape in shapes):
             return PLAIN
         aligned = all(shape[1] % rules.vector == 0 for shape in shapes)
-        if self._family is Family.ELEMENTWISE and len(set(shapes)) > 1:
-            aligned = False  # blocks are not broadcast
-        if self._family is Family.DEPTHWISE:
-            aligned = shapes[0][1] % rules.depthwise_multiple == 0
+        if self._family is Family.ELEMENTWISE:
+            aligned = len(set(shapes)) == 1 and not weight  # blocks may be padded, but are not broadcast
+        elif self._family in (Family.CONV, Family.POINTWISE, Family.DEPTHWISE):
+            few = shapes[0][1] < rules.vector and self._family is not Family.DEPTHWISE
+            aligned = few or shapes[0][1] % rules.blocked_multiple == 0
         elif self._family is Family.GROUPED:
             groups = shapes[0][1] // weight[1]
             aligned = weight[1] % rules.vector == 0 and weight[0] // groups % rules.vector == 0
@@ -180,7 +181,7 @@ class _Draw:
             preferred = rules.layout(Family.CONV, "Conv", self._format)
             blocked = preferred == BLOCKED and (layout == ANY_BUT_BLOCKED or not aligned)
             return PLAIN if blocked or self._random.random() < 0.2 else preferred
-        if layout == BLOCKED and self._family in (Family.DEPTHWISE, Family.GROUPED) and not aligned:
+        if layout == BLOCKED and not aligned:
             return PLAIN
         return layout
 

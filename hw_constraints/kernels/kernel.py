@@ -100,7 +100,7 @@ class Kernel:
             return math.prod(self.inputs[0]) * math.prod(self.weight[1:])
         if self.family is Family.LINEAR:
             return math.prod(self.outputs[0]) * self.weight[0]
-        if self.weight:
+        if self.family in WEIGHTED:
             return math.prod(self.outputs[0]) * math.prod(self.weight[1:])
         if self.family is Family.MATMUL:
             return math.prod(self.outputs[0]) * self.inputs[0][-1]

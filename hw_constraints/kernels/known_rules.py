@@ -16,8 +16,9 @@ _CODE_GENERATED = frozenset(
         *("erf", "exp", "sqrt", "abs", "neg", "softplus", "mish"),
     }
 )
+_BEHIND_SUM = frozenset({"relu", "sigmoid", "tanh", "hardsigmoid", "hardswish"})
 _NEVER_BLOCKED = (
-    *("leakyrelu", "clip", "hardsigmoid", "hardswish", "gelu", "elu", "erf", "softplus", "mish", "sqrt", "exp"),
+    *("leakyrelu", "clip", "hardswish", "elu", "erf", "softplus", "mish", "sqrt", "exp"),
     *("abs", "neg", "log", "reciprocal"),
 )
 _IN_CODES = frozenset(
@@ -46,7 +47,7 @@ def known_rules(runtime: str) -> FusionRules:
                 "view/float32": frozenset({"reshape", "flatten", "squeeze", "unsqueeze"}),
                 "transpose/float32": frozenset({"transpose"}),
                 "transpose/int8": frozenset({"transpose"}),
-                **{f"{family}+add/float32": frozenset({"relu", "sigmoid", "tanh"}) for family in _CONVOLUTIONS},
+                **{f"{family}+add/float32": _BEHIND_SUM for family in _CONVOLUTIONS},
                 **{f"{family}/int8": frozenset({"batchnormalization"}) for family in _CONVOLUTIONS},
                 "linear/int8": frozenset({"dequantize"}),
                 "linear/float32": frozenset({"relu"}),
@@ -64,16 +65,24 @@ def known_rules(runtime: str) -> FusionRules:
                 "resize/int8": "plain",
             },
             vector=16,
-            depthwise_multiple=4,
+            blocked_multiple=4,
         )
     if runtime == "openvino":
-        fused = _UNARY | {"add", "batchnormalization", "hardswish", "gelu", "elu", "silu", "quantize"}
+        fused = (_UNARY - {"hardsigmoid"}) | {
+            "add",
+            "batchnormalization",
+            "hardswish",
+            "gelu",
+            "elu",
+            "silu",
+            "quantize",
+        }
         return FusionRules(
             runtime=runtime,
             version="2026.4.1",
             epilogues={
                 **{f"{family}/float32": fused for family in _CONVOLUTIONS},
-                **{f"{family}+add/float32": fused - {"add"} for family in _CONVOLUTIONS},
+                **{f"{family}+add/float32": (fused | {"hardsigmoid"}) - {"add"} for family in _CONVOLUTIONS},
                 **{
                     f"{family}/int8": frozenset({"batchnormalization", "requantize+add", "dequantize", "relu", "clip"})
                     for family in _CONVOLUTIONS

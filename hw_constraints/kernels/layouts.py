@@ -54,31 +54,24 @@ def _wanted(draft: Draft, rules: FusionRules, kept: dict[str, set[str]]) -> tupl
         if not moved or (moved[0] == BLOCKED and (layout == ANY_BUT_BLOCKED or not _fits_blocks(draft, rules))):
             return PLAIN, PLAIN
         layout = moved[0]
-    elif layout == BLOCKED and draft.family in (Family.DEPTHWISE, Family.GROUPED) and not _fits_blocks(draft, rules):
-        return PLAIN, PLAIN
-    if (
-        layout == BLOCKED
-        and draft.weight
-        and draft.reads[0][1][1] < rules.vector
-        and draft.family is not Family.DEPTHWISE
-    ):
-        return PLAIN, BLOCKED
+    elif layout == BLOCKED:
+        if draft.family is not Family.DEPTHWISE and draft.reads[0][1][1] < rules.vector and draft.weight:
+            return PLAIN, BLOCKED  # too few channels to read blocks
+        if not _fits_blocks(draft, rules):
+            return PLAIN, PLAIN
     return layout, layout
 
 
 def _fits_blocks(draft: Draft, rules: FusionRules) -> bool:
-    if draft.family is Family.DEPTHWISE:
-        return draft.reads[0][1][1] % rules.depthwise_multiple == 0
+    channels = [shape[1] for _, shape, _ in draft.reads]
+    if draft.family in (Family.CONV, Family.POINTWISE, Family.DEPTHWISE):
+        return channels[0] % rules.blocked_multiple == 0
     if draft.family is Family.GROUPED:
-        groups = draft.reads[0][1][1] // draft.weight[1]
+        groups = channels[0] // draft.weight[1]
         return draft.weight[1] % rules.vector == 0 and draft.weight[0] // groups % rules.vector == 0
-    if draft.family is Family.ELEMENTWISE:
-        return len({shape for _, shape, _ in draft.reads}) == 1 and not draft.weight  # blocks are not broadcast
-    if draft.family is not Family.CONCAT:
-        return True  # the last block is padded
-    return all(shape[1] % rules.vector == 0 for _, shape, _ in draft.reads) and all(
-        shape[1] % rules.vector == 0 for _, shape in draft.writes
-    )
+    if draft.family is Family.ELEMENTWISE:  # the last block may be padded, but blocks are not broadcast
+        return len({shape for _, shape, _ in draft.reads}) == 1 and not draft.weight
+    return all(count % rules.vector == 0 for count in channels)
 
 
 def _reorder(value: str, shape: Shape, kept: set[str], wanted: str, *, coded: bool) -> Draft:

@@ -1,7 +1,7 @@
 """What a runtime fuses, asked of the runtime itself: minimal models with and without the operator in question.
 
-An operator is fused behind a kernel when the executed graph of the kernel with it has not one node more than that of the
-kernel without it. Where a runtime does not show what it executes, the two are timed against each other instead.
+An operator is fused behind a kernel when the executed graph of the kernel with it has not one node more than that of
+the kernel without it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bitwright.quant.errors import InputError
 _CHANNELS, _SIDE, _TOKENS = 32, 14, 16
 _PICTURE: Shape = (1, _CHANNELS, _SIDE, _SIDE)
 _FUSIBLE = ("relu", "clip", "sigmoid", "tanh", "leakyrelu", "hardsigmoid", "hardswish", "gelu", "elu", "silu")
+_ASKED = frozenset({"add", "activation+add", *_FUSIBLE})
 _UNARY = {
     **{"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "leakyrelu": "LeakyRelu", "hardsigmoid": "HardSigmoid"},
     **{"hardswish": "HardSwish", "gelu": "Gelu", "elu": "Elu", "erf": "Erf", "softplus": "Softplus"},
@@ -40,15 +41,11 @@ def probe_rules(runtime: str) -> FusionRules:
     probe = _Probe(backend, known)
     epilogues = dict(known.epilogues)
     for family in (Family.CONV, Family.POINTWISE, Family.DEPTHWISE, Family.GROUPED):
-        plain = probe.fused(_convolution(family, known), ("add", "activation+add", *_FUSIBLE))
-        summed = _convolution(family, known, "add")
-        epilogues[f"{family}/float32"] = plain | (known.epilogues[f"{family}/float32"] - _asked())
-        epilogues[f"{family}+add/float32"] = probe.fused(summed, _FUSIBLE) if "add" in plain else frozenset()
+        for behind in ((), ("add",)):
+            key = "+".join((family, *behind)) + "/float32"
+            found = probe.fused(_convolution(family, known, *behind), _FUSIBLE if behind else _ASKED)
+            epilogues[key] = found | (known.epilogues[key] - _ASKED)
     return replace(known, version=backend.version(), epilogues=epilogues, layouts=probe.layouts(known))
-
-
-def _asked() -> frozenset[str]:
-    return frozenset({"add", "activation+add", *_FUSIBLE})
 
 
 def _convolution(family: Family, rules: FusionRules, *epilogue: str) -> Kernel:
@@ -114,8 +111,9 @@ class _Probe:
                 layout=BLOCKED,
             )
             # Behind blocks it is either one node, or one with a reorder on each side.
-            nodes = self.nodes(kernel)
-            layouts[f"{name}/float32"] = ANY if nodes == 1 else ANY_BUT_BLOCKED
+            found = ANY if self.nodes(kernel) == 1 else ANY_BUT_BLOCKED
+            if known.layout(Family.ACTIVATION, op, "float32") != found:
+                layouts[f"{name}/float32"] = found
         return layouts
 
 

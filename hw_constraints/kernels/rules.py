@@ -47,7 +47,7 @@ class FusionRules:
     converts_weights_at_load: bool = True
     zero_points_matter: bool = False
     vector: int = 1
-    depthwise_multiple: int = 1
+    blocked_multiple: int = 1
 
     def fuses(self, family: Family, number_format: str, op: str, *, behind_add: bool = False) -> bool:
         """Whether `op` behind such a kernel, or behind the addition that ends it, becomes part of it."""
@@ -73,7 +73,7 @@ class FusionRules:
             "converts_weights_at_load": self.converts_weights_at_load,
             "zero_points_matter": self.zero_points_matter,
             "vector": self.vector,
-            "depthwise_multiple": self.depthwise_multiple,
+            "blocked_multiple": self.blocked_multiple,
         }
 
     @classmethod
@@ -91,5 +91,5 @@ class FusionRules:
             converts_weights_at_load=record["converts_weights_at_load"],
             zero_points_matter=record["zero_points_matter"],
             vector=record["vector"],
-            depthwise_multiple=record["depthwise_multiple"],
+            blocked_multiple=record["blocked_multiple"],
         )

@@ -12,6 +12,7 @@ from bitwright.hw_constraints.kernels.onnx_parts import ACTIVATION_ZERO, Parts
 from bitwright.hw_constraints.kernels.rules import BLOCKED, PLAIN
 
 _PRODUCER_CHANNELS = 3
+_PRODUCER_FEATURES = 16
 _GLANCE_CHANNELS = 16
 _GLANCE_SIDE = 3  # larger than 1, where OpenVINO would move the stride to a pool in front
 _NARROW = 16  # channels below which blocks are not worth it: a vector of float32 of 512 bits
@@ -50,19 +51,35 @@ class Surroundings:
             tokens, width = rest[::-1] if at == 1 else rest
             shape = (batch, tokens, heads, width)
         if self._reads_plain(at):
+            if self.reads_codes and self._kernel.family in _FUSIBLE and self._runtime == "openvino" and len(shape) > 1:
+                return self._multiplied(shape)
             value = self._source(shape, shared=len(self._kernel.inputs) == 1 and bool(self._kernel.weight))
             return self.coded(value) if self.reads_codes else value
-        source = self._source((shape[0], _PRODUCER_CHANNELS, *shape[2:]), shared=True)
+        sides, strides = shape[2:], [1, 1]
+        if at and self._kernel.weight:
+            # ONNX Runtime adds within a convolution what it knows to be of one size: made from one size by equal steps.
+            sides, strides = self._kernel.inputs[0][2:], list(self._kernel.attribute("strides", (1, 1)))
+            if [-(-side // stride) for side, stride in zip(sides, strides, strict=True)] != list(shape[2:]):
+                sides, strides = shape[2:], [1, 1]
+        source = self._source((shape[0], _PRODUCER_CHANNELS, *sides), shared=True)
         if self.reads_codes:
             source = self.coded(source)
         weight = parts.weight((shape[1], _PRODUCER_CHANNELS, 1, 1), coded=self.reads_codes)
-        value = parts.node("Conv", [source, weight], kernel_shape=[1, 1])
+        value = parts.node("Conv", [source, weight], kernel_shape=[1, 1], strides=strides)
+        # An addition would become part of the convolution in front of it, not of the kernel: unless that has an
+        # activation already, or there is a pool in between.
         if not self.reads_codes:
-            return value
+            return parts.node("Relu", [value]) if at else value
         value = self.coded(value)
-        if self._kernel.family in _FUSIBLE:
+        if at or self._kernel.family in _FUSIBLE:
             value = self.coded(parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=[1, 1]))
         return value
+
+    def _multiplied(self, shape: Shape) -> str:
+        """Codes that a product makes: OpenVINO would merge a QuantizeLinear of the input with the kernel."""
+        source = self.coded(self._source((*shape[:-1], _PRODUCER_FEATURES), shared=True))
+        weight = self._parts.weight((_PRODUCER_FEATURES, shape[-1]), coded=True, axis=1)
+        return self.coded(self._parts.node("MatMul", [source, weight]))
 
     def coded(self, value: str, *, scale: float | None = None) -> str:
         """The value through codes as this kernel has them."""
@@ -79,7 +96,8 @@ class Surroundings:
         """
         parts = self._parts
         if len(shape) == _PICTURE and self._kernel.layout != PLAIN:
-            small = self._pooled(value, shape, variant)
+            padded = self._kernel.layout == BLOCKED and shape[1] % _NARROW
+            small = (self._convolved if padded else self._pooled)(value, shape, variant)
             parts.result(self.coded(small) if coded else self._same_count(small))
         else:
             self._slice(value, shape, coded=coded, variant=variant)
@@ -125,7 +143,8 @@ class Surroundings:
         """Whether an input comes as the network's own do. Convolutions of few channels read no blocks."""
         kernel, shape = self._kernel, self._kernel.inputs[at]
         layout = kernel.op.partition("_to_")[0] if kernel.family is Family.REORDER else kernel.layout
-        narrow = layout == BLOCKED and at == 0 and bool(kernel.weight) and shape[1] < _NARROW
+        reads_blocks = kernel.family is Family.DEPTHWISE or not kernel.weight or shape[1] >= _NARROW
+        narrow = layout == BLOCKED and at == 0 and not reads_blocks
         return len(shape) != _PICTURE or layout == PLAIN or narrow
 
     def _source(self, shape: Shape, *, shared: bool) -> str:
@@ -133,6 +152,12 @@ class Surroundings:
             return self._sources[shape]
         name = self._parts.input(shape)
         return self._sources.setdefault(shape, name) if shared else name
+
+    def _convolved(self, value: str, shape: Shape, variant: int) -> str:
+        """For channels that are no multiple of a block: there a pool would have to put the tensor in order first."""
+        strides = [max(1, shape[2]) + variant, max(1, shape[3])]
+        weight = self._parts.weight((_GLANCE_CHANNELS, shape[1], 1, 1), coded=False)
+        return self._parts.node("Conv", [value, weight], kernel_shape=[1, 1], strides=strides)
 
     def _pooled(self, value: str, shape: Shape, variant: int) -> str:
         strides = [max(1, shape[2]) + variant, max(1, shape[3])]

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.kernels import FusionRules, known_rules, probe_rules
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_installed_version_still_does_what_is_known_of_it(runtime: str) -> None:
+    if known_rules(runtime).version != get_backend(runtime).version():
+        pytest.skip("rules are those of another version")
+    assert probe_rules(runtime) == known_rules(runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_rules_come_back_from_json(runtime: str) -> None:
+    rules = known_rules(runtime)
+    assert FusionRules.from_json(json.loads(json.dumps(rules.to_json()))) == rules
