@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,57 @@ _WORKER = "bitwright.hw_constraints.table.worker"
 
 
 class Bench:
+    """A few measuring processes that take turns, from their start to their end.
+
+    Forks of a process share its addresses, and these matter by a percent or so as well (which lines of a cache they
+    fall into); so the placements of a model come from several.
+
+    Args:
+        runtime: the backend's name.
+        threads: of the runtime.
+        processes: how many; all but one are asleep at any time.
+
+    Raises:
+        InputError: the runtime is not usable here.
+    """
+
+    def __init__(self, runtime: str, threads: int, *, processes: int = 3) -> None:
+        self._stack = ExitStack()
+        with self._stack:
+            self._processes = [self._stack.enter_context(MeasuringProcess(runtime, threads)) for _ in range(processes)]
+            self._stack = self._stack.pop_all()
+        self._turn = 0
+
+    def measure(
+        self, jobs: Sequence[Mapping[str, Any]], *, placements: int, effort: Effort, seed: int
+    ) -> list[dict[str, Any]]:
+        """Asks the process whose turn it is.
+
+        Args:
+            jobs: `{"kernel": …}` or `{"file": path}`.
+            placements: forks to measure each in.
+            effort: of each placement.
+            seed: of inputs and order.
+
+        Returns:
+            For each job `{"placements": [observation, …]}` or `{"rejected": message}`.
+
+        Raises:
+            InputError: the process died, or the runtime rejects the reference kernel.
+        """
+        self._turn = (self._turn + 1) % len(self._processes)
+        request = {"jobs": list(jobs), "placements": placements, "effort": asdict(effort), "seed": seed}
+        found: list[dict[str, Any]] = self._processes[self._turn].ask(request)["found"]
+        return found
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class MeasuringProcess:
     """A measuring process, from its start to its end; a Ctrl-C at the terminal reaches only the parent.
 
     Args:
@@ -44,27 +95,14 @@ class Bench:
             start_new_session=True,
             env={**os.environ, **QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
         )
-        self._ask({"runtime": runtime, "threads": threads})
+        self.ask({"runtime": runtime, "threads": threads})
 
-    def measure(
-        self, jobs: Sequence[Mapping[str, Any]], *, placements: int, effort: Effort, seed: int
-    ) -> list[dict[str, Any]]:
-        """For each job `{"placements": [observation, …]}` or `{"rejected": message}`.
-
-        Args:
-            jobs: `{"kernel": …}` or `{"file": path}`.
-            placements: processes to measure each in.
-            effort: of each placement.
-            seed: of weights, inputs and order.
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request.
 
         Raises:
-            InputError: the process died, or the runtime rejects the reference kernel.
+            InputError: it cannot be served, or the process died.
         """
-        request = {"jobs": list(jobs), "placements": placements, "effort": asdict(effort), "seed": seed}
-        found: list[dict[str, Any]] = self._ask(request)["found"]
-        return found
-
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -81,7 +119,7 @@ class Bench:
             raise InputError(f"the measuring process ended with {code}: {last}")
         return answer
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> MeasuringProcess:
         return self
 
     def __exit__(

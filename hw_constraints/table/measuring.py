@@ -32,16 +32,14 @@ class Precision:
         half_width: of the 95 % interval, in relation to the ratio.
         least: a half width that is enough however small the ratio is, in units of the reference kernel's time:
             below, a kernel is lost in any network.
-        placements: to begin with; an interval over fewer than 6 has no bounds.
+        placements: at a time; an interval over fewer than 6 in all has no bounds.
         most: placements after which the interval is taken as it is.
-        more: placements at a time.
     """
 
     half_width: float = 0.04
     least: float = 5e-4
-    placements: int = 6
+    placements: int = 3
     most: int = 9
-    more: int = 3
 
     def reached(self, ratio: float, low: float, high: float) -> bool:
         """Whether an interval is narrow enough."""
@@ -119,13 +117,12 @@ def measure_batch(
         InputError: the measuring process died.
     """
     trials = [_Trial(subject) for subject in subjects]
-    count = precision.placements
     while open_ := [trial for trial in trials if trial.is_open(precision)]:
-        found = bench.measure([trial.job for trial in open_], placements=count, effort=effort, seed=seed)
+        found = bench.measure([trial.job for trial in open_], placements=precision.placements, effort=effort, seed=seed)
         for trial, each in zip(open_, found, strict=True):
             trial.rejected = each.get("rejected", "")
             trial.observations += each.get("placements", [])
-        seed, count = seed + count, precision.more
+        seed += precision.placements
     references = [each["reference_us"] for trial in trials for each in trial.observations]
     return [trial.row() for trial in trials], [each for each in references if not math.isnan(each)]
 

@@ -149,8 +149,8 @@ class Pretended:
 
 def test_kernels_get_more_placements_until_their_interval_is_narrow() -> None:
     easy, hard = Pretended(0.002), Pretended(0.05)
-    precision = Precision(half_width=0.02, most=14, more=4)
-    for bench, expected in ((easy, [6]), (hard, [6, 4, 4])):
+    precision = Precision(half_width=0.02, most=12)
+    for bench, expected in ((easy, [3, 3]), (hard, [3, 3, 3, 3])):
         rows, references = measure_batch(
             bench, [kernel(3), kernel(4)], precision=precision, effort=Effort(), seed=0  # type: ignore[arg-type]
         )  # fmt: skip
@@ -222,8 +222,8 @@ def test_the_reference_measured_like_any_model_takes_as_long_as_itself(tmp_path:
 def test_a_runtime_that_is_not_here_and_a_process_that_dies_are_one_message() -> None:
     with pytest.raises(InputError, match="unknown backend 'nonsense'"):
         Bench("nonsense", 1)
-    with Bench("onnxruntime", 1) as bench:
-        os.killpg(bench._process.pid, signal.SIGKILL)
+    with Bench("onnxruntime", 1, processes=1) as bench:
+        os.killpg(bench._processes[0]._process.pid, signal.SIGKILL)
         with pytest.raises(InputError, match=f"the measuring process ended with {-signal.SIGKILL}: it wrote nothing"):
             bench.measure([], placements=1, effort=Effort(), seed=0)
 
