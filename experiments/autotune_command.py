@@ -15,6 +15,8 @@ from bitwright.experiments.load_recipe import THIS_CPU, load_recipe, target_of_t
 from bitwright.experiments.model_commands import usable_runtimes
 from bitwright.experiments.recipe import ENTRY, DataSection, Recipe
 from bitwright.hw_constraints.autotune import Budget, Tuned, autotune
+from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.backends.artifacts import readers
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 
@@ -74,6 +76,11 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
     if asked.threads < 1:
         raise InputError(f"--threads = {asked.threads}; at least 1 is needed")
     runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
+    if "onnx" not in get_backend(runtime).reads:
+        raise InputError(
+            f"--runtime = {runtime!r}: reads no ONNX files, and autotune writes those; "
+            f"there are: {', '.join(readers('onnx'))}"
+        )
     subject = _of_file(asked) if asked.model.endswith(".onnx") else _of_network(asked, console)
     out = asked.out or Path("runs") / f"autotune-{subject.name}-{runtime}"
     search, held_out = (_feeds(subject.reference, each) for each in (subject.search, subject.held_out))
