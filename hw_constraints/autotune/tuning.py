@@ -134,11 +134,16 @@ def autotune(
     journal, work = Journal(out / RECORD, header), out / "candidates"
     work.mkdir(exist_ok=True)
     lab = Laboratory(
-        candidates=candidates, runtime=runtime, threads=threads, samples=search_samples,
+        candidates=candidates,
+        runtime=runtime,
+        threads=threads,
+        samples=search_samples,
         judge=judge or partial(_on_runtime, runtime=runtime, threads=threads),
-        journal=journal, budget=budget or Budget(), folder=work,
+        journal=journal,
+        budget=budget or Budget(),
+        folder=work,
         progress=progress or (lambda done, note: None),
-    )  # fmt: skip
+    )
     search = Search(lab=lab, predict=predict)
     search.run()
     tuned = _finish(lab, search, held_out, out)
