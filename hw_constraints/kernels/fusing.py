@@ -99,20 +99,15 @@ def _silu_behind(graph: CodedGraph, draft: Draft, rules: FusionRules) -> Call | 
 def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) -> bool:
     value, op = draft.writes[0][0], follower.op.lower()
     through_codes = value in graph.coded
-    views = (Family.VIEW, Family.COPY)
-    if (
-        through_codes
-        and draft.family not in views
-        and not (
-            draft.format == "int8" and rules.fuses(draft.family, "int8", f"requantize+{op}") and _reads_codes(follower)
-        )
+    if draft.family in (Family.VIEW, Family.COPY):
+        merged = draft.family if draft.family is Family.VIEW else draft.op.lower()
+        return op in rules.epilogues.get(f"{merged}/{draft.format}", frozenset())
+    if through_codes and not (
+        draft.format == "int8" and rules.fuses(draft.family, "int8", f"requantize+{op}") and _reads_codes(follower)
     ):
         return False
     if draft.format == "int8" and op in BOUNDS:
         return rules.fuses(draft.family, "int8", op) or codes_do(graph, follower)
-    if draft.family is Family.VIEW or draft.op == "Transpose":
-        merged = draft.family if draft.family is Family.VIEW else "transpose"
-        return op in rules.epilogues.get(f"{merged}/{draft.format}", frozenset())
     if op == "batchnormalization":
         return rules.fuses(draft.family, draft.format, op)
     if not through_codes and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):

@@ -97,6 +97,14 @@ def test_codes_pass_through_views() -> None:
     assert formats["MatMul"] == "int8"
 
 
+def test_a_gather_is_not_merged_with_the_layer_behind_it() -> None:
+    net = Net()
+    token = net.node("Gather", [net.codes("x"), net.constant(np.asarray(0))], "token", axis=1)
+    model = net.model((1, 4, 16), net.node("Gemm", [net.codes(token), net.weight(16, 8, coded=True)], "product"))
+    kernels = [placed.kernel for placed in split(model, "onnxruntime").kernels]
+    assert [kernel.inputs for kernel in kernels if kernel.op == "Gemm"] == [((1, 16),)]
+
+
 @pytest.mark.parametrize(("runtime", "expected"), [("onnxruntime", ["Conv", "silu"]), ("openvino", ["Conv+silu"])])
 def test_silu_is_one_kernel(runtime: str, expected: list[str]) -> None:
     net = Net()
