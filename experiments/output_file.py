@@ -32,6 +32,25 @@ def check_output(option: str, file: Path | None, suffixes: Sequence[str] = ()) -
         raise InputError(f"{option} = {str(file)!r}: there is no folder {str(file.parent)!r}; make it first")
 
 
+def check_folder(option: str, folder: Path | None) -> None:
+    """Refuses what cannot be a folder to write into; one that is not there yet is made when it is written.
+
+    Args:
+        option: `--tensorboard`, for messages.
+        folder: what the user named; None where the option was not given.
+
+    Raises:
+        InputError: it, or what it is to lie in, is a file.
+    """
+    if folder is None:
+        return
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(f"{option} = {str(folder)!r}: {str(place)!r} is a file; name a folder")
+            return
+
+
 @contextmanager
 def writing(option: str, file: Path) -> Iterator[None]:
     """Around the writing itself.

@@ -90,7 +90,7 @@ def profile_model(model: str, asked: Asked, *, console: Console | None = None) -
     from bitwright.experiments.model_commands import usable_runtimes
     from bitwright.hw_constraints.profile.layers import profile_file, profile_from
     from bitwright.hw_constraints.profile.tails import measure_tails
-    from bitwright.hw_constraints.profile.throughput import measure_throughput
+    from bitwright.hw_constraints.profile.throughput import SLICES, measure_throughput
 
     _check(asked)
     target = _target(asked.target)
@@ -110,7 +110,12 @@ def profile_model(model: str, asked: Asked, *, console: Console | None = None) -
             sizes = (asked.batches or (1,)), (asked.streams or (1,))
             with track("throughput over batch sizes and streams", None):
                 throughput = measure_throughput(
-                    path, runtime, batches=sizes[0], streams=sizes[1], threads=asked.threads
+                    path,
+                    runtime,
+                    batches=sizes[0],
+                    streams=sizes[1],
+                    threads=asked.threads,
+                    seconds=asked.seconds / SLICES,
                 )
         return Profiled(profile=profile, trace=_trace(profile, path, target), tails=tails, throughput=throughput)
 
@@ -161,11 +166,15 @@ def _predict(path: Path, runtime: str, asked: Asked) -> Callable[[], Expected] |
 @contextmanager
 def _file_of(model: str, asked: Asked) -> Iterator[tuple[Path, Arrays | None]]:
     """The file to profile, and the network's own example where it has one."""
+    from bitwright.hw_constraints.backends.artifacts import artifact_kind
+
     if model.endswith(".onnx"):
         if asked.inputs:
             raise InputError(f"--input = {asked.inputs[0]!r}; an ONNX file has the shapes of its inputs: leave it out")
         yield Path(model), None
         return
+    if Path(model).is_file() and (kind := artifact_kind(Path(model))) is not None:
+        raise InputError(f"{model}: is {kind.title}; layers are profiled of ONNX models only")
     from bitwright.experiments.lint_command import network_of
     from bitwright.experiments.runtime_model import named_inputs
     from bitwright.quant.capture import CaptureError, capture

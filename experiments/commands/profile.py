@@ -40,12 +40,13 @@ def profile(
     import json as json_text
 
     from bitwright.experiments.console import Console
-    from bitwright.experiments.output_file import check_output, writing
+    from bitwright.experiments.output_file import check_folder, check_output, writing
     from bitwright.experiments.profile_command import Asked, profile_model
     from bitwright.experiments.profile_text import print_profile
     from bitwright.experiments.tables import print_json
 
     check_output("--trace", trace)
+    check_folder("--tensorboard", tensorboard)
     asked = Asked(
         runtime=runtime,
         reports=report or (),

@@ -101,7 +101,7 @@ def profile_file(
 
 def _measured(graph: OnnxGraph, path: Path, inputs: Arrays | None, asked: dict[str, Any]) -> Slices:
     """Times of the file's kernels and runs; its nodes carry tags by which `join_kernels` finds them again."""
-    with worker_files(tagged_model(graph), inputs) as files:
+    with worker_files(tagged_model(graph), inputs, str(path)) as files:
         request = {**files, **asked, "kind": "layers", "name": str(path), "fewest_slices": FEWEST_SLICES}
         return Slices(ask_worker(WORKER, request, threads=asked["threads"]))
 
@@ -150,8 +150,8 @@ def profile_from(
 
 
 @contextmanager
-def worker_files(model: onnx.ModelProto, inputs: Arrays | None) -> Iterator[dict[str, Any]]:
-    """The model and its inputs in files, as the worker's requests name them."""
+def worker_files(model: onnx.ModelProto, inputs: Arrays | None, name: str) -> Iterator[dict[str, Any]]:
+    """The model and its inputs in files, as the worker's requests name them; messages about the model say `name`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         onnx.save(model, file)
@@ -159,7 +159,10 @@ def worker_files(model: onnx.ModelProto, inputs: Arrays | None) -> Iterator[dict
         if inputs is not None:
             np.savez(Path(folder) / "inputs.npz", **dict(inputs))  # type: ignore[arg-type]
             request["inputs"] = str(Path(folder) / "inputs.npz")
-        yield request
+        try:
+            yield request
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), name)) from error
 
 
 def _figures(trace: Trace, proofs: Sequence[LayerProof], slices: Slices) -> dict[str, LayerFigures]:

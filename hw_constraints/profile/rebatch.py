@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from bitwright.hw_constraints.backends import Backend
+from bitwright.hw_constraints.backends import Backend, Session
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
+from bitwright.hw_constraints.proof.onnx_graph import LARGEST_INPUT_BYTES
 from bitwright.quant.errors import InputError
 
 _CLOSE = 1e-3  # of the largest result: other kernels for another batch may sum in another order, but no code is lost
@@ -30,13 +32,14 @@ def rebatched(model: onnx.ModelProto, batch: int, backend: Backend, name: str, *
         threads: of the runtime.
 
     Raises:
-        InputError: the changed network does not run, or its results are others.
+        InputError: the changed network does not run, its inputs do not fit, or its results are others.
     """
     old = _batch_of(model)
     if batch == old:
         return model
     changed = _changed(model, old, batch)
     alone = backend.load(model.SerializeToString(), threads=threads)
+    _check_size(alone, batch, name)
     try:
         together = backend.load(changed.SerializeToString(), threads=threads)
         inputs = made_up_inputs(together, name, 0)
@@ -50,6 +53,17 @@ def rebatched(model: onnx.ModelProto, batch: int, backend: Backend, name: str, *
             if found.shape != expected.shape or not _agree(found, expected):
                 raise InputError(f"{name}: fixes its batch size of {old}: {key!r} is not {batch} samples side by side")
     return changed
+
+
+def _check_size(session: Session, batch: int, name: str) -> None:
+    """As `random_inputs` does: numbers are drawn as float64."""
+    for spec in session.input_infos:
+        size = np.dtype(np.float64).itemsize * batch * math.prod(dim or 1 for dim in (spec.shape or ())[1:])
+        if size > LARGEST_INPUT_BYTES:
+            raise InputError(
+                f"{name}: batch {batch} takes {size / 2**30:,.1f} GiB to make up input {spec.name!r}, at most "
+                f"{LARGEST_INPUT_BYTES // 2**30} are allowed; give a smaller one"
+            )
 
 
 def _agree(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> bool:

@@ -82,7 +82,7 @@ def measure_tails(
     Raises:
         InputError: a file, runtime, co-runner or input is not usable.
     """
-    with worker_files(onnx.load(str(path)), inputs) as files:
+    with worker_files(onnx.load(str(path)), inputs, str(path)) as files:
         request = {**files, "kind": "tails", "runtime": runtime, "name": str(path), "threads": threads}
         request |= {"seconds": seconds, "fewest_slices": FEWEST_SLICES, "co_runner": co_runner}
         answer = ask_worker(WORKER, request, threads=threads)

@@ -16,7 +16,7 @@ from bitwright.hw_constraints.profile.layers import WORKER, worker_files
 from bitwright.hw_constraints.profile.rebatch import rebatched
 from bitwright.quant.errors import InputError
 
-_SLICES = 5
+SLICES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def measure_throughput(
         batches: samples in a run.
         streams: runs at once.
         threads: of the runtime, for each stream.
-        seconds: of each of five slices.
+        seconds: of each of the `SLICES`.
 
     Raises:
         InputError: the file or runtime is not usable, or a number is not positive.
@@ -85,9 +85,9 @@ def measure_throughput(
 def _measure(
     model: onnx.ModelProto, batch: int, streams: int, runtime: str, name: str, threads: int, seconds: float
 ) -> Throughput:
-    with worker_files(model, None) as files:
+    with worker_files(model, None, name) as files:
         request = {**files, "kind": "throughput", "runtime": runtime, "name": name, "threads": threads}
-        request |= {"streams": streams, "seconds": seconds, "fewest_slices": _SLICES}
+        request |= {"streams": streams, "seconds": seconds, "fewest_slices": SLICES}
         answer = ask_worker(WORKER, request, threads=threads)
     rates = [batch * each for each in answer["runs_per_second"]]
     return Throughput(

@@ -114,10 +114,18 @@ def test_bars_for_tensorboard(block, tmp_path):
         (["BLOCK", *FROM, "--table", "none.table"], "--table runs the file here, --from reads"),
         (["BLOCK", "--from", "BLOCK"], "an optimised model alone says no times"),
         (["BLOCK", "--trace", "/no/such/folder/t.json"], "there is no folder '/no/such/folder'"),
+        (
+            ["BLOCK", "--tensorboard", "BLOCK"],
+            r"--tensorboard = '.*block\.onnx': '.*block\.onnx' is a file; name a folder",
+        ),
+        (["BLOCK", "--tensorboard", __file__ + "/a/b"], r"--tensorboard = '.*/a/b': '.*\.py' is a file; name a folder"),
+        (["TFLITE"], r"net\.tflite: is a LiteRT model; layers are profiled of ONNX models only"),
     ],
 )
-def test_what_is_wrong_is_one_message(block, arguments, message):
-    done = bitwright(*(str(block) if each == "BLOCK" else each for each in arguments))
+def test_what_is_wrong_is_one_message(block, tmp_path, arguments, message):
+    files = {"BLOCK": str(block), "TFLITE": str(tmp_path / "net.tflite")}
+    Path(files["TFLITE"]).touch()
+    done = bitwright(*(files.get(each, each) for each in arguments))
     assert done.returncode == 2 and done.stdout == ""
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.splitlines()) == 1

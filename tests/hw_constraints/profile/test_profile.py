@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -218,6 +219,22 @@ def reshaping(target):
         [numpy_helper.from_array(np.asarray(target, np.int64), "target")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def test_a_batch_that_memory_does_not_hold_is_a_reason(block):
+    (found,) = measure_throughput(block, "onnxruntime", batches=(10**8,), seconds=0.1)
+    assert found.per_second is None
+    said = r".*block\.onnx: batch 100000000 takes [\d,.]+ GiB to make up input '\w+', at most 4 are allowed; give a s"
+    assert re.match(said, found.reason), found.reason
+
+
+def test_a_file_that_the_runtime_refuses_goes_by_its_own_name(tmp_path):
+    model = inverted_residual()
+    model.opset_import[0].version = 99
+    onnx.save(model, tmp_path / "late.onnx")
+    with pytest.raises(InputError, match=r"^\S*/late\.onnx: onnxruntime cannot load it: ") as raised:
+        profile_file(tmp_path / "late.onnx", "onnxruntime", seconds=0.1)
+    assert "model.onnx" not in str(raised.value)
 
 
 def test_a_batch_is_changed_where_results_prove_it():
