@@ -79,7 +79,7 @@ class Database:
             InputError: there is none, it is no latency table, of another schema, damaged, or not what was written.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: {'is a folder; name a table' if path.is_dir() else 'no such file'}")
         with _readable_errors(path):
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True)
             try:
@@ -104,7 +104,9 @@ class Database:
             raise InputError(f"{self.path}: has schema {schema}; this version reads {SCHEMA}: measure the table anew")
         found = ask("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
-            raise InputError(f"{self.path}: is damaged ({found}): take it from a copy or measure it anew")
+            raise InputError(
+                f"{self.path}: is damaged ({' '.join(found.split())}): take it from a copy or measure it anew"
+            )
         self.head = dict(ask("SELECT name, value FROM head"))
         for kind in KINDS:
             for name, value, digest in ask(f"SELECT name, value, digest FROM {kind}"):

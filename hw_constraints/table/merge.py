@@ -24,7 +24,11 @@ def merge(tables: Sequence[KernelTable], out: Path) -> int:
     """
     first, *others = tables
     for each in others:
-        each.require(first.key)
+        if differences := first.key.differences(each.key):
+            raise InputError(
+                f"{each.path}: differs from {first.path}: {'; '.join(differences)}; tables merge where device, clocks, "
+                "runtime, version and threads are the same"
+            )
         if each.reference != first.reference:
             raise InputError(f"{each.path}: its reference kernel is not that of {first.path}: ratios do not compare")
     if Path(out).exists():

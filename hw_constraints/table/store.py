@@ -24,10 +24,17 @@ class KernelTable:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.path = database.path
-        self.key = TableKey.from_json(json.loads(database.head["key"]))
-        self.reference: Mapping[str, Any] = json.loads(database.head["reference"])
-        self._rows = {key: KernelRow.from_json(each) for key, each in self._entries("kernels").items()}
-        self._networks = {key: NetworkRow.from_json(each) for key, each in self._entries("networks").items()}
+        try:
+            self.key = TableKey.from_json(json.loads(database.head["key"]))
+            self.reference: Mapping[str, Any] = json.loads(database.head["reference"])
+            self._rows = {key: KernelRow.from_json(each) for key, each in self._entries("kernels").items()}
+            self._networks = {key: NetworkRow.from_json(each) for key, each in self._entries("networks").items()}
+            _ = self.sessions, self.facts
+        except (LookupError, ValueError, TypeError, AttributeError) as error:  # somebody else wrote it, digests and all
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                f"{self.path}: is not as Bitwright writes tables ({what}): take it from a copy or measure it anew"
+            ) from error
 
     @classmethod
     def load(cls, path: Path, *, key: TableKey | None = None) -> KernelTable:
@@ -58,7 +65,10 @@ class KernelTable:
             InputError: another process writes, the file is damaged, or holds for something else.
         """
         path = Path(path)
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: its folder cannot be made ({error.strerror}); name another place") from error
         with sole_writer(path):
             if path.exists():
                 database = Database.open(path, write=True)

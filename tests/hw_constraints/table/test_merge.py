@@ -35,7 +35,7 @@ def test_a_table_merged_with_itself_is_itself(tmp_path: Path) -> None:
 def test_tables_of_different_things_do_not_merge(tmp_path: Path) -> None:
     a = written(tmp_path / "a", [row(1)])
     b = written(tmp_path / "b", [row(1)], key=with_threads(2))
-    with pytest.raises(InputError, match=r"b: is a table of .* which differs: threads 2, here 1"):
+    with pytest.raises(InputError, match=r"b: differs from .*a: threads 1, here 2; tables merge where "):
         merge([a, b], tmp_path / "ab")
     with KernelTable.writing(tmp_path / "c", KEY, {"another": "reference"}) as c:
         c.add([row(1)], sessions=[session()])

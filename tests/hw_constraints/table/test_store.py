@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_up_tables import DATE, KEY, REFERENCE_RECORD, kernel, network_row, row, session, with_threads, written
 
 from bitwright.hw_constraints.table import KernelRow, KernelTable
-from bitwright.hw_constraints.table.database import Database
+from bitwright.hw_constraints.table.database import KINDS, Database
 from bitwright.quant.errors import InputError
 
 ROWS = [row(channels, ratio=channels / 7) for channels in range(1, 60)]
@@ -172,6 +172,35 @@ def test_another_schema_and_another_database_are_refused(tmp_path: Path) -> None
         KernelTable.load(path)
     with pytest.raises(InputError, match="none: no such file"):
         KernelTable.load(tmp_path / "none")
+    with pytest.raises(InputError, match=r": is a folder; name a table$"):
+        KernelTable.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("DELETE FROM head WHERE name = 'key'", "no 'key'"),
+        ("UPDATE head SET value = '{}' WHERE name = 'key'", "not the key of a latency table: 'device'"),
+        (f"UPDATE kernels SET value = '{{}}' WHERE name = {ONE}", "not a row of a latency table: .*'kernel'"),
+        (f"UPDATE kernels SET value = 'five' WHERE name = {ONE}", "Expecting value: line 1 column 1 .char 0."),
+        ("UPDATE sessions SET value = '[]'", ".* argument after .* must be a mapping, not list"),
+    ],
+)
+def test_a_table_that_somebody_else_wrote_is_refused_by_its_name(tmp_path: Path, statement: str, what: str) -> None:
+    path = tmp_path / "table"
+    written(path, ROWS)
+    edited(path, statement)
+    connection = sqlite3.connect(path)
+    head = dict(connection.execute("SELECT name, value FROM head WHERE name <> 'content'"))
+    forged = Database(path, connection, writes=True)
+    forged.head = head
+    for kind in KINDS:
+        forged.entries[kind] = dict(connection.execute(f"SELECT name, value FROM {kind}"))
+    forged.write(forged.entries)
+    forged.close()
+    said = rf"table: is not as Bitwright writes tables \({what}\): take it from a copy or measure it anew$"
+    with pytest.raises(InputError, match=said):
+        KernelTable.load(path)
 
 
 def test_a_table_for_something_else_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -185,6 +214,14 @@ def test_a_table_for_something_else_is_refused_and_nothing_is_lost(tmp_path: Pat
     with pytest.raises(InputError, match="has another reference kernel"), KernelTable.writing(path, KEY, {"other": 1}):
         pass
     assert KernelTable.load(path, key=KEY).content_hash == before.content_hash
+
+
+def test_a_table_in_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file/table", "file/a/b/table"):
+        said = rf"{place}: its folder cannot be made \((File exists|Not a directory)\); name another place$"
+        with pytest.raises(InputError, match=said), KernelTable.writing(tmp_path / place, KEY, REFERENCE_RECORD):
+            pass
 
 
 def test_a_second_writer_is_refused_and_the_first_one_goes_on(tmp_path: Path) -> None:
