@@ -65,7 +65,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if data.get("target") == THIS_CPU:
         data["target"] = target_of_this_cpu(locations.where(("target",)))
     recipe = yaml_lines.validate(Recipe, data, locations)
-    problems = [*_unknown_names(recipe, locations), *_section_problems(recipe, data, locations)]
+    names, device = _unknown_names(recipe, locations), _device_problems(recipe, locations)
+    problems = [*names, *device, *_section_problems(recipe, data, locations)]
     if problems:
         raise InputError("\n".join(problems))
     _check_formats(recipe, locations)
@@ -125,8 +126,9 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
         (DATASETS, recipe.data.kind, ("data", "kind")),
         *([(SPACES, recipe.search.space.kind, ("search", "space", "kind"))] if recipe.search else ()),
         *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
-        *((BACKENDS, each, ("measure", "runtimes", i)) for i, each in enumerate(recipe.measure.runtimes or ())),
     ]
+    if recipe.measure.on is None:
+        named += [(BACKENDS, each, ("measure", "runtimes", i)) for i, each in enumerate(recipe.measure.runtimes or ())]
     if not recipe.target.endswith((".yaml", ".yml")):
         named.append((TARGETS, recipe.target, ("target",)))
     problems = [
@@ -141,6 +143,25 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
             if name is not None and name not in choices:
                 problems.append(_problem(kind, name, choices, (*path, key), locations))
     return problems
+
+
+def _device_problems(recipe: Recipe, locations: Locations) -> list[str]:
+    """The way to a device, and the runtimes there: what drives them is another set than the backends here."""
+    from bitwright.hw_constraints.transport.address import parse_address
+    from bitwright.hw_constraints.transport.base import list_transports
+    from bitwright.hw_constraints.transport.runner.runtimes import NAMES
+
+    asked = recipe.measure
+    if asked.on is None:
+        return []
+    named: list[tuple[str, str, Sequence[str], KeyPath]] = [
+        ("transport", parse_address(asked.on).scheme, list_transports(), ("measure", "on")),
+        *(
+            ("runtime of a device", name, NAMES, ("measure", "runtimes", i))
+            for i, name in enumerate(asked.runtimes or ())
+        ),
+    ]
+    return [_problem(*each, locations) for each in named if each[1] not in each[2]]
 
 
 def _specs(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, dict[str, Any]]]:

@@ -148,12 +148,27 @@ RECIPE = "name: a\ntarget: edge-tpu\nmodel: {entry: 'a:b'}\ndata: {entry: 'a:b'}
         (f"seed={2**63}", f"seed = {2**63}; expected less than or equal to {2**63 - 1}"),
         ("measure.seconds=.inf", "measure.seconds = inf; expected a finite number"),
         ("evaluate.gate.bound=.nan", "evaluate.gate.bound = nan; expected a finite number"),
+        (
+            "measure.on=board",
+            "measure.on = 'board'; device 'board': expected ssh://user@host:port/folder, adb://SERIAL/folder or "
+            "local:/folder",
+        ),
+        ("measure.on=ftp://board/x", "measure.on = 'ftp'; unknown transport 'ftp'; there are: adb, local, ssh"),
     ],
 )
-def test_numbers_that_recipes_do_not_take(override: str, message: str) -> None:
+def test_values_that_recipes_do_not_take(override: str, message: str) -> None:
     Path("recipe.yaml").write_text(RECIPE)
     found = bitwright("validate", "recipe.yaml", override)
     assert found == (2, "", f"bitwright: command line: {message}\n")
+
+
+def test_runtimes_on_a_device_are_those_of_its_runner() -> None:
+    Path("recipe.yaml").write_text(RECIPE)
+    on = "measure.on=local:/tmp/device"
+    assert bitwright("validate", "recipe.yaml", on, "measure.runtimes=[benchmark_app]")[0] == 0
+    message = "measure.runtimes[0] = 'eager'; unknown runtime of a device 'eager'; there are: benchmark_app, litert, "
+    code, _, text = bitwright("validate", "recipe.yaml", on, "measure.runtimes=[eager]")
+    assert code == 2 and text.startswith(f"bitwright: command line: {message}"), text
 
 
 @pytest.mark.parametrize(

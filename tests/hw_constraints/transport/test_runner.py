@@ -80,7 +80,10 @@ def test_it_runs_where_bitwright_is_not(tmp_path):
     command = [sys.executable, "-I", "-S", path, "hello"]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=True, cwd=tmp_path)
     answer = json.loads(done.stdout.removeprefix("bitwright-device "))
-    missing = "onnxruntime is not installed; install it there: pip install onnxruntime"
+    missing = (
+        f"onnxruntime is not installed for {sys.executable}; install it there (pip install onnxruntime), "
+        "or name another Python in the address: ?python=PATH"
+    )
     assert answer["runtimes"]["onnxruntime"] == {"missing": missing}
     assert answer["machine"]["cores"] >= 1
 

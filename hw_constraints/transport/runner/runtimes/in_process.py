@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,11 @@ class InProcess(ABC):
                 continue
             except Exception as error:  # a wheel for another system raises anything
                 raise Refusal("lacks-runtime", f"{name} does not import: {one_line(error)}") from error
-        raise Refusal("lacks-runtime", f"{self.packages[0]} is not installed; install it there: {self.install}")
+        raise Refusal(
+            "lacks-runtime",
+            f"{self.packages[0]} is not installed for {sys.executable}; install it there ({self.install}), "
+            "or name another Python in the address: ?python=PATH",
+        )
 
     @abstractmethod
     def load(self, path: str, threads: int) -> LoadedArtefact:
