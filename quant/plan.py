@@ -76,6 +76,7 @@ class _Planner:
         self.ranks: dict[TensorRef, int] = {}  # which override decided; -1: the scheme's default
         self.groups: list[set[TensorRef]] = []
         self.quantized: set[str] = set()
+        self.decided: dict[TensorRef, tuple[int, QParamsSpec]] = {}  # for the results of chains
 
     def plan(self) -> QuantPlan:
         reasons = {node.name: self._reason_for_float(node) for node in self.graph.nodes}
@@ -160,6 +161,7 @@ class _Planner:
         decided = max((self._override(node) for node in chain), key=lambda ranked: ranked[0])
         rank, override = decided
         spec = (override and override.activations) or self.scheme.activations
+        self.decided.update(dict.fromkeys(chain[-1].outputs, (rank, spec)))
         if spec.dynamic:
             return  # sums leave a product in full precision; whoever multiplies next chooses the scale
         codes_only = self.scheme.quantize_outputs or chain[0].op in self.scheme.codes_only_operators
@@ -189,7 +191,9 @@ class _Planner:
     # --- which spec ---
 
     def _activation_spec(self, ref: TensorRef) -> tuple[int, QParamsSpec]:
-        """By its producer; an input of the network by its readers when they agree."""
+        """By the chain that makes it; an input of the network by its readers when they agree."""
+        if ref in self.decided:
+            return self.decided[ref]
         producer = self.graph.producers.get(ref)
         if producer is not None:
             rank, override = self._override(producer)
@@ -224,12 +228,19 @@ class _Planner:
             if not all(ref in self.specs or self.graph.is_constant(ref) for ref in moved):
                 reasons[node.name] = "some of its operands are in float"
                 continue
-            self.quantized.add(node.name)
+            if any(ref in self.specs and self.specs[ref].dynamic for ref in moved):
+                reasons[node.name] = "some of its operands have scales that follow the data"
+                continue
             rank, override = self._override(node)
+            own = override and override.activations
+            if own and own.dynamic and rank > max(self.ranks[ref] for ref in known):
+                reasons[node.name] = "its result has a scale that follows the data"
+                continue
+            self.quantized.add(node.name)
             for ref in {*moved, *results} - {*known}:
                 self._assign(ref, -1, self.specs[known[0]])
-            if override and override.activations:
-                self._assign(results[0], rank, override.activations)
+            if own:
+                self._assign(results[0], rank, own)
             self._tie({*moved, *results})
 
     def _tie(self, members: set[TensorRef]) -> None:

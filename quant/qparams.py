@@ -83,7 +83,7 @@ def choose_qparams(
         return QParams(spec, _microscale(magnitude, spec.format), zero, axis)
     if is_unscaled_float(spec.format):
         return QParams(spec, torch.ones_like(zero), zero, axis)
-    largest = spec.format.max_value if isinstance(spec.format, FloatFormat) else spec.code_range[1]
+    largest = largest_code(spec)
     if spec.scale_kind is ScaleKind.FLOAT8_E4M3:
         tensor_scale = second_level(magnitude.amax(), spec) if tensor_scale is None else tensor_scale
         return QParams(spec, _two_level(magnitude / largest, tensor_scale), zero, axis, tensor_scale)
@@ -93,6 +93,11 @@ def choose_qparams(
     scale = _legal((high - low) / (code_high - code_low), spec)
     zero_point = (code_low - (low / scale).round()).clamp(code_low, code_high)
     return QParams(spec, scale, zero_point.to(torch.float32), axis)
+
+
+def largest_code(spec: QParamsSpec) -> float:
+    """The largest magnitude that a code stands for, before its scale."""
+    return spec.format.max_value if isinstance(spec.format, FloatFormat) else float(spec.code_range[1])
 
 
 def cut_into_blocks(values: torch.Tensor, size: int, axis: int) -> torch.Tensor:
@@ -135,10 +140,9 @@ def _microscale(magnitude: torch.Tensor, fmt: NumberFormat) -> torch.Tensor:
 def second_level(largest: torch.Tensor, spec: QParamsSpec) -> torch.Tensor:
     """The float32 scale of a whole tensor, so that the scale of the block with its largest value is float8's largest.
 
-    NVIDIA, "Introducing NVFP4" (2025): `max |x| / (448 * 6)`. float32 `[]`.
+    NVIDIA, "Introducing NVFP4" (2025): `max |x| / (448 * 6)`, with the largest code of other formats. float32 `[]`.
     """
-    assert isinstance(spec.format, FloatFormat)
-    scale = largest.double() / (_E4M3.max_value * spec.format.max_value)
+    scale = largest.double() / (_E4M3.max_value * largest_code(spec))
     return torch.where(scale == 0, 1.0, scale.clamp(min=SMALLEST_SCALE)).to(torch.float32)
 
 
@@ -146,9 +150,7 @@ def _two_level(scale: torch.Tensor, tensor_scale: torch.Tensor) -> torch.Tensor:
     """Each block's scale as a float8 times the tensor's; a block whose float8 would be 0 gets the smallest there is."""
     relative = (scale.to(torch.float32) / tensor_scale).clamp(max=_E4M3.max_value)
     codes = relative.to(torch.float8_e4m3fn).to(torch.float32)
-    return (
-        torch.where(scale == 0, 1.0, codes.clamp(min=2.0 ** (_E4M3.min_exponent - _E4M3.mantissa_bits))) * tensor_scale
-    )
+    return torch.where(scale == 0, 1.0, codes.clamp(min=SMALLEST_FLOAT8)) * tensor_scale
 
 
 def next_power_of_two(values: torch.Tensor) -> torch.Tensor:

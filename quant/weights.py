@@ -18,6 +18,7 @@ _CHANNEL_AXIS = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
     **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), -1),
 }
+_ATTENTION_VALUES = 2  # behind queries and keys; their products are summed over the keys
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm"})
 
 
@@ -32,19 +33,22 @@ def weight_axis(graph: Graph, ref: TensorRef) -> int:
     return _CHANNEL_AXIS.get(reader.op, 0) % rank
 
 
-def summed_axis(graph: Graph, ref: TensorRef) -> int:
+def summed_axis(graph: Graph, ref: TensorRef) -> int | None:
     """The axis of an operand that its first reader's products are summed over: that which is cut into blocks.
 
-    The input channels of convolutions (of each group), the inner dimension of matrix products, else the last axis.
+    The input channels of convolutions (of each group), the inner dimension of matrix products, else the last axis;
+    None for a single number, which is a block by itself.
     """
     rank = len(graph.tensors[ref].shape)
     reader = next((node for node in graph.consumers[ref] if graph.is_layer(node) or node.op in _PRODUCTS), None)
     if reader is None or rank < 2:
-        return rank - 1
+        return rank - 1 if rank else None
     position = reader.inputs.index(ref)
     if reader.op in _PRODUCTS:
         left = len(reader.inputs) - 2  # `addmm` and `baddbmm` have what is added before their factors
         return rank - 1 if position == left else rank - 2
+    if reader.op == "scaled_dot_product_attention":
+        return rank - 2 if position == _ATTENTION_VALUES else rank - 1
     if reader.op == "linear":
         return rank - 1
     data_position, _, _ = graph.layer_positions(reader)
@@ -54,7 +58,7 @@ def summed_axis(graph: Graph, ref: TensorRef) -> int:
     return 0 if reader.op.startswith("conv_transpose") else 1
 
 
-def choose_weight_qparams(weight: torch.Tensor, spec: QParamsSpec, axis: int) -> QParams:
+def choose_weight_qparams(weight: torch.Tensor, spec: QParamsSpec, axis: int | None) -> QParams:
     """Chooses the qparams of a weight.
 
     `min_max` represents every weight; `mse` shrinks each range to where its squared error is least (a grid of 80
@@ -63,8 +67,10 @@ def choose_weight_qparams(weight: torch.Tensor, spec: QParamsSpec, axis: int) ->
     Args:
         weight: float32, any shape.
         spec: what is asked for.
-        axis: its channel axis, or that which is cut into blocks; not used per tensor.
+        axis: its channel axis, or that which is cut into blocks; None for a single number; not used per tensor.
     """
+    if axis is None:
+        return choose_qparams(weight, weight, spec)
     if spec.granularity is Granularity.PER_TENSOR:
         low, high = _range(weight.reshape(1, -1), spec)
         return choose_qparams(low[0], high[0], spec)

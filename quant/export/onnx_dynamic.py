@@ -18,8 +18,8 @@ from onnx import TensorProto
 from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_builder import OnnxBuilder
-from bitwright.quant.formats import FloatFormat, IntFormat
-from bitwright.quant.qparams import SMALLEST_FLOAT8, SMALLEST_SCALE
+from bitwright.quant.formats import IntFormat
+from bitwright.quant.qparams import SMALLEST_FLOAT8, SMALLEST_SCALE, largest_code
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
 
 _TYPES = {
@@ -66,13 +66,21 @@ def quantize_dynamically(builder: OnnxBuilder, name: str, shape: Sequence[int], 
         return builder.emit("DequantizeLinear", parts, f"{name}/dq")
     largest = _largest_magnitude(builder, name, shape, dynamic)
     scale = _scale(builder, name, largest, dynamic)
-    cut = {"axis": dynamic.axis, "block_size": spec.block_size} if spec.block_size else {}
+    size = stored_block_size(spec, dynamic.axis, shape)
+    cut = {"axis": dynamic.axis, "block_size": size} if size else {}
     builder.emit("QuantizeLinear", [name, scale], f"{name}/q", output_dtype=_TYPES[spec.format.name], **cut)
     return builder.emit("DequantizeLinear", [f"{name}/q", scale], f"{name}/dq", **cut)
 
 
+def stored_block_size(spec: QParamsSpec, axis: int | None, shape: Sequence[int]) -> int | None:
+    """The `block_size` to write; None where one block is all: ONNX Runtime takes one scale as that of a tensor."""
+    alone = axis is None or (len(shape) == 1 and spec.block_size is not None and shape[0] <= spec.block_size)
+    return None if alone else spec.block_size
+
+
 def _is_dynamic_uint8(spec: QParamsSpec) -> bool:
-    return spec.format.name == "uint8" and not (spec.symmetric or spec.block_size)
+    usual = spec.format.name == "uint8" and spec.scale_kind is ScaleKind.FLOAT32
+    return usual and not (spec.symmetric or spec.block_size)
 
 
 def _largest_magnitude(builder: OnnxBuilder, name: str, shape: Sequence[int], dynamic: DynamicQParams) -> str:
@@ -99,11 +107,11 @@ def _scale(builder: OnnxBuilder, name: str, largest: str, dynamic: DynamicQParam
         return builder.emit(op, operands, builder.spare(name), **attributes)
 
     if spec.scale_kind is ScaleKind.E8M0:
-        # Where all is zero any scale will do; E8M0 has no zero.
-        power = step("Max", largest, float(SMALLEST_SCALE))
+        # Where all is zero any scale will do; E8M0 has no zero, and nothing below 2^-127.
+        power = step("Max", largest, max(float(SMALLEST_SCALE), 2.0 ** (_largest_exponent(spec) - 127)))
         power = step("Cast", power, to=TensorProto.FLOAT8E8M0, round_mode="down")
         return step("Mul", step("Cast", power, to=TensorProto.FLOAT), 2.0 ** -_largest_exponent(spec))
-    scale = step("Div", largest, _largest_code(spec))
+    scale = step("Div", largest, largest_code(spec))
     if spec.scale_kind is ScaleKind.FLOAT32:
         return step("Max", scale, float(SMALLEST_SCALE))
     assert dynamic.tensor_scale is not None
@@ -112,10 +120,6 @@ def _scale(builder: OnnxBuilder, name: str, largest: str, dynamic: DynamicQParam
     codes = builder.emit("QuantizeLinear", [scale, tensor_scale, zero], builder.spare(name))
     relative = builder.emit("DequantizeLinear", [codes, tensor_scale, zero], builder.spare(name))
     return step("Max", relative, float(dynamic.tensor_scale * SMALLEST_FLOAT8))
-
-
-def _largest_code(spec: QParamsSpec) -> float:
-    return spec.format.max_value if isinstance(spec.format, FloatFormat) else float(spec.code_range[1])
 
 
 def _largest_exponent(spec: QParamsSpec) -> int:

@@ -23,7 +23,7 @@ from onnx import numpy_helper
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
-from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically
+from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically, stored_block_size
 from bitwright.quant.export.onnx_translators import TRANSLATORS
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat, is_scaled_float, is_unscaled_float
@@ -146,7 +146,8 @@ class _QdqBuilder(OnnxBuilder):
         return f"{value_name(ref)}/dq" if quantized else value_name(ref)
 
     def _quantize(self, ref: TensorRef) -> None:
-        if not self.graph.consumers[ref] and ref not in self.graph.outputs:
+        leaves = ref in self.graph.outputs or any(ref == after for _, after in self.graph.state)
+        if not (self.graph.consumers[ref] or leaves):
             return
         name = value_name(ref)
         if ref in self.quantized.dynamic:
@@ -181,7 +182,8 @@ class _QdqBuilder(OnnxBuilder):
             if is_unscaled_float(qparams.spec.format):
                 return self.emit("Cast", [f"{name}/codes"], result, to=ELEMENT_TYPES["float32"])
             parts = [f"{name}/codes", *self._qparams(name, qparams)]
-            self.emit("DequantizeLinear", parts, result, axis=qparams.axis, block_size=qparams.spec.block_size)
+            size = stored_block_size(qparams.spec, qparams.axis, codes.shape)
+            self.emit("DequantizeLinear", parts, result, axis=qparams.axis, block_size=size)
         return result
 
     def _qparams(self, name: str, qparams: QParams) -> tuple[str, str]:

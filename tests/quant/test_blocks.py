@@ -1,15 +1,21 @@
 """Scales of blocks and scales that follow the data, against definitions written in NumPy."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from bitwright.quant.capture import capture
 from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.fake_quantize import dequantize, fake_quantize, quantize
 from bitwright.quant.formats import FORMATS
+from bitwright.quant.ptq import quantize as quantize_network
 from bitwright.quant.scheme import Granularity, QParamsSpec, QuantScheme, ScaleKind
 from bitwright.quant.weights import choose_weight_qparams
 
@@ -172,3 +178,39 @@ def test_specs_that_contradict_themselves(settings: dict[str, object], message: 
 def test_schemes_that_no_network_can_follow(activations: QParamsSpec, weights: QParamsSpec, message: str) -> None:
     with pytest.raises(ValueError, match=f"^scheme 'x': {message}$"):
         QuantScheme(name="x", activations=activations, weights=weights, quantized_operators=frozenset({"linear"}))
+
+
+def test_integers_may_have_scales_of_two_levels() -> None:
+    weight = torch.randn(8, 64)
+    qparams = choose_weight_qparams(weight, spec_of("int4", 16, ScaleKind.FLOAT8_E4M3), 1)
+    tensor_scale = np.float32(float(weight.abs().max()) / (448 * 7))
+    assert qparams.tensor_scale is not None and float(qparams.tensor_scale) == tensor_scale
+    relative = weight.numpy().reshape(8, 4, 16).__abs__().max(-1) / np.float32(7) / tensor_scale
+    expected = relative.astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * tensor_scale
+    np.testing.assert_array_equal(qparams.scale.numpy(), expected)
+
+
+class Gate(nn.Module):
+    """A learned number, a learned row, a mean and attention: operands of every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 32)
+        self.number, self.row = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.randn(32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x * self.number + self.row) * x.mean()
+        return nn.functional.scaled_dot_product_attention(y, y + 1, y * 2)
+
+
+def test_a_number_is_a_block_and_attention_sums_over_its_keys(make_scheme: Callable[..., QuantScheme]) -> None:
+    spec = spec_of("float8_e4m3fn", kind=ScaleKind.E8M0)
+    scheme = make_scheme("int8", "int8", activations=replace(spec, dynamic=True), weights=spec)
+    scheme = replace(scheme, quantized_operators=scheme.quantized_operators | {"scaled_dot_product_attention"})
+    captured = capture(Gate().eval(), (torch.randn(1, 2, 8, 32),))
+    model = quantize_network(captured, scheme, [torch.randn(1, 2, 8, 32)])
+    attention = next(each for each in captured.graph.nodes if each.op == "scaled_dot_product_attention")
+    assert [model.dynamic[ref].axis for ref in attention.tensors] == [3, 3, 2]
+    numbers = [ref for ref, each in model.dynamic.items() if captured.graph.tensors[ref].shape == ()]
+    assert len(numbers) == 1 and model.dynamic[numbers[0]].axis is None
+    assert model.run(torch.randn(1, 2, 8, 32)).isfinite().all()

@@ -1,6 +1,7 @@
 """The plan on small networks: what is quantized, how, who shares, and what stays in float and why."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -498,3 +499,45 @@ def test_any_plan_is_consistent(graph: Graph, exceptions: list[Override], output
             # What a layer reads is in codes, or inside its own chain, or a place.
             assert node.tensors[1] in decided.weights
     assert plan(graph, scheme) == decided, "the same graph, the same plan"
+
+
+# --- scales that follow the data beside fixed ones ---
+
+FOLLOWING = QParamsSpec(format=FORMATS["int8"], symmetric=True, dynamic=True)
+
+
+@pytest.mark.parametrize("target", ["a", "act"])
+def test_a_dynamic_override_of_any_member_of_a_chain_reaches_its_readers(target: str, u8s8: QuantScheme) -> None:
+    scheme = u8s8.with_overrides(Override(module=target, activations=FOLLOWING))
+    graph, decided = planned(scheme, lambda m, x: m.b(m.act(m.a(x))), a=conv(), act=nn.ReLU(), b=conv())
+    assert decided.activations[node_of(graph, "relu").outputs[0]] == FOLLOWING
+
+
+def test_codes_of_two_kinds_of_scales_are_not_moved_as_one(u8s8: QuantScheme) -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        a, b = m.a(x), m.b(x)
+        return m.c(torch.cat([a, b], 1)) + m.d(b)
+
+    scheme = u8s8.with_overrides(Override(module="b", activations=FOLLOWING))
+    graph, decided = planned(scheme, forward, a=conv(), b=conv(), c=conv(8), d=conv())
+    assert decided.kept_float == {"cat": "some of its operands have scales that follow the data"}
+    a, b = node_of(graph, "cat").tensors
+    assert (decided.activations[a], decided.activations[b]) == (u8s8.activations, FOLLOWING)
+    assert decided.groups == ()
+
+
+def test_a_moved_tensor_may_be_asked_to_follow_the_data(u8s8: QuantScheme) -> None:
+    scheme = u8s8.with_overrides(Override(operator="flatten", activations=FOLLOWING))
+    graph, decided = planned(scheme, lambda m, x: m.b(m.a(x).flatten(1)), a=conv(), b=nn.Linear(256, 4))
+    flatten = node_of(graph, "flatten")
+    assert decided.kept_float == {flatten.name: "its result has a scale that follows the data"}
+    assert decided.activations[flatten.tensors[0]] == u8s8.activations
+    assert decided.activations[flatten.outputs[0]] == FOLLOWING
+
+
+def test_fixed_codes_are_moved_on_where_the_default_follows_the_data(u8s8: QuantScheme) -> None:
+    scheme = replace(u8s8, activations=FOLLOWING, overrides=(Override(module="a", activations=u8s8.activations),))
+    graph, decided = planned(scheme, lambda m, x: m.b(m.a(x).flatten(1)), a=conv(), b=nn.Linear(256, 4))
+    flatten = node_of(graph, "flatten")
+    assert decided.groups == (frozenset({*flatten.tensors, *flatten.outputs}),)
+    assert decided.activations[flatten.outputs[0]] == u8s8.activations

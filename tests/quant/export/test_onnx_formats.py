@@ -1,6 +1,7 @@
 """Files with blocks, dynamic scales and small floats: the same values as the simulation in two evaluators of ONNX."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,11 @@ def test_two_bits_are_stored_as_such_where_the_opset_can(tmp_path: Path, run_onn
             "dynamic activations as uint8 symmetric float32 cannot be written as ONNX; there are: uint8 asymmetric, ",
         ),
         (
+            tensors("uint8", symmetric=False, dynamic=True, scale_kind=ScaleKind.POWER_OF_TWO),
+            S8_CHANNELS,
+            "dynamic activations as uint8 asymmetric power_of_two cannot be written as ONNX; there are: ",
+        ),
+        (
             blocks("int8", 32, E8M0, dynamic=True, narrow_range=True),
             S8_CHANNELS,
             "dynamic activations as int8 symmetric e8m0 narrow_range cannot be written as ONNX; there are: ",
@@ -132,3 +138,72 @@ def test_what_onnx_cannot_say(activations: QParamsSpec, weights: QParamsSpec, me
         export_onnx_qdq(quantized(activations, weights), tmp_path / "model.onnx")
     assert str(refused.value).startswith(message)
     assert not (tmp_path / "model.onnx").exists()
+
+
+class Scaled(nn.Module):
+    """A number, a row as long as a block, a longer one, and a mean, beside a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number, self.row = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.randn(64))
+        self.short, self.linear = nn.Parameter(torch.randn(32)), nn.Linear(64, 32)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.linear(x * self.number + self.row) + self.short, y * y.mean()
+
+
+@pytest.mark.parametrize("name", ["MXFP8", "MXINT8"])
+def test_one_block_is_written_as_a_whole_tensor(name: str, tmp_path: Path, run_onnx: Run) -> None:
+    activations, weights, _, _ = CASES[name]
+    arguments = (torch.randn(2, 8, 64), torch.randn(1, 32, 6, 32))
+    scheme = QuantScheme(
+        name="test", activations=activations, weights=weights, quantized_operators=frozenset({"linear", "mul", "add"})
+    )
+    model = quantize(capture(Scaled().eval(), arguments), scheme, [arguments], bias_correction=False)
+    path = export_onnx_qdq(model, tmp_path / "model.onnx")
+    inputs = {"x": arguments[0].numpy(), "y": arguments[1].numpy()}
+    for results in (ReferenceEvaluator(str(path)).run(None, inputs), run_onnx(path, inputs, disable_quant_qdq="1")):
+        for ours, theirs in zip(model.run(*arguments), results, strict=True):
+            np.testing.assert_allclose(theirs, ours.detach().numpy(), atol=1e-5)
+
+
+def test_the_smallest_e8m0_scale_is_that_of_the_simulation(tmp_path: Path, run_onnx: Run) -> None:
+    """Blocks of 2^-120 ask for a scale of 2^-128, which E8M0 cannot say."""
+    activations, weights, _, _ = CASES["MXFP8"]
+    tiny = (ARGUMENTS[0] * 2.0**-120, ARGUMENTS[1])
+    model = quantized(activations, weights)
+    stored = onnx.load(export_onnx_qdq(model, tmp_path / "model.onnx"))
+    stored.graph.output.append(onnx.helper.make_tensor_value_info("x/dq", onnx.TensorProto.FLOAT, None))
+    inputs = {"x": tiny[0].numpy(), "y": tiny[1].numpy()}
+    (ref,) = (ref for ref in model.dynamic if str(ref) == "$x")
+    expected = model.transform(ref, tiny[0])
+    (found,) = run_onnx(stored, inputs, ["x/dq"], disable_quant_qdq="1")
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
+class Remembering(nn.Module):
+    """A state that nothing but the next call reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(1, 4, 6, 6))
+        self.a, self.b = nn.Conv2d(32, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.b(self.last) + 1
+        self.last.copy_(self.a(x))
+        return result
+
+
+def test_a_quantized_state_is_written_though_nothing_reads_it(tmp_path: Path, run_onnx: Run, u8s8: QuantScheme) -> None:
+    x = ARGUMENTS[1]
+    captured = capture(Remembering().eval(), (x,))
+    model = quantize(captured, replace(u8s8, quantize_outputs=True), [x])
+    assert captured.graph.state[0][1] in model.qparams
+    path = export_onnx_qdq(model, tmp_path / "model.onnx")
+    state = captured.initial_state()
+    expected = model.run(x, state=state)
+    kept, result = run_onnx(path, {next(iter(onnx.load(path).graph.input)).name: x.numpy(), "x": x.numpy()})
+    np.testing.assert_allclose(result, expected.detach().numpy(), atol=1e-5)
+    (after,) = state.values()
+    np.testing.assert_allclose(kept, after.detach().numpy(), atol=1e-5)
