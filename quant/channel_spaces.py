@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from bitwright.quant.graph import Graph, Node, TensorRef
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-# One operand, channels stay where they are. Pools and interpolations mix positions, not channels.
-_HOMOGENEOUS = frozenset(
-    [
-        *("relu", "leaky_relu", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d"),
-        *("adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "clone", "contiguous", "dropout"),
-    ]
-)
+# One operand, channels stay where they are; and over how many axes at the end positions are mixed.
+_HOMOGENEOUS = {
+    **dict.fromkeys(("relu", "leaky_relu", "clone", "contiguous", "dropout"), 0),
+    **dict.fromkeys(("max_pool1d", "avg_pool1d", "adaptive_avg_pool1d"), 1),
+    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), 2),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d"), 2),
+}
 _CLAMPS = frozenset({"hardtanh", "relu6"})
 
 
@@ -63,6 +63,18 @@ class ChannelSpace:
 def channel_spaces(graph: Graph) -> tuple[ChannelSpace, ...]:
     """The spaces of a network that can be scaled: made and read by layers with weights of their own."""
     return _Spaces(graph).free()
+
+
+def channel_axes(graph: Graph) -> dict[TensorRef, int]:
+    """The axis of channels of every activation: where layers have it, else the second of images, else the last."""
+    ranks = {
+        ref: len(info.shape)
+        for ref, info in graph.tensors.items()
+        if info.is_floating and not graph.is_constant(ref) and len(info.shape) > 1
+    }
+    guessed = {ref: 1 if rank > 3 else rank - 1 for ref, rank in ranks.items()}
+    known = _Spaces(graph).axes
+    return {ref: known.get(ref, axis) for ref, axis in guessed.items()}
 
 
 class _Spaces:
@@ -138,10 +150,11 @@ class _Spaces:
         data, weight, bias = (*node.inputs, None, None)[:3]
         if data is None or weight is None or not self._is_own(weight) or (bias is not None and not self._is_own(bias)):
             return False
-        rank, groups = len(self.graph.tensors[weight].shape), int(node.attributes.get("groups", 1))
-        along = -1 if node.op == "linear" else 1 - rank  # batch and channels stand before the spatial axes
-        axis = len(self.graph.tensors[data].shape) + (along if node.op == "linear" else 1 - rank)
-        shape = self.graph.tensors[weight].shape
+        shape, groups = self.graph.tensors[weight].shape, int(node.attributes.get("groups", 1))
+        if len(shape) < 2:
+            return False
+        along = -1 if node.op == "linear" else 1 - len(shape)  # batch and channels stand before the spatial axes
+        axis = len(self.graph.tensors[data].shape) + along
         depthwise = groups > 1 and shape[1] == 1 and shape[0] == groups
         if groups > 1 and not depthwise:
             return False
@@ -167,7 +180,7 @@ class _Spaces:
             self.ceilings[result] = float(high)
         self._tie(data, result)
         self._take_axis(data, result)
-        return True
+        return data in self.axes and self.axes[data] < rank - _HOMOGENEOUS.get(node.op, 0)
 
     def _addition(self, node: Node) -> bool:
         refs = (*node.tensors, *node.outputs)

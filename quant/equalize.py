@@ -85,16 +85,6 @@ def equalize(
     return replace(captured, values=values)
 
 
-def channel_axes(captured: CapturedModel) -> dict[TensorRef, int]:
-    """The axis of channels of every activation: the second of images, else the last."""
-    ranks = {
-        ref: len(info.shape)
-        for ref, info in captured.graph.tensors.items()
-        if info.is_floating and not captured.graph.is_constant(ref) and len(info.shape) > 1
-    }
-    return {ref: 1 if rank > 3 else rank - 1 for ref, rank in ranks.items()}
-
-
 def channel_statistics(
     captured: CapturedModel, axes: Mapping[TensorRef, int], samples: Iterable[Arguments]
 ) -> ChannelStatistics:
@@ -214,7 +204,9 @@ def _below_ceiling(space: ChannelSpace, factors: torch.Tensor, statistics: Chann
     reached = torch.stack([statistics.reached[ref] for ref in space.tensors]).amax(0)
     least = (reached * HEADROOM / space.ceiling).clamp(max=1.0)
     factors = factors / factors[reached.argmax()]
-    return torch.where(least >= 1.0, 1.0, torch.maximum(factors.clamp(max=1.0), least))
+    # Of a channel that showed no value nobody knows how far it may grow.
+    keeps = (least >= 1.0) | (reached <= _DEAD * reached.amax())
+    return torch.where(keeps, 1.0, torch.maximum(factors.clamp(max=1.0), least))
 
 
 def _scale(

@@ -11,7 +11,8 @@ import torch
 from bitwright.quant.bias_correction import correct_biases
 from bitwright.quant.calibrate import Arguments, Progress, calibrate, take
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.equalize import channel_axes, equalize
+from bitwright.quant.channel_spaces import channel_axes
+from bitwright.quant.equalize import equalize
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.observers.importance import Importance
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -53,7 +54,7 @@ def quantize(
     batches = iter(batches)
     first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction or equalization else []
     importance: dict[TensorRef, Importance] = {}
-    if equalization:
+    if equalization and first:
         folded, importance = _equalized(folded, scheme, take(folded, first, BIAS_SAMPLES))
     decided = plan(folded.graph, scheme)
     found = calibrate(folded, decided, itertools.chain(first, batches), importance=importance, progress=progress)
@@ -66,7 +67,7 @@ def _equalized(
     folded: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]
 ) -> tuple[CapturedModel, dict[TensorRef, Importance]]:
     """The network with like channels, and what an error in each of them weighs."""
-    axes = channel_axes(folded)
+    axes = channel_axes(folded.graph)
     before = channel_sensitivity(folded, axes, samples)
     equalized = equalize(folded, scheme, before, samples)
     after = channel_sensitivity(equalized, axes, samples)

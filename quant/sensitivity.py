@@ -46,6 +46,8 @@ def channel_sensitivity(
     for count, arguments in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
         with torch.enable_grad():
             results, watched = _recorded(captured, axes, arguments)
+            if not (results and watched):
+                continue  # results of whole numbers (argmax) do not follow anything smoothly
             for left in reversed(range(projections)):
                 total = torch.stack([(_signs(each, generator) * each).sum() for each in results]).sum()
                 found = torch.autograd.grad(total, list(watched.values()), retain_graph=left > 0, allow_unused=True)
@@ -53,7 +55,7 @@ def channel_sensitivity(
                     if gradient is not None:
                         energy = gradient.square().movedim(axes[ref], 0).flatten(1).sum(1)
                         sums[ref] = sums[ref] + energy if ref in sums else energy
-    return {ref: total / (count * projections) for ref, total in sums.items()}
+    return {ref: total / (count * projections) for ref, total in sums.items() if total.isfinite().all()}
 
 
 def _recorded(

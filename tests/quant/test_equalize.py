@@ -1,5 +1,7 @@
 """Channels scaled towards like ranges: the same results, in fewer steps of rounding."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,9 @@ from torch import nn
 
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.channel_spaces import channel_spaces
-from bitwright.quant.equalize import channel_axes, equalize
+from bitwright.quant.channel_spaces import channel_axes, channel_spaces
+from bitwright.quant.equalize import equalize
+from bitwright.quant.errors import InputError
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.scheme import QuantScheme
@@ -44,7 +47,7 @@ def samples(count: int = 6) -> list[tuple[torch.Tensor]]:
 
 
 def equalized(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
-    sensitivity = channel_sensitivity(captured, channel_axes(captured), samples())
+    sensitivity = channel_sensitivity(captured, channel_axes(captured.graph), samples())
     return equalize(captured, scheme, sensitivity, samples())
 
 
@@ -136,3 +139,93 @@ def test_sensitivity_is_the_squared_jacobian(captured: CapturedModel) -> None:
     jacobian = torch.autograd.functional.jacobian(results, start[0])
     expected = jacobian.square().sum((0, 1, 2, 4, 5))
     torch.testing.assert_close(found, expected, rtol=0.25, atol=float(expected.max()) * 0.02)
+
+
+class Words(nn.Module):
+    """Linear layers, whose channels stand last, around a pool that may lie along them."""
+
+    def __init__(self, pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.pool = nn.Linear(6, 8), nn.Linear(8, 3), pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.b(self.pool(torch.relu(self.a(x))))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [(lambda x: F.max_pool1d(x, 3, 1, 1), (1, 5, 6)), (lambda x: F.avg_pool2d(x, 3, 1, 1), (1, 5, 5, 6))],
+)
+def test_a_pool_along_the_channels_ends_a_space(
+    pool: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
+) -> None:
+    assert channel_spaces(capture(Words(pool).eval(), (torch.zeros(shape),)).graph) == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 4, 3)), (1, 3, 12)),
+        (Words(torch.relu), (1, 5, 7, 6)),
+        (nn.Sequential(nn.Conv3d(3, 8, 2), nn.ReLU(), nn.Conv3d(8, 4, 1)), (1, 3, 4, 4, 4)),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1)), (3, 8, 8)),
+    ],
+)
+def test_channels_are_found_where_layers_have_them(model: nn.Module, shape: tuple[int, ...], u8s8: QuantScheme) -> None:
+    """Of sequences, of tokens on a grid, of volumes, of images without a batch."""
+    first, *_ = (each for each in model.modules() if isinstance(each, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    first.weight.data *= (2.0 ** torch.arange(-4, 4)).reshape(-1, *(1,) * (first.weight.dim() - 1))
+    data = [(torch.randn(shape),) for _ in range(4)]
+    network = capture(model.eval(), data[0])
+    (space,) = channel_spaces(network.graph)
+    axes = channel_axes(network.graph)
+    assert space.channels == 8 and {ref: axes[ref] for ref in space.tensors} == dict(space.tensors)
+    after = equalize(network, u8s8, channel_sensitivity(network, axes, data), data)
+    assert any(not torch.equal(network.values[name], after.values[name]) for name in network.values)
+    for arguments in data:
+        torch.testing.assert_close(after.run(*arguments), network.run(*arguments), rtol=1e-5, atol=1e-5)
+    quantize(network, u8s8, [each[0] for each in data], equalization=True)
+
+
+def test_a_silent_channel_below_a_clamp_keeps_its_scale(u8s8: QuantScheme) -> None:
+    """It may reach the bound with the next image."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU6(), nn.Conv2d(8, 4, 1)).eval()
+    model[0].weight.data *= (2.0 ** torch.arange(-4, 4)).reshape(8, 1, 1, 1)
+    model[0].weight.data[2] = torch.tensor([[[0.0]], [[0.0]], [[5.0]]])
+    model[0].bias.data[2] = 0.0
+    quiet = [(torch.randn(1, 3, 6, 6) * torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1),) for _ in range(4)]
+    network = capture(model, quiet[0])
+    after = equalize(network, u8s8, channel_sensitivity(network, channel_axes(network.graph), quiet), quiet)
+    (name,) = (name for ref, name in network.value_refs.items() if str(ref) == "0.weight")
+    assert torch.equal(after.values[name][2], network.values[name][2])
+    assert not torch.equal(after.values[name], network.values[name])
+
+
+def test_results_that_follow_nothing_smoothly_leave_the_network_alone(u8s8: QuantScheme) -> None:
+    class Classes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x).argmax(1)
+
+    network = capture(Classes().eval(), samples(1)[0])
+    assert channel_sensitivity(network, channel_axes(network.graph), samples()) == {}
+    quantize(network, u8s8, [each[0] for each in samples()], equalization=True)
+
+
+def test_a_gradient_without_an_end_is_no_sensitivity() -> None:
+    class Rooted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sqrt(torch.relu(x) * 0) + x
+
+    network = capture(Rooted().eval(), samples(1)[0])
+    found = channel_sensitivity(network, channel_axes(network.graph), samples())
+    assert found and all(values.isfinite().all() for values in found.values())
+
+
+def test_no_data_is_said(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    with pytest.raises(InputError, match=r"^calibration got no batch; give at least one$"):
+        quantize(captured, u8s8, [], equalization=True)
