@@ -61,4 +61,4 @@ def worst_case(weights: Array, data: Grid, bias: Array | None = None) -> tuple[A
 
 def bits_needed(low: int, high: int) -> int:
     """The width of the smallest two's-complement register that holds both."""
-    return 1 + max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0)
+    return 1 + max(max(high, 0).bit_length(), (-low - 1).bit_length() if low < 0 else 0)

@@ -89,7 +89,8 @@ class IntegerLayers:
         if ref not in self.quantized.plan.weights or reader.name not in self.quantized.plan.quantized:
             return None
         qparams, captured = self.quantized.qparams[ref], self.quantized.captured
-        if not isinstance(qparams.spec.format, IntFormat) or qparams.spec.block_size:
+        one_zero = bool((qparams.zero_point == qparams.zero_point.flatten()[0]).all())
+        if not isinstance(qparams.spec.format, IntFormat) or qparams.spec.block_size or not one_zero:
             return None
         return quantize(captured.values[captured.value_refs[ref]], qparams).numpy(), grid_of(qparams)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -65,15 +66,16 @@ def _convolution(call: Call) -> Array | None:
 
 
 def _window(node: Node, kernel: tuple[int, ...], rank: int) -> Window:
-    def spread(name: str, default: int) -> tuple[int, ...]:
-        given = node.attributes.get(name, default)
-        values = tuple(given) if isinstance(given, list | tuple) else (given,)
-        return tuple(int(value) for value in (values * rank if len(values) == 1 else values))
-
-    padding = tuple((each, each) for each in spread("padding", 0))
+    padding = tuple((each, each) for each in _spread(node.attributes["padding"], rank))
     # A pool that is told no stride moves by its own size.
-    stride = spread("stride", 1) if node.attributes["stride"] else kernel
-    return Window(kernel=kernel, stride=stride, padding=padding, dilation=spread("dilation", 1))
+    stride = _spread(node.attributes["stride"], rank) if node.attributes["stride"] else kernel
+    return Window(kernel=kernel, stride=stride, padding=padding, dilation=_spread(node.attributes["dilation"], rank))
+
+
+def _spread(given: Any, rank: int) -> tuple[int, ...]:
+    """One number for each spatial axis."""
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return tuple(int(value) for value in (values * rank if len(values) == 1 else values))
 
 
 def _linear(call: Call) -> Array | None:
@@ -83,8 +85,9 @@ def _linear(call: Call) -> Array | None:
 
 
 def _product(call: Call) -> Array | None:
-    (left, left_grid), (right, _) = call.operands
-    if left_grid.scale.ndim:  # scales of rows: the other way round
+    (left, left_grid), (right, right_grid) = call.operands
+    # Scales of rows stand the other way round; those of a vector differ within one sum.
+    if left_grid.scale.ndim or (right_grid.scale.ndim and right.ndim < 2):
         return None
     return layers.matrix_product(left, right, None, call.grids, rounding=call.arithmetic.rounding)
 
@@ -105,16 +108,10 @@ def _multiply(call: Call) -> Array | None:
 
 def _max_pool(call: Call) -> Array | None:
     ((data, grid),) = call.operands
-    if call.node.attributes.get("ceil_mode"):
+    rank = int(call.node.op[-2])
+    if call.node.attributes.get("ceil_mode") or data.ndim != rank + 2:
         return None
-    window = _window(call.node, _kernel(call.node, data.ndim - 2), data.ndim - 2)
-    return pools.max_pool(data, window, grid)
-
-
-def _kernel(node: Node, rank: int) -> tuple[int, ...]:
-    given = node.attributes["kernel_size"]
-    values = tuple(given) if isinstance(given, list | tuple) else (given,)
-    return tuple(int(value) for value in (values * rank if len(values) == 1 else values))
+    return pools.max_pool(data, _window(call.node, _spread(call.node.attributes["kernel_size"], rank), rank), grid)
 
 
 def _global_average(call: Call) -> Array | None:
@@ -123,7 +120,7 @@ def _global_average(call: Call) -> Array | None:
     everywhere = sizes is not None and all(
         size == 1 for size in (sizes if isinstance(sizes, list | tuple) else [sizes])
     )
-    if not everywhere or call.arithmetic.rounding is not Rounding.FLOAT32:
+    if not everywhere or data.ndim != 4 or call.arithmetic.rounding is not Rounding.FLOAT32:
         return None
     return pools.global_average_pool(data, (grid, call.result))
 

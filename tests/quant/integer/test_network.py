@@ -14,13 +14,15 @@ from torch import nn
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_builder import value_name
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+from bitwright.quant.fake_quantize import quantize as code_of
+from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.integer.deployed import FLOAT_RULE, compare_codes
 from bitwright.quant.integer.network import IntegerLayers
 from bitwright.quant.integer.rules import MLAS, TFLITE
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
-from bitwright.quant.scheme import QuantScheme
+from bitwright.quant.scheme import Granularity, QParamsSpec, QuantScheme
 
 Run = Callable[..., list[np.ndarray]]
 
@@ -92,3 +94,24 @@ def test_devices_that_round_otherwise_differ_by_a_code(quantized: QuantizedModel
     first, second = codes.values()
     distances = {ref: int(np.abs(first[ref] - second[ref]).max()) for ref in first}
     assert 0 < max(distances.values()) <= 3
+
+
+def test_what_integers_do_not_cover_is_left_to_the_simulation(make_scheme: Callable[..., QuantScheme]) -> None:
+    """Zero points by channel, and pools of images without a batch: a code beside the simulation, not another number."""
+    weights = QParamsSpec(format=FORMATS["uint8"], symmetric=False, granularity=Granularity.PER_CHANNEL)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)).eval()
+    model[0].weight.data += torch.linspace(-1, 1, 8)[:, None, None, None]
+    batch, image = torch.randn(1, 3, 16, 16), torch.randn(3, 16, 16)
+    for scheme, x in ((make_scheme("uint8", "int8", weights=weights), batch), (make_scheme("uint8", "int8"), image)):
+        quantized = quantize(capture(model, (x,)), scheme, [x], bias_correction=False)
+        simulated: dict[TensorRef, torch.Tensor] = {}
+
+        def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+            simulated[ref] = quantized.transform(ref, tensor)  # noqa: B023 - called in this round only
+            return simulated[ref]  # noqa: B023
+
+        quantized.run(x, transform=watch)
+        layers = IntegerLayers(quantized=quantized)
+        quantized.run(x, transform=layers)
+        for ref, codes in layers.codes.items():
+            assert np.abs(codes - code_of(simulated[ref], quantized.qparams[ref]).numpy()).max() <= 1, str(ref)

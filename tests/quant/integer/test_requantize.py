@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bitwright.quant.formats import FORMATS
@@ -82,8 +82,10 @@ def test_wrapping_is_that_of_a_register(value: int, width: int) -> None:
     assert (found - value) % 2**width == 0 and -(2 ** (width - 1)) <= found < 2 ** (width - 1)
 
 
-@given(st.integers(-(2**40), 0), st.integers(0, 2**40))
-def test_bits_needed_are_just_enough(low: int, high: int) -> None:
+@given(st.integers(-(2**40), 2**40), st.integers(-(2**40), 2**40))
+@example(-8, -8)
+def test_bits_needed_are_just_enough(one: int, other: int) -> None:
+    low, high = sorted((one, other))
     bits = bits_needed(low, high)
     assert -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)
     assert bits == 1 or not (-(2 ** (bits - 2)) <= low and high < 2 ** (bits - 2))
