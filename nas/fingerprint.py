@@ -36,4 +36,5 @@ def _tensor(ref: TensorRef, graph: Graph, plan: QuantPlan, number: dict[TensorRe
 
 def _spell(spec: QParamsSpec) -> str:
     words = (spec.format.name, spec.symmetric, spec.granularity, spec.narrow_range, spec.scale_kind, spec.observer)
-    return f"{words} {dict(spec.observer_arguments)}"
+    finer = (spec.block_size, spec.dynamic)
+    return f"{words} {finer} {dict(spec.observer_arguments)}"
