@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto
@@ -31,6 +32,8 @@ class Surroundings:
     """
 
     def __init__(self, kernel: Kernel, runtime: str, parts: Parts) -> None:
+        if runtime == "onnxruntime" and kernel.family in (Family.QUANTIZE, Family.DEQUANTIZE):
+            kernel = replace(kernel, layout=PLAIN)  # one loop over all elements, whatever their order
         self._kernel, self._runtime, self._parts = kernel, runtime, parts
         self._sources: dict[Shape, str] = {}
         self._zero = ACTIVATION_ZERO if kernel.attribute("zero_point") else 0
@@ -129,9 +132,12 @@ class Surroundings:
             self._parts.result(self.coded(small) if self.reads_codes else small)
 
     def dequantize(self, *, forced: bool) -> None:
-        """A pool that knows no codes forces the real values; one with codes on both sides does not."""
+        """A reader that knows no codes forces the real values."""
         parts, shape = self._parts, self._kernel.inputs[0]
         value = self.produce(0)
+        if self._runtime == "onnxruntime" and self._kernel.layout == PLAIN:
+            self._slice(value, shape, coded=not forced)
+            return
         if len(shape) != _PICTURE:
             shape = (1, 1, math.prod(shape[:-1]), shape[-1])
             value = parts.node("Reshape", [value, parts.constant(np.asarray(shape, np.int64))])
@@ -167,10 +173,13 @@ class Surroundings:
         longest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
         starts = [variant % shape[axis] if axis == longest else 0 for axis in range(len(shape))]
         ends = [start + 1 for start in starts]
-        # ONNX Runtime slices codes as they are; OpenVINO only keeps them as codes up to a DequantizeLinear.
-        if coded and self._runtime == "onnxruntime":
-            self._parts.result(self._slice_of(self._parts.codes[value], starts, ends), TensorProto.UINT8)
-        else:
+        if self._runtime == "onnxruntime":
+            # It moves transposes and conversions behind a slice, where they cost nothing; behind this it does not.
+            at = self._parts.constant(np.asarray([starts], np.int64))
+            source = self._parts.codes[value] if coded else value
+            kind = TensorProto.UINT8 if coded else TensorProto.FLOAT
+            self._parts.result(self._parts.node("GatherND", [source, at]), kind)
+        else:  # it only keeps codes as codes up to a DequantizeLinear
             small = self._slice_of(value, starts, ends)
             self._parts.result(small if coded else self._same_count(small))
 
