@@ -114,7 +114,8 @@ class Surroundings:
             if forced:
                 self._slice(value, shape, coded=self.reads_codes)
             else:
-                self._pool_result(self._pooled(value, shape, 0))
+                padded = kernel.op.startswith(BLOCKED) and shape[1] % _NARROW
+                self._pool_result((self._convolved if padded else self._pooled)(value, shape, 0))
             return
         value = parts.input(shape)
         value = self.coded(value) if self.reads_codes else value
