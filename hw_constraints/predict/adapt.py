@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Family
 from bitwright.hw_constraints.predict.calibration import (
     LeftOut,
     MeasuredNetwork,
@@ -27,8 +28,10 @@ from bitwright.hw_constraints.predict.network_terms import OVERHEADS, Correction
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 from bitwright.quant.errors import InputError
 
-# Standard deviations of a factor's change, relative: what all have in common, a size, a format, a family, each alone.
-_ALL, _SIZE, _FORMAT, _FAMILY, _OWN = 0.3, 0.2, 0.15, 0.2, 0.1
+# Standard deviations of a factor's change, relative: what all have in common, those that compute and those that only
+# move, a size, a format, a family, each alone.
+_ALL, _KIND, _SIZE, _FORMAT, _FAMILY, _OWN = 0.3, 0.4, 0.2, 0.2, 0.3, 0.1
+_COMPUTING = frozenset(map(str, (*WEIGHTED, Family.MATMUL, Family.ATTENTION)))
 _CALL = 1.0  # of the overheads, relative to what they were; and at least so many µs
 _CALL_US = 10.0
 _FEWEST, _MOST = 10, 200
@@ -109,6 +112,7 @@ def _widened(base: Correction, scale: float) -> Correction:
     """What is expected of the new device before anything was measured there."""
     mean = base.mean * scale
     change = _ALL**2 * alike(lambda *_: "all") + _SIZE**2 * alike(lambda _, __, size: size)
+    change += _KIND**2 * alike(lambda family, _, __: family in _COMPUTING)
     change += _FORMAT**2 * alike(lambda _, number_format, __: number_format)
     change += _FAMILY**2 * alike(lambda family, number_format, _: (family, number_format))
     change += _OWN**2 * alike(lambda *each: each)

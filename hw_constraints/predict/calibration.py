@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.kernels.kernel import Kernel, Shape
 from bitwright.hw_constraints.predict.conformal import Conformal, calibrate
 from bitwright.hw_constraints.predict.family_model import Sample
 from bitwright.hw_constraints.predict.gaussian_process import Settings
@@ -31,11 +31,15 @@ class MeasuredNetwork:
     Attributes:
         name: of it; the same network in float and in int8 has one name.
         kernels: what runs.
+        inputs: shapes of its arguments.
+        outputs: shapes of its results.
         us: its latency.
     """
 
     name: str
     kernels: tuple[Kernel, ...]
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
     us: float
 
 
@@ -69,7 +73,7 @@ def fit_networks(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> C
 def network_terms(models: KernelModels, network: MeasuredNetwork) -> Terms:
     """A network's terms by the models."""
     found = models.predict(network.kernels)
-    return terms_of(network.kernels, np.exp(found.log_us), found.spread)
+    return terms_of(network.kernels, np.exp(found.log_us), found.spread, network.inputs, network.outputs)
 
 
 def leave_out(

@@ -19,12 +19,14 @@ _CONVOLUTIONAL = 0.7  # of all
 
 def draw_heavy_networks(count: int, *, seed: int = 0) -> list[RandomNetwork]:
     """Few positions, many channels: the later stages of classifiers, and perceptrons."""
-    drawn = []
-    for number in range(count):
-        generator = np.random.default_rng((seed, number, 1))
-        graph = _convolutions(generator) if generator.random() < _CONVOLUTIONAL else _perceptron(generator)
-        drawn.append(RandomNetwork(name=f"heavy-{seed}-{number}", graph=graph))
-    return drawn
+    return [draw_heavy_network(seed, number) for number in range(count)]
+
+
+def draw_heavy_network(seed: int, number: int) -> RandomNetwork:
+    """The network called `heavy-SEED-NUMBER`."""
+    generator = np.random.default_rng((seed, number, 1))
+    graph = _convolutions(generator) if generator.random() < _CONVOLUTIONAL else _perceptron(generator)
+    return RandomNetwork(name=f"heavy-{seed}-{number}", graph=graph)
 
 
 def _budget(generator: np.random.Generator) -> float:

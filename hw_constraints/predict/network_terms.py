@@ -1,6 +1,6 @@
 """What a network costs beyond its kernels alone, and how far sums of kernels are off, from networks measured whole.
 
-    T = call + node * kernels + io * bytes in and out + miss * bytes of weights that no cache keeps
+    T = call + node * kernels + in * bytes in + out * bytes out + miss * bytes of weights that no cache keeps
         + sum over families, formats and sizes of c * their kernels' sum
 
 The sums come from the kernels' models; the coefficients from a Bayesian linear regression on the table's random
@@ -17,20 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.hw_constraints.kernels.kernel import Family, Kernel
+from bitwright.hw_constraints.kernels.kernel import Family, Kernel, Shape
 from bitwright.hw_constraints.predict.features import Array
 
 _FORMATS = ("float32", "int8")
 _SIZES = {"small": 8.0, "middle": 80.0, "large": math.inf}  # µs up to which a kernel is called so
-OVERHEADS = ("call", "kernels", "bytes in and out", "bytes of displaced weights")
+OVERHEADS = ("call", "kernels", "bytes in", "bytes out", "bytes of displaced weights")
 _SUMS = tuple((str(family), number, size) for number in _FORMATS for family in Family for size in _SIZES)
 NAMES = (*OVERHEADS, *map("/".join, _SUMS))
-# Prior means and standard deviations, µs: a call, a kernel, bytes at 10 GB/s more or less, memory at 100 GB/s.
+# Prior means and standard deviations, µs: a call, a kernel, bytes at 10 GB/s more or less (results also at 1 GB/s:
+# OpenVINO brings pictures among them into their layout one element after the other), memory at 33 GB/s
+# in place of 100, partly behind arithmetic.
 _PRIOR = {
     "call": (10.0, 15.0),
     "kernels": (0.0, 0.3),
-    "bytes in and out": (0.0, 1e-4),
-    "bytes of displaced weights": (1e-5, 1e-5),
+    "bytes in": (5e-5, 1e-4),
+    "bytes out": (5e-5, 1e-3),
+    "bytes of displaced weights": (1.5e-5, 5e-6),
 }
 # How far coefficients are from 1: what a family has in common, and what each of its sizes has of its own.
 _FAMILY_SPREAD, _OWN_SPREAD = 0.12, 0.06
@@ -40,7 +43,9 @@ _ROUNDS = 30
 _FREEDOM = 3.0  # degrees of freedom: errors with the tails of Student's t, since a runtime surprises now and then
 _MEDIAN_SQUARE = 0.455  # the median of a squared standard normal
 _FLOAT_BYTES = 4
-_CACHE_BYTES = 16e6  # reading 16 MB runs at half the speed of reading 4 MB on a machine with 32 MB shared by guests
+# Where one thread reads at the cache's bandwidth (100 GB/s up to 4 MB, 83 at 8) and where at memory's (34 GB/s at 24,
+# 32 beyond), on a machine whose guests share 32 MB.
+_KEPT_BYTES, _LOST_BYTES = 6e6, 26e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +63,21 @@ class Terms:
     common_us: float
 
 
-def terms_of(kernels: Sequence[Kernel], us: Array, spread: Array) -> Terms:
+def terms_of(
+    kernels: Sequence[Kernel], us: Array, spread: Array, inputs: Sequence[Shape], outputs: Sequence[Shape]
+) -> Terms:
     """Adds up a network's kernels.
 
     Args:
-        kernels: in the order in which they run: the first one reads the argument, the last one writes the result.
+        kernels: in the order in which they run.
         us: of each.
         spread: standard deviation of the logarithm of each.
+        inputs: shapes of the network's arguments.
+        outputs: shapes of its results.
     """
     values = np.zeros(len(NAMES))
-    moved = sum(map(math.prod, (*kernels[0].inputs[:1], *kernels[-1].outputs))) * _FLOAT_BYTES if kernels else 0
-    values[: len(OVERHEADS)] = (1.0, len(kernels), moved, _displaced(kernels))
+    read, written = (_FLOAT_BYTES * sum(map(math.prod, shapes)) for shapes in (inputs, outputs))
+    values[: len(OVERHEADS)] = (1.0, len(kernels), read, written, _displaced(kernels))
     for kernel, each in zip(kernels, us, strict=True):
         values[_PLACE[term_name(kernel, float(each))]] += each
     errors = us * spread
@@ -78,11 +87,12 @@ def terms_of(kernels: Sequence[Kernel], us: Array, spread: Array) -> Terms:
 def _displaced(kernels: Sequence[Kernel]) -> float:
     """Bytes of weights that others have displaced from the last-level cache when they are needed again.
 
-    Weights are read once a call, in the same order each time. Of `w` bytes beside a cache of `c`, none are displaced
-    as long as w <= c / 2, and all when w >= c; between the two it grows evenly.
+    Weights are read once a call, in the same order each time, so what does not fit is displaced before it is read
+    again. How much that is grows evenly between two sizes, as the bandwidth of reading so many bytes again and again
+    falls from that of the cache to that of memory.
     """
     weights = float(sum(kernel.weight_bytes for kernel in kernels))
-    return weights * min(1.0, max(0.0, 2 * weights / _CACHE_BYTES - 1))
+    return weights * min(1.0, max(0.0, (weights - _KEPT_BYTES) / (_LOST_BYTES - _KEPT_BYTES)))
 
 
 _PLACE = {name: index for index, name in enumerate(NAMES)}

@@ -50,7 +50,8 @@ class LatencyPredictor:
         if network.runtime != self.runtime:
             raise InputError(f"the network was split for {network.runtime!r}; the table is of {self.runtime!r}")
         found = self.models.predict([placed.kernel for placed in network.kernels])
-        terms = terms_of([placed.kernel for placed in network.kernels], np.exp(found.log_us), found.spread)
+        kernels = [placed.kernel for placed in network.kernels]
+        terms = terms_of(kernels, np.exp(found.log_us), found.spread, network.inputs, network.outputs)
         us, spread = self.correction.latency(terms)
         low, high = self.intervals.interval(float(np.log(us)), spread)
         overheads = self.correction.mean * terms.values

@@ -54,12 +54,18 @@ def draw_networks(count: int, *, seed: int = 0) -> list[RandomNetwork]:
     drawn: list[RandomNetwork] = []
     number = 0
     while len(drawn) < count:
-        generator = np.random.default_rng((seed, number))
-        graph = _encoder(generator) if generator.random() < _ENCODERS else _Picture(generator).draw()
-        if _FEWEST_MACS <= sum(map(graph.macs, graph.nodes)) <= _LARGEST_MACS:
-            drawn.append(RandomNetwork(name=f"random-{seed}-{number}", graph=graph))
+        network = draw_network(seed, number)
+        if _FEWEST_MACS <= sum(map(network.graph.macs, network.graph.nodes)) <= _LARGEST_MACS:
+            drawn.append(network)
         number += 1
     return drawn
+
+
+def draw_network(seed: int, number: int) -> RandomNetwork:
+    """The network called `random-SEED-NUMBER`."""
+    generator = np.random.default_rng((seed, number))
+    graph = _encoder(generator) if generator.random() < _ENCODERS else _Picture(generator).draw()
+    return RandomNetwork(name=f"random-{seed}-{number}", graph=graph)
 
 
 _ENCODERS = 0.1  # of all

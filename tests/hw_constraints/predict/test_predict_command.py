@@ -14,6 +14,8 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.results import PredictResult
 from bitwright.experiments.run import run_recipe
+from bitwright.hw_constraints.table import KernelTable, TableKey
+from bitwright.hw_constraints.table.reference import REFERENCE
 
 NETWORK = 3
 
@@ -49,6 +51,8 @@ def test_a_float_file_is_predicted_with_what_int8_would_do(folder: Path, capsys:
     assert _run(*arguments) == 0
     said = capsys.readouterr().out
     assert "float.onnx: " in said and "at 90 % on onnxruntime 1.0" in said and "int8" in said
+    assert f"\nthe 10 costliest of {len(found['layers'])} kernels (all in --json)\n" in said
+    assert "the table is not of this machine, nor is the latency: device.cpu_model Formula One, here " in said
 
 
 def test_a_file_in_int8_is_predicted_as_it_stands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,11 +65,16 @@ def test_a_file_in_int8_is_predicted_as_it_stands(folder: Path, capsys: pytest.C
 def test_what_cannot_be_used_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "no.table").write_text("no table")
     (folder / "no.onnx").write_text("no model")
+    with KernelTable.writing(folder / "empty.table", TableKey.here("onnxruntime", 1), REFERENCE.to_json()) as empty:
+        pass
     made_up, model = str(folder / "made-up.table"), str(folder / "float.onnx")
     for arguments, name in (
         ([model, "--table", str(folder / "missing.table")], "missing.table"),
         ([model, "--table", str(folder / "no.table")], "no.table"),
         ([str(folder / "no.onnx"), "--table", made_up], "no.onnx"),
+        ([model, "--table", made_up, "--target", "x68-vnni"], "unknown target 'x68-vnni'; there are: "),
+        ([str(folder), "--table", made_up], f"{folder}: is a folder; name an ONNX file"),
+        ([model, "--table", str(empty.path)], f"{empty.path}: has no measured kernel; fill it first: bitwright"),
         ([str(folder / "missing.onnx"), "--table", made_up], "missing.onnx"),
     ):
         assert _run(*arguments) == 2
