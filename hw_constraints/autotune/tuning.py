@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,13 @@ def _on_runtime(float_file: Path, samples: Sequence[Arrays], *, runtime: str, th
 def _finish(lab: Laboratory, search: Search, held_out: Sequence[Arrays], out: Path) -> Tuned:
     """Checks the result on data and in measurements that the search has not seen."""
     full = lab.name(Decision())
-    accuracy = lab.judge(lab.file(FLOAT), held_out)
+
+    @cache
+    def accuracy() -> Accuracy:  # only where the record lacks an answer: it runs the float network on all samples
+        return lab.judge(lab.file(FLOAT), held_out)
 
     def fidelity(name: str) -> Fidelity:
-        return Fidelity.from_json(lab.journal.ask({"held out": name}, lambda: accuracy(lab.file(name)).to_json()))
+        return Fidelity.from_json(lab.journal.ask({"held out": name}, lambda: accuracy()(lab.file(name)).to_json()))
 
     why = "the search found nothing faster than full int8" if len(search.steps) == 1 else ""
     best = full
