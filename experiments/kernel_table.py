@@ -22,6 +22,7 @@ from bitwright.experiments.tables import print_table
 from bitwright.experiments.workbench import require_runtime
 from bitwright.hw_constraints.backends import get_backend, list_backends
 from bitwright.hw_constraints.kernels import Family, FusionRules, Kernel
+from bitwright.hw_constraints.machine import usable_cpus
 from bitwright.hw_constraints.table import KernelRow, KernelTable, NetworkRow, TableKey
 from bitwright.hw_constraints.table.bench import Bench
 from bitwright.hw_constraints.table.forest import forest_belief
@@ -83,8 +84,16 @@ def measure_kernels(
     """
     _check_above_0("--minutes", minutes)
     _check_above_0("--half-width", half_width)
+    if out.is_dir():
+        raise InputError(f"--out = {str(out)!r}: is a folder; name a file in it")
+    if seed < 0:
+        raise InputError(f"--seed = {seed}; expected 0 or more")
+    if threads > len(usable_cpus()):  # before there is a table of so many
+        raise InputError(f"--threads = {threads}; this process may use {len(usable_cpus())} processors")
     _check_known("--families", families, tuple(map(str, Family)))
     _check_known("--formats", formats, FORMATS)
+    if not formats:
+        raise InputError(f"--formats names none; there are: {', '.join(FORMATS)}")
     key = TableKey.here(runtime, threads)
     with KernelTable.writing(out, key, REFERENCE.to_json()) as table:
         seconds = 60 * minutes - sum(each.seconds for each in table.sessions)
@@ -193,8 +202,8 @@ def print_summary(table: KernelTable) -> None:
         "rejected",
         "median µs",
         "longest µs",
-        "± median",
-        f"≤ {100 * _NARROW:.0f} %",
+        "median ±",
+        f"within ± {100 * _NARROW:.0f} %",
     )
     rows = [
         (*name.split(), str(each["measured"]), str(each["rejected"]), *_texts(each))
@@ -204,7 +213,8 @@ def print_summary(table: KernelTable) -> None:
     reference = f"{said['reference_us']:.1f} µs" if said["reference_us"] else "not measured yet"
     print(
         f"{said['kernels']} kernels and {said['networks']} networks in {said['minutes']:.1f} minutes; reference kernel "
-        f"{reference}; {100 * said['disturbed_share']:.1f} % of the samples were disturbed and dropped"
+        f"{reference}; {100 * said['disturbed_share']:.1f} % of the samples were disturbed and dropped; "
+        "± is half of the 95 % interval"
     )
     for message, count in list(said["rejected"].items())[:5]:
         print(f"{count} rejected: {message[:160]}")
@@ -216,8 +226,13 @@ def _texts(figures: dict[str, Any]) -> tuple[str, str, str, str]:
         return ("–",) * 4
     width, share = figures["median_half_width"], figures["narrow_share"]
     return (
-        f"{figures['median_us']:.2f}",
-        f"{figures['longest_us']:.0f}",
+        _time(figures["median_us"]),
+        _time(figures["longest_us"]),
         "–" if width is None else f"{100 * width:.1f} %",
         f"{100 * share:.0f} %",
     )
+
+
+def _time(us: float) -> str:
+    """Three digits; a cost that drowns in the noise of what surrounds the kernel may come out below 0."""
+    return f"{us:,.0f}" if us >= 1000 else f"{us:.3g}" if us > 0 else "about 0"

@@ -11,11 +11,12 @@ from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
 from bitwright.experiments.tables import print_table
 from bitwright.hw_constraints.kernels import split
 from bitwright.hw_constraints.predict.before_compiling import gain_of_graph
-from bitwright.hw_constraints.predict.from_table import load_predictor
+from bitwright.hw_constraints.predict.from_table import predictor_of
 from bitwright.hw_constraints.predict.int8_gain import Int8Gain
 from bitwright.hw_constraints.predict.prediction import NetworkPrediction
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
-from bitwright.hw_constraints.target import load_target
+from bitwright.hw_constraints.table import KernelTable, TableKey
+from bitwright.hw_constraints.target import Target, load_target
 from bitwright.quant.errors import InputError
 
 _SHOWN = 10
@@ -29,15 +30,18 @@ class Predicted:
         file: as it stands.
         gain: of int8, for a file in float.
         no_gain: why there is none for such a file.
+        elsewhere: how what the table was measured on differs from this machine, in words.
     """
 
     file: NetworkPrediction
     gain: Int8Gain | None = None
     no_gain: str = ""
+    elsewhere: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**self.file.to_json(), "int8": self.gain.to_json() if self.gain else None, "no_int8": self.no_gain}
+        gain = self.gain.to_json() if self.gain else None
+        return {**self.file.to_json(), "int8": gain, "no_int8": self.no_gain, "elsewhere": list(self.elsewhere)}
 
 
 def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
@@ -49,24 +53,37 @@ def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
         target: how int8 would be quantized; None takes this processor's.
 
     Raises:
-        InputError: the file or the table is missing, damaged or empty, or the file cannot be split into kernels.
+        InputError: the file or the table is missing, damaged or empty, the file cannot be split into kernels, or there
+            is no such target.
     """
-    predictor = load_predictor(table)
+    asked = None if target is None else load_target(target_of_this_cpu("--target") if target == THIS_CPU else target)
+    measured = KernelTable.load(table)
+    if not measured.measured:
+        raise InputError(f"{table}: has no measured kernel; fill it first: bitwright measure kernels --out {table}")
+    predictor, elsewhere = predictor_of(measured), _elsewhere(measured.key)
     network = split(file, predictor.runtime)
     found = predictor.network(network)
     if any(placed.kernel.format == "int8" for placed in network.kernels):
-        return Predicted(file=found, no_gain="the file is in int8 already")
+        return Predicted(file=found, no_gain="the file is in int8 already", elsewhere=elsewhere)
     try:
-        return Predicted(file=found, gain=_gain(file, predictor, target))
+        return Predicted(file=found, gain=_gain(file, predictor, asked), elsewhere=elsewhere)
     except InputError as error:
-        return Predicted(file=found, no_gain=str(error))
+        return Predicted(file=found, no_gain=str(error), elsewhere=elsewhere)
 
 
-def _gain(file: Path, predictor: LatencyPredictor, target: str | None) -> Int8Gain:
+def _elsewhere(key: TableKey) -> tuple[str, ...]:
+    """How a table's device, clocks and runtime differ from what is here; that it is not here is a difference, too."""
+    try:
+        return key.differences(TableKey.here(key.runtime, key.threads))
+    except InputError:
+        return (f"runtime {key.runtime}, not here",)
+
+
+def _gain(file: Path, predictor: LatencyPredictor, target: Target | None) -> Int8Gain:
     from bitwright.quant.onnx_import import graph_from_onnx
     from bitwright.quant.plan import plan
 
-    found = load_target(target_of_this_cpu("--target") if target in (None, THIS_CPU) else str(target))
+    found = target or load_target(target_of_this_cpu("--target"))
     graph = graph_from_onnx(file).graph
     return gain_of_graph(predictor, graph, plan(graph, found.scheme()))
 
@@ -74,9 +91,12 @@ def _gain(file: Path, predictor: LatencyPredictor, target: str | None) -> Int8Ga
 def print_prediction(found: Predicted, file: Path) -> None:
     """The latency, the costliest kernels, what is doubtful, and what int8 would do."""
     print(f"{file.name}: {found.file}")
+    if found.elsewhere:
+        print(f"the table is not of this machine, nor is the latency: {'; '.join(found.elsewhere)}")
     rows = list(_rows(found.file))
-    rest = len(found.file.layers) - len(rows)
-    print_table(("kernel", "layer", "µs", "known"), rows, title=f"\nthe costliest of {len(rows) + rest} kernels")
+    count = len(found.file.layers)
+    title = f"the {len(rows)} costliest of {count} kernels (all in --json)" if count > len(rows) else f"{count} kernels"
+    print_table(("kernel", "layer", "µs", "known"), rows, title=f"\n{title}")
     overheads = ", ".join(f"{name} {us:.1f} µs" for name, us in found.file.overheads.items() if abs(us) >= 0.05)
     print(f"beside kernels: {overheads or 'nothing'}")
     _print_some("outside what was measured", found.file.doubts)

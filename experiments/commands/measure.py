@@ -65,18 +65,25 @@ TableFile = Annotated[Path, typer.Argument(help="A latency table that `bitwright
 
 def kernels(
     target: Annotated[
-        str | None, typer.Option(help="How int8 networks are quantized; this processor's target.")
+        str | None,
+        typer.Option(help="The target that says how int8 networks are quantized; this processor's by default."),
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="A runtime; the target's first that is here by default.")] = None,
     threads: Threads = 1,
     out: Annotated[
         Path | None, typer.Option(help="The table; tables/RUNTIME-VERSION-THREADS.table by default.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="How long in all, earlier calls with this table included.")] = 15.0,
-    families: Annotated[str, typer.Option(help="Only these, comma between them: conv,depthwise,linear.")] = "",
+    minutes: Annotated[
+        float, typer.Option(help="Minutes to measure, those of earlier calls with this table included.")
+    ] = 15.0,
+    families: Annotated[
+        str, typer.Option(help="Only these families, such as conv,depthwise,linear; all by default.")
+    ] = "",
     formats: Annotated[str, typer.Option(help="float32, int8 or both.")] = "float32,int8",
-    half_width: Annotated[float, typer.Option(help="Of the 95 % intervals, in relation to the latency.")] = 0.04,
-    seed: Annotated[int, typer.Option(help="Of the kernels that are drawn.")] = 0,
+    half_width: Annotated[
+        float, typer.Option(help="Repeat until the 95 % interval is that narrow: 0.04 is ± 4 % of the latency.")
+    ] = 0.04,
+    seed: Annotated[int, typer.Option(help="Of the networks and kernels that are drawn; 0 or more.")] = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -122,26 +129,42 @@ def show(table: TableFile, json: Json = False) -> int:
 def merge(
     tables: Annotated[list[Path], typer.Argument(help="Latency tables of one device, runtime, version, thread count.")],
     out: Annotated[Path, typer.Option(help="The new table.")],
+    json: Json = False,
 ) -> int:
     """Put latency tables together; of what several measured, the narrowest interval stays."""
+    from bitwright.experiments.output_file import check_output
+    from bitwright.experiments.tables import print_json
     from bitwright.hw_constraints.table import KernelTable
     from bitwright.hw_constraints.table import merge as merge_tables
 
+    check_output("--out", out)
     double = merge_tables([KernelTable.load(each) for each in tables], out)
-    print(f"{out}: {len(KernelTable.load(out))} kernels, {double} of them in several tables")
+    merged = KernelTable.load(out)
+    if json:
+        counts = {"kernels": len(merged), "networks": len(merged.networks), "in_several": double}
+        print_json({"table": str(out), **counts, "content_hash": merged.content_hash})
+    else:
+        print(f"{out}: {len(merged)} kernels and {len(merged.networks)} networks, {double} of them in several tables")
     return 0
 
 
 def export(
     table: TableFile,
     parquet: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    json: Json = False,
 ) -> int:
-    """Write a latency table as Parquet."""
+    """Write a latency table as Parquet, a row a kernel."""
+    from bitwright.experiments.output_file import check_output
+    from bitwright.experiments.tables import print_json
     from bitwright.hw_constraints.table import KernelTable
     from bitwright.hw_constraints.table.parquet import export_parquet
 
+    check_output("--parquet", parquet)
     rows = export_parquet(KernelTable.load(table), parquet)
-    print(f"{parquet}: {rows} rows")
+    if json:
+        print_json({"file": str(parquet), "rows": rows})
+    else:
+        print(f"{parquet}: {rows} rows")
     return 0
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from bitwright.experiments.commands.artefacts import TargetName
 from bitwright.experiments.commands.recipes import Json
 
 
@@ -16,7 +15,10 @@ def predict(
     table: Annotated[
         Path, typer.Option(help="A latency table (`bitwright measure kernels`) of the runtime it is for.")
     ],
-    target: TargetName = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The target that says how int8 would be quantized; this processor's by default."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Say how long a network will take, kernel by kernel, how sure that is, and whether int8 will be faster."""

@@ -172,7 +172,7 @@ def read_onnx(path: Path) -> OnnxGraph:
         InputError: there is no such file, it is no ONNX model, or it is larger than protobuf can copy.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {'is a folder; name an ONNX file' if path.is_dir() else 'no such file'}")
     try:
         model = onnx.load(str(path))
     except Exception as error:

@@ -68,7 +68,7 @@ def test_a_killed_and_an_interrupted_command_leave_a_table_to_go_on_with(tmp_pat
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         before = _rows(path)
         for _ in range(600):
-            if _rows(path) > before:
+            if _rows(path) > before or process.poll() is not None:
                 break
             time.sleep(0.2)
         os.kill(process.pid, how)
@@ -87,10 +87,22 @@ def _rows(path: Path) -> int:
 def test_tables_merge_and_go_to_parquet(table: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     done = invoke("merge", str(table), str(table), "--out", str(tmp_path / "both.table"))
-    rows = len(KernelTable.load(table))
-    assert done.stdout == f"{tmp_path / 'both.table'}: {rows} kernels, {rows} of them in several tables\n"
-    done = invoke("export", str(table), "--parquet", str(tmp_path / "t.parquet"))
-    assert done.stdout == f"{tmp_path / 't.parquet'}: {rows} rows\n"
+    loaded = KernelTable.load(table)
+    rows, networks = len(loaded), len(loaded.networks)
+    counts = f"{rows} kernels and {networks} networks, {rows + networks} of them in several tables"
+    assert done.stdout == f"{tmp_path / 'both.table'}: {counts}\n"
+    again = json.loads(invoke("merge", str(table), "--out", str(tmp_path / "one.table"), "--json").stdout)
+    assert again == {
+        "table": str(tmp_path / "one.table"),
+        "kernels": rows,
+        "networks": networks,
+        "in_several": 0,
+        "content_hash": loaded.content_hash,
+    }
+    file = tmp_path / "t.parquet"
+    assert invoke("export", str(table), "--parquet", str(file)).stdout == f"{file}: {rows} rows\n"
+    done = invoke("export", str(table), "--parquet", str(file), "--json")
+    assert json.loads(done.stdout) == {"file": str(file), "rows": rows}
 
 
 @pytest.mark.parametrize(
@@ -108,9 +120,19 @@ def test_tables_merge_and_go_to_parquet(table: Path, tmp_path: Path) -> None:
         (("kernels", "--runtime", "onnxruntime", "--threads", "0"), "threads = 0; at least 1 is needed"),
         (("kernels", "--runtime", "onnxruntime", "--minutes", "nan"), "--minutes = nan; expected a number above 0"),
         (("kernels", "--runtime", "onnxruntime", "--half-width", "0"), "--half-width = 0; expected a number above 0"),
+        (("kernels", "--runtime", "onnxruntime", "--seed", "-1"), "--seed = -1; expected 0 or more\n"),
+        (("kernels", "--runtime", "onnxruntime", "--formats", ","), "--formats names none; there are: float32, int8\n"),
+        (("kernels", "--runtime", "onnxruntime", "--threads", "9999"), "--threads = 9999; this process may use "),
+        (("kernels", "--runtime", "onnxruntime", "--out", "."), "--out = '.': is a folder; name a file in it\n"),
+        (("show", "."), ".: is a folder; name a table\n"),
         (("show", "none.table"), "none.table: no such file"),
         (("merge", "none.table", "--out", "new.table"), "none.table: no such file"),
         (("export", "none.table", "--parquet", "new.parquet"), "none.table: no such file"),
+        (("merge", "none.table", "--out", "."), "--out = '.': is a folder; name a file in it\n"),
+        (
+            ("export", "none.table", "--parquet", "gone/t.parquet"),
+            "--parquet = 'gone/t.parquet': there is no folder 'gone'; make it first\n",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
