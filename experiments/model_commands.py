@@ -85,15 +85,20 @@ def prove_file(
     return [prove(file, name, threads=threads) for name in usable_runtimes(asked)]
 
 
-def print_how(file: Path, tool: str) -> int:
-    """Prints the command lines that make a tool's report of a file.
+def print_how(file: Path, tool: str, *, json: bool) -> int:
+    """Prints the command lines that make a tool's report of a file, which need not be there yet.
 
     Raises:
         InputError: there is no such tool.
     """
+    from bitwright.experiments.tables import print_json
     from bitwright.hw_constraints.proof.tools.base import get_tool
 
-    print(get_tool(tool).how(file))
+    lines = get_tool(tool).how(file)
+    if json:
+        print_json({"file": str(file), "tool": tool, "lines": lines.splitlines()})
+    else:
+        print(lines)
     return 0
 
 
@@ -131,5 +136,5 @@ def checked_names(files: Sequence[Path], *, threads: int, seconds: float) -> lis
         if names[place] in names[:place]:
             raise InputError(f"{each}: is named twice; copy it to measure it against itself")
         if not each.is_file():
-            raise InputError(f"{each}: no such file")
+            raise InputError(f"{each}: {'is a folder; name a file' if each.is_dir() else 'no such file'}")
     return names

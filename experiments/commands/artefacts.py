@@ -57,7 +57,7 @@ def prove(
     from bitwright.experiments.tables import print_json, print_table
 
     if how is not None:
-        return print_how(file, how)
+        return print_how(file, how, json=json)
     reports = prove_file(file, runtime, threads=threads, elsewhere=report or ())
     if json:
         print_json([each.to_json() for each in reports])

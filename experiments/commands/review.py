@@ -27,8 +27,8 @@ def report(run: Run, json: Json = False) -> int:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="The folder of a run; with --measure an ONNX file, too.")],
-    second: Annotated[Path, typer.Argument(help="Another run; its gates decide.")],
+    first: Annotated[Path, typer.Argument(help="The folder of a run; or, with --measure, an ONNX file.")],
+    second: Annotated[Path, typer.Argument(help="Another one, whose gates decide; or a file.")],
     measure: Annotated[
         bool,
         typer.Option("--measure", help="Measure both artefacts again, in turns on this machine, and decide by that."),
@@ -47,9 +47,13 @@ def compare(
     from bitwright.experiments.read_run import read_record
     from bitwright.experiments.regression_gate import measure_again
     from bitwright.experiments.tables import print_json
+    from bitwright.quant.errors import InputError
 
-    # Bare files have no records; all there is to compare is what is measured.
-    records = () if measure and first.is_file() and second.is_file() else (read_record(first), read_record(second))
+    bare = [each for each in (first, second) if each.is_file()]
+    if bare and not measure:
+        raise InputError(f"{bare[0]}: is a file; runs are compared by their folders, files with --measure")
+    # A bare file has no record; all there is to compare is what is measured.
+    records = () if bare else (read_record(first), read_record(second))
     comparison = compare_records(*records) if records else None
     gate = None
     if measure:

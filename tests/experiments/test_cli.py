@@ -66,6 +66,13 @@ def test_misuse_is_one_message_and_exit_code_2(tmp_path: Path, arguments: list[s
     assert list(tmp_path.iterdir()) == []
 
 
+def test_how_a_report_is_made_as_text_and_as_json() -> None:
+    text = invoke("prove", "net.onnx", "--how", "openvino").stdout
+    assert text.startswith("benchmark_app -m net.onnx ")
+    said = json.loads(invoke("prove", "net.onnx", "--how", "openvino", "--json").stdout)
+    assert said == {"file": "net.onnx", "tool": "openvino", "lines": text.splitlines()}
+
+
 def test_catalogues_as_json() -> None:
     kinds = json.loads(invoke("ls", "--json").stdout)
     assert {"recipes", "models", "datasets", "targets", "observers", "backends", "rules", "stages"} <= set(kinds)

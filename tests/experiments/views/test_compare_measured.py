@@ -56,6 +56,14 @@ def test_bare_files_compare_by_latency_alone(finished_run):
     assert done.returncode == 0 and "latency, onnxruntime" in done.stdout and "Recipe" not in done.stdout
 
 
+def test_a_file_compares_with_a_run_by_latency_alone(finished_run):
+    file = finished_run / "stages" / "quantize" / "quantized.onnx"
+    done = bitwright(
+        finished_run, file, "--measure", "--runtime", "onnxruntime", "--seconds", 3, "--margin", 900
+    )  # fmt: skip
+    assert done.returncode == 0 and "latency, onnxruntime" in done.stdout and "Recipe" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("low", "high", "change"), [(-3.0, -1.0, "worse"), (-0.4, 0.1, "not worse"), (-3.0, 0.2, "cannot tell")]
 )
@@ -80,6 +88,8 @@ def test_a_metric_without_an_interval_is_not_judged():
         (["RUN", "RUN", "--measure", "--margin", "-1"], "--margin = -1; expected 0 or more"),
         (["RUN", "RUN", "--measure", "--runtime", "onnx"], "unknown backend 'onnx'"),
         (["RUN", "nowhere", "--measure"], "nowhere.*give the folder of a run"),
+        ([__file__, "RUN"], f"^bitwright: {re.escape(__file__)}: is a file; runs are compared by their folders, files"),
+        ([__file__, "nowhere", "--measure"], r"\.py: expected a run's folder or an ONNX file"),
         (["RUN", "RUN", "--measure", "--seconds", "0"], "--seconds = 0; expected a number above 0"),
     ],
 )
