@@ -7,7 +7,7 @@ reference's latency when the study began. The machine's moods cancel.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from bitwright.nas.result import replace_file
 from bitwright.nas.workload import Workload
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_float
+from bitwright.quant.graph import Graph
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.plan import QuantPlan
 
 # The ratio's 95 % interval gets as narrow as 2 %, if the time allows: candidates closer than that are equally fast.
 _EFFORT: Mapping[str, float] = {"min_rounds": 20, "max_seconds": 3.0, "target_half_width": 0.02}
@@ -89,3 +91,28 @@ def measure_against(reference: Reference, artifact: Path) -> ComparableLatency:
     ratio = measured.ratio("candidate", "reference")
     scale = reference.latency_ms
     return ComparableLatency(latency_ms=ratio.value * scale, low_ms=ratio.low * scale, high_ms=ratio.high * scale)
+
+
+def predicted_latency(table: Path) -> Callable[[Graph, QuantPlan], ComparableLatency]:
+    """Latency of a candidate before it is trained or exported, from a table of measured kernels.
+
+    Args:
+        table: of the device, runtime and threads that the search is for.
+
+    Returns:
+        What takes a network and its plan and says its latency with the 90 % interval.
+
+    Raises:
+        InputError: the table is missing, damaged or empty; later, a candidate that cannot be split into kernels.
+    """
+    from bitwright.hw_constraints.kernels import split
+    from bitwright.hw_constraints.predict.from_table import load_predictor
+    from bitwright.hw_constraints.predict.planned_model import planned_model
+
+    predictor = load_predictor(table)
+
+    def latency(graph: Graph, plan: QuantPlan) -> ComparableLatency:
+        found = predictor.network(split(planned_model(graph, plan), predictor.runtime))
+        return ComparableLatency(latency_ms=found.us / 1e3, low_ms=found.low / 1e3, high_ms=found.high / 1e3)
+
+    return latency

@@ -43,6 +43,7 @@ _ROUNDS = 30
 _FREEDOM = 3.0  # degrees of freedom: errors with the tails of Student's t, since a runtime surprises now and then
 _MEDIAN_SQUARE = 0.455  # the median of a squared standard normal
 _FLOAT_BYTES = 4
+_IN_COMMON = 0.3  # correlation of the errors of two kernels of one family
 # Where one thread reads at the cache's bandwidth (100 GB/s up to 4 MB, 83 at 8) and where at memory's (34 GB/s at 24,
 # 32 beyond), on a machine whose guests share 32 MB.
 _KEPT_BYTES, _LOST_BYTES = 6e6, 26e6
@@ -54,13 +55,11 @@ class Terms:
 
     Attributes:
         values: one for each of `NAMES`.
-        spread_us: standard deviation of the sum of its kernels, µs: independent errors.
-        common_us: the same if all errors had one sign.
+        spread_us: standard deviation of the sum of its kernels, µs.
     """
 
     values: Array
     spread_us: float
-    common_us: float
 
 
 def terms_of(
@@ -80,8 +79,17 @@ def terms_of(
     values[: len(OVERHEADS)] = (1.0, len(kernels), read, written, _displaced(kernels))
     for kernel, each in zip(kernels, us, strict=True):
         values[_PLACE[term_name(kernel, float(each))]] += each
-    errors = us * spread
-    return Terms(values=values, spread_us=float(np.sqrt(errors @ errors)), common_us=float(errors.sum()))
+    return Terms(values=values, spread_us=_spread(kernels, us * spread))
+
+
+def _spread(kernels: Sequence[Kernel], errors: Array) -> float:
+    """Of a sum: errors of one family and format go the same way in part, those of different ones do not."""
+    together: dict[tuple[Family, str], float] = {}
+    for kernel, error in zip(kernels, errors, strict=True):
+        group = kernel.family, kernel.format
+        together[group] = together.get(group, 0.0) + float(error)
+    alone = float(errors @ errors)
+    return math.sqrt((1 - _IN_COMMON) * alone + _IN_COMMON * sum(each**2 for each in together.values()))
 
 
 def _displaced(kernels: Sequence[Kernel]) -> float:

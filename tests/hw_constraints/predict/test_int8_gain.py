@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from bitwright.hw_constraints.predict.before_compiling import gain_of_graph
 from bitwright.hw_constraints.predict.from_table import predictor_of
 from bitwright.hw_constraints.predict.int8_gain import Expectation, Int8Gain, int8_gain
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
+from bitwright.nas.latency import predicted_latency
 from bitwright.quant.plan import plan
 
 NEW = 16
@@ -65,3 +67,12 @@ def test_who_loses_is_named_with_its_conversions(gains: list[tuple[Int8Gain, flo
 def test_a_graph_and_a_plan_are_enough(predictor: LatencyPredictor, gains: list[tuple[Int8Gain, float]]) -> None:
     graph = networks(1, seed=7)[0].graph
     assert gain_of_graph(predictor, graph, plan(graph, SCHEME)).ratio == pytest.approx(gains[0][0].ratio)
+
+
+def test_a_search_asks_the_same_table(tmp_path: Path) -> None:
+    made_up = table(tmp_path / "made-up.table")
+    graph, name = networks(1, seed=7)[0].graph, networks(1, seed=7)[0].name
+    found = predicted_latency(made_up.path)(graph, plan(graph, SCHEME))
+    truth = network_us([placed.kernel for placed in splits(1, seed=7)[f"{name}/int8"].kernels])
+    assert found.latency_ms == pytest.approx(truth / 1e3, rel=0.1)
+    assert found.low_ms < found.latency_ms < found.high_ms
