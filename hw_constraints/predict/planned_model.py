@@ -10,12 +10,13 @@ So a float network and a target's plan are enough to say which int8 kernels woul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
@@ -79,8 +80,13 @@ class _FloatBuilder(OnnxBuilder):
         return name
 
     def declare(self, name: str, element_type: int, shape: tuple[int, ...]) -> None:
-        """A constant without values."""
-        self.initializers[name] = TensorProto(name=name, data_type=element_type, dims=shape)
+        """A constant: without values, or with some (neither 0 nor 1) where it is small enough to be read."""
+        count = math.prod(shape)
+        tensor = TensorProto(name=name, data_type=element_type, dims=shape)
+        if count <= _SMALL:
+            dtype = helper.tensor_dtype_to_np_dtype(element_type)
+            tensor.raw_data = (2 + np.arange(count) % 7).astype(dtype).tobytes()
+        self.initializers[name] = tensor
 
 
 class _PlannedBuilder(_FloatBuilder):

@@ -13,7 +13,7 @@ import numpy as np
 
 from bitwright.experiments.benchmarks import places
 from bitwright.experiments.benchmarks.latency.draw import drawn, table_hashes
-from bitwright.experiments.benchmarks.latency.measured import LONGEST_MS, MeasuredLatency, latencies
+from bitwright.experiments.benchmarks.latency.measured import LONGEST_MS, MeasuredLatency, clock, latencies
 from bitwright.experiments.benchmarks.latency.network_files import FORMATS, network_files
 from bitwright.experiments.benchmarks.latency.pool import Variant
 from bitwright.hw_constraints.kernels import Split, split
@@ -34,23 +34,25 @@ class Pair:
         measured: its latency.
         predicted: from the table.
         split: its kernels.
+        us: measured, at the table's clock.
         seconds: how long predicting took.
     """
 
     measured: MeasuredLatency
     predicted: NetworkPrediction
     split: Split
+    us: float
     seconds: float
 
     @property
     def log_error(self) -> float:
         """Of log latency; positive when predicted too long."""
-        return math.log(self.predicted.us / self.measured.us)
+        return math.log(self.predicted.us / self.us)
 
     @property
     def covered(self) -> bool:
         """Whether the interval contains the measured latency."""
-        return self.predicted.low <= self.measured.us <= self.predicted.high
+        return self.predicted.low <= self.us <= self.predicted.high
 
 
 def table_file(runtime: str) -> Path:
@@ -78,6 +80,8 @@ def predictor(runtime: str) -> LatencyPredictor:
 def pairs(runtime: str, by: LatencyPredictor, variants: Sequence[Variant] | None = None) -> Iterator[Pair]:
     """All drawn networks that were measured; those over a quarter of a second are left out."""
     known = latencies(runtime)
+    drawn_ones = {each.name for each in drawn()}
+    factor = clock((each for each in known.values() if each.name in drawn_ones), benchmark_table(runtime).reference_us)
     for variant in drawn() if variants is None else variants:
         for number_format in FORMATS:
             measured = known.get((variant.name, number_format))
@@ -87,7 +91,8 @@ def pairs(runtime: str, by: LatencyPredictor, variants: Sequence[Variant] | None
             start = time.perf_counter()
             predicted = by.network(network)
             seconds = time.perf_counter() - start
-            yield Pair(measured=measured, predicted=predicted, split=network, seconds=seconds)
+            us = factor * measured.us
+            yield Pair(measured=measured, predicted=predicted, split=network, us=us, seconds=seconds)
 
 
 def tau_within_bands(found: Sequence[tuple[float, float]], factor: float = 2.0) -> float:

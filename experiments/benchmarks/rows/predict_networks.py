@@ -95,7 +95,7 @@ def _lines(found: Sequence[Pair], runtime: str, number_format: str) -> list[dict
             "p90 error %": 100 * float(np.quantile(np.abs(errors), 0.9)),
             "bias %": 100 * float(np.median(errors)),
             "within 10 %": 100 * float(np.mean(np.abs(errors) <= 0.1)),
-            "τ in bands of 2x": tau_within_bands([(pair.measured.us, pair.predicted.us) for pair in here]),
+            "τ in bands of 2x": tau_within_bands([(pair.us, pair.predicted.us) for pair in here]),
             "covered %": 100 * float(np.mean([pair.covered for pair in here])),
             "half width %": 100 * float(np.median([pair.predicted.half_width for pair in here])),
         }
@@ -121,6 +121,6 @@ def _recalibrated(found: Sequence[Pair]) -> tuple[float, float]:
             intervals = calibrate_latency(rest, 0.9)
             for pair in (each for each in here if each.measured.family == family):
                 low, high = intervals.interval(float(np.log(pair.predicted.us)), pair.predicted.spread)
-                covered.append(low <= pair.measured.us <= high)
+                covered.append(low <= pair.us <= high)
                 widths.append((high - low) / 2 / pair.predicted.us)
     return 100 * float(np.mean(covered)), 100 * float(np.median(widths))
