@@ -4,8 +4,8 @@ A 3 x 3 convolution whose operands stay in the second-level cache: its time foll
 tensor costs hangs on which physical pages a process is given. Chosen by measurement: 39 kernels in ONNX Runtime, five
 batches of 3 to 6 processes; the median difference of a ratio from one process to another was 1.0 to 1.7 % with this
 reference, 4 to 11 % with one that reads and writes 13 MB, and 1.3 to 2.4 % with an empty call. In OpenVINO (two
-processes) this one and the large one did alike, 2.2 %, and the empty call 10 %. When the clock fell by a fifth, half of the kernels followed
-this reference to 2 %; pools did not, by up to 14 %.
+processes) this one and the large one did alike, 2.2 %, and the empty call 10 %. When the clock fell by a fifth, half of
+the kernels followed this reference to 2 %; pools did not, by up to 14 %.
 """
 
 from __future__ import annotations
