@@ -45,8 +45,8 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "name: again\n", "mine.yaml:5: duplicate key 'name' (first on line 1)"),
         (GOOD + "seed: one\n", "mine.yaml:5: seed = 'one'; expected a valid integer, unable to parse string as an integer"),
         (GOOD + "quantise: {}\n", "mine.yaml:5: quantise: no such key (did you mean 'quantize'?); allowed: name, "
-         "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, prove, measure, "
-         "lower, qat, search, report"),
+         "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, predict, prove, "
+         "measure, lower, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
          "epochs, batch, lr, weight_decay, label_smoothing"),
         (GOOD + "train: {epochs: 0}\n", "mine.yaml:5: train.epochs = 0; expected greater than or equal to 1"),
@@ -61,7 +61,8 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "quantize:\n  weights: {observer: mes}\n", "mine.yaml:6: quantize.weights.observer = 'mes'; unknown "
          "observer 'mes'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'mse'?)"),
         (GOOD + "prove: {runtimes: [onnxruntim]}\n", "mine.yaml:5: prove.runtimes[0] = 'onnxruntim'; unknown backend "
-         "'onnxruntim'; there are: eager, inductor, onnxruntime, openvino (did you mean 'onnxruntime'?)"),
+         "'onnxruntim'; there are: cuda, cuda_inductor, eager, executorch, inductor, litert, onnxruntime, "
+         "onnxruntime_tensorrt, openvino, tensorrt (did you mean 'onnxruntime'?)"),
         (GOOD + "quantize:\n  weights:\n    format: int16\n", "mine.yaml:7: quantize.weights.format = 'int16'; target "
          "'x86-vnni' accepts int8 symmetric per_channel"),
         (GOOD + "quantize:\n  overrides:\n    - module: head\n      activations: {format: float8_e5m2}\n",
@@ -99,8 +100,8 @@ def test_binary_and_missing_files(recipe: Path) -> None:
     [
         ("epochs", "command line: 'epochs' is no key=value (such as train.epochs=3)"),
         ("trian.epochs=3", "command line: trian: no such key (did you mean 'train'?); allowed: name, description, "
-         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, prove, measure, lower, qat, search, "
-         "report"),
+         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, predict, prove, measure, "
+         "lower, qat, search, report"),
         ("train.epochs=many", "command line: train.epochs = 'many'; expected a valid integer, unable to parse string as "
          "an integer"),
         ("seed.x=1", "command line: 'seed.x=1': seed = 0 has no key 'x'"),

@@ -129,7 +129,7 @@ def test_the_machine_is_read(tmp_path: Path) -> None:
         ),
         ("model: array", "model: scale_sim", "model:", "cost.model = 'scale_sim'; accepts roofline, array, ethos_u"),
         ("elementwise: {", "elementwis: {", "elementwis:", "no such kind of work (convolution, depthwise,"),
-        ("{int8: 16}", "{int9: 16}", "int9", "accepts int2, uint2,"),
+        ("{int8: 16}", "{int17: 16}", "int17", "accepts int2, uint2,"),
         ('"2:4"', '"4:2"', '"4:2"', "expected how many of how many neighbours are kept, such as 2:4"),
         (
             "bandwidth: {value: 32",
