@@ -1,9 +1,15 @@
-"""The CUDA device that torch sees: what the runtimes on it need to know before they are loaded."""
+"""The CUDA device that torch sees: what the runtimes on it share, and need to know before they are loaded."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
+
+from bitwright.hw_constraints.backends.base import Session, check_threads
+from bitwright.quant.errors import InputError
 
 
 def lacking_device() -> str | None:
@@ -31,3 +37,28 @@ def cache_folder() -> Path:
     folder = Path(base) / "bitwright" / device_name().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+class CudaDeviceBackend(ABC):
+    """A way to run torch modules on the first CUDA device; a subclass says how its session is opened."""
+
+    name: str
+    reads: tuple[str, ...] = ("pt2",)
+
+    def available(self) -> str | None:
+        """None when torch finds a CUDA device."""
+        return lacking_device()
+
+    def version(self) -> str:
+        """The version of torch."""
+        return importlib.metadata.version("torch")
+
+    def load(self, artifact: Any, *, threads: int = 1) -> Session:
+        """Copies a module to the device, or reads a file; see `Backend.load`."""
+        check_threads(threads)
+        if reason := self.available():
+            raise InputError(f"backend {self.name!r} cannot be used here: {reason}")
+        return self._open(artifact, threads=threads)
+
+    @abstractmethod
+    def _open(self, artifact: Any, *, threads: int) -> Session: ...
