@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.datasets import Split
-from bitwright.experiments.load_recipe import THIS_CPU, load_recipe, target_of_this_cpu
-from bitwright.experiments.model_commands import usable_runtimes
-from bitwright.experiments.recipe import ENTRY, DataSection, Recipe
+from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
+from bitwright.experiments.model_commands import recipe_of, usable_runtimes
+from bitwright.experiments.recipe import ENTRY, DataSection
 from bitwright.hw_constraints.autotune import Budget, Tuned, autotune
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.backends.artifacts import readers
+from bitwright.hw_constraints.table.lock import sole_writer
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 
@@ -75,6 +77,8 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         raise InputError(f"--minutes = {asked.minutes:g}; expected a number above 0")
     if asked.threads < 1:
         raise InputError(f"--threads = {asked.threads}; at least 1 is needed")
+    if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
+        raise InputError(f"--out = {str(asked.out)!r}: is a file; expected a folder for the record and the artefact")
     runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
     if "onnx" not in get_backend(runtime).reads:
         raise InputError(
@@ -87,7 +91,7 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
     console.say(
         f"{subject.name} → {out} ({runtime}, {len(search)} samples to search with, {len(held_out)} to check with)"
     )
-    with console.track("tuning, tries", asked.budget) as advance:
+    with _sole_tuner(out), console.track("tuning, tries", asked.budget) as advance:
         return autotune(
             subject.quantized,
             subject.reference,
@@ -101,6 +105,21 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         )
 
 
+@contextmanager
+def _sole_tuner(out: Path) -> Iterator[None]:
+    """The folder of the record, made and held for this process alone.
+
+    Raises:
+        InputError: it cannot be a folder, or another process tunes into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out = {str(out)!r}: cannot be a folder: {error.strerror}") from error
+    with sole_writer(out / "tries.jsonl", doing="tuning", instead="choose another --out"):
+        yield
+
+
 def _of_network(asked: Asked, console: Console) -> Subject:
     """A network by its entry, or a recipe's; what a recipe trains is trained first."""
     from bitwright.experiments.run import run_recipe
@@ -111,7 +130,8 @@ def _of_network(asked: Asked, console: Console) -> Subject:
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
     from bitwright.quant.ptq import quantize
 
-    recipe = _recipe(asked)
+    target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
+    recipe = recipe_of(asked.model, target, asked.data)
     bench = Workbench(recipe)
     model = bench.new_model()
     if recipe.train is not None:
@@ -122,7 +142,8 @@ def _of_network(asked: Asked, console: Console) -> Subject:
     with console.track("calibrating, batches", recipe.calibrate.samples) as advance:
         quantized = quantize(
             captured, scheme_of(recipe, bench.target), bench.calibration(model),
-            bias_correction=recipe.quantize.bias_correction, progress=advance,
+            bias_correction=recipe.quantize.bias_correction, equalization=recipe.quantize.equalization,
+            progress=advance,
         )  # fmt: skip
     splits = (Split.CALIBRATE, Split.EVALUATE)
     search, others = (take(captured, bench.arguments(model, split, batch=1), 2 * SAMPLES) for split in splits)
@@ -130,18 +151,6 @@ def _of_network(asked: Asked, console: Console) -> Subject:
         name=recipe.name, quantized=quantized, reference=fold_batch_norm(captured),
         **dict(zip(("search", "held_out"), _apart(search, others), strict=True)),
     )  # fmt: skip
-
-
-def _recipe(asked: Asked) -> Recipe:
-    target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
-    if re.match(ENTRY, asked.model):
-        if target is None or asked.data is None:
-            raise InputError("a network by its entry needs --target and --data (package.module:function)")
-        name = re.sub(r"\W+", "-", asked.model)
-        sections = {"model": {"entry": asked.model}, "data": {"entry": asked.data}}
-        return Recipe.model_validate({"name": name, "target": target, **sections})
-    data = [f"data={{entry: {asked.data}}}"] * (asked.data is not None)
-    return load_recipe(asked.model, [*([f"target={target}"] * (target is not None)), *data])
 
 
 def _of_file(asked: Asked) -> Subject:

@@ -28,18 +28,27 @@ def quantize_model(
     """
     from bitwright.experiments.run import run_recipe
 
+    recipe = recipe_of(model, target, data)
+    folder = out or Path("runs") / recipe.name
+    return run_recipe(recipe, folder, until="quantize", console=Console(quiet=quiet)), folder
+
+
+def recipe_of(model: str, target: str | None, data: str | None) -> Recipe:
+    """The recipe that a network by its entry stands for, or a recipe with another target or data.
+
+    Raises:
+        InputError: an entry without target or data, data that are no entry, or anything that `load_recipe` refuses.
+    """
+    if data is not None and not re.match(ENTRY, data):
+        raise InputError(f"--data = {data!r}; a network or a recipe takes its data from package.module:function")
     if re.match(ENTRY, model):
         if target is None or data is None:
             raise InputError("a network by its entry needs --target and --data (package.module:function)")
         name = re.sub(r"\W+", "-", model)
-        recipe = Recipe.model_validate(
-            {"name": name, "target": target, "model": {"entry": model}, "data": {"entry": data}}
-        )
-    else:
-        overrides = [f"target={target}"] * (target is not None) + [f"data={{entry: {data}}}"] * (data is not None)
-        recipe = load_recipe(model, overrides)
-    folder = out or Path("runs") / recipe.name
-    return run_recipe(recipe, folder, until="quantize", console=Console(quiet=quiet)), folder
+        sections = {"model": {"entry": model}, "data": {"entry": data}}
+        return Recipe.model_validate({"name": name, "target": target, **sections})
+    overrides = [f"target={target}"] * (target is not None) + [f"data={{entry: {data}}}"] * (data is not None)
+    return load_recipe(model, overrides)
 
 
 def usable_runtimes(asked: Sequence[str] | None, files: Sequence[Path] = ()) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ class _Builder:
             try:
                 with self._mode:
                     value = overload(*_fake(args), **_fake(kwargs))
-            except (RuntimeError, TypeError, NotImplementedError) as error:
+            except (RuntimeError, TypeError, NotImplementedError) as error:  # torch says so that arguments do not fit
                 problem = str(error).splitlines()[0]
                 continue
             return overload, args, kwargs, value

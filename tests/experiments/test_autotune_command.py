@@ -1,6 +1,7 @@
 """`bitwright autotune` as a stranger meets it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.experiments.autotune_command import _sole_tuner
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_float
 
@@ -114,6 +116,14 @@ def test_ctrl_c_leaves_a_record_that_goes_on(folder):
         (("float.onnx", "--data", "none.npy", "--target", "x86-vnni"), "--data = 'none.npy': cannot be read as arrays"),
         (("float.onnx", "--data", "own.py", "--target", "x86-vnni"), "--data = 'own.py'; expected a .npz, a .npy, or"),
         (("own:network", "--target", "x86-vnni"), "a network by its entry needs --target and --data"),
+        (
+            ("own:network", "--target", "x86-vnni", "--data", "pictures.npy"),
+            "--data = 'pictures.npy'; a network or a recipe takes its data from package.module:function",
+        ),
+        (
+            (*FILE, "--out", "pictures.npy"),
+            "--out = 'pictures.npy': is a file; expected a folder for the record and the artefact",
+        ),
         ((*FILE, "--budget", 0), "--budget = 0; at least 1 try is needed"),
         ((*FILE, "--minutes", "nan"), "--minutes = nan; expected a number above 0"),
         ((*FILE, "--threads", 0), "--threads = 0; at least 1 is needed"),
@@ -126,6 +136,17 @@ def test_what_cannot_be_is_one_line(folder, arguments, message):
     assert (code, out) == (2, "")
     assert error.startswith("bitwright: ") and message in error
     assert "Traceback" not in error
+
+
+def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(folder):
+    with _sole_tuner(folder / "shared"):
+        code, _, error = bitwright(folder, *FILE, "--budget", 1, "--out", "shared")
+    assert code == 2
+    assert error.endswith(
+        f"bitwright: {Path('shared') / 'tries.jsonl'}: process {os.getpid()} is tuning into it; "
+        "wait for it, or choose another --out\n"
+    )
+    assert not (folder / "shared" / "tries.jsonl").exists()
 
 
 def test_data_of_another_shape_or_name_are_refused(folder):

@@ -50,6 +50,10 @@ def test_help_names_every_command_the_usual_ones_first() -> None:
         (["targets", "h20"], "bitwright: unknown target 'h20'; there are: "),
         (["lint", "pkg:build", "--target", "h200"], "bitwright: MODEL = 'pkg:build': there is no module 'pkg' in "),
         (["quantize", "pkg:build"], "bitwright: a network by its entry needs --target and --data"),
+        (
+            ["quantize", "pkg:build", "--target", "x86-vnni", "--data", "x.npy"],
+            "bitwright: --data = 'x.npy'; a network or a recipe takes its data from package.module:function",
+        ),
         (["prove", "none.onnx"], "bitwright: none.onnx: no such file"),
         (["prove", "none.onnx", "--runtime", "snpe"], "bitwright: unknown backend 'snpe'; there are: "),
         (["measure", "none.onnx"], "bitwright: none.onnx: no such file"),

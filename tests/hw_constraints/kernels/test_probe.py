@@ -11,7 +11,8 @@ from bitwright.hw_constraints.kernels import FusionRules, known_rules, probe_rul
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_the_installed_version_still_does_what_is_known_of_it(runtime: str) -> None:
     if known_rules(runtime).version != get_backend(runtime).version():
-        pytest.skip("rules are those of another version")
+        # Another version may fuse otherwise; what is known is data of one version and is not to hold for others.
+        pytest.skip(f"rules are known of {known_rules(runtime).version}, here is {get_backend(runtime).version()}")
     assert probe_rules(runtime) == known_rules(runtime)
 
 

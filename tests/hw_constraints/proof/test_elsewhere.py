@@ -89,7 +89,7 @@ def test_the_printed_command_makes_the_report_that_is_read(block, saved):
     """`--how openvino` as it stands, in a shell; the last of its lines is ours."""
     tool = Path(sys.executable).with_name("benchmark_app")
     if not tool.exists():
-        pytest.skip("benchmark_app is not installed")
+        pytest.skip("benchmark_app is not installed: it comes with openvino")
     path = saved(block())
     command, ours = get_tool("openvino").how(path).splitlines()
     places = f"{tool.parent}:/usr/bin:/bin"
