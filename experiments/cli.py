@@ -103,6 +103,9 @@ def _exit_with(command: Callable[Parameters, int]) -> Callable[Parameters, None]
 
 
 def _say_stopped(kept: str | None = None) -> None:
+    # `python -m` ends with a signal, not with a code, once Ctrl-C has left text given to `exec` (a data class, a named
+    # tuple while it is imported), though it was caught behind it; text that ends well takes that back.
+    eval("None")
     again = f"; {kept} are kept, go on with: {' '.join(['bitwright', *sys.argv[1:]])}" if kept else ""
     print(f"\nbitwright: stopped{again}", file=sys.stderr)
 

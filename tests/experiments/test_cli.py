@@ -201,6 +201,15 @@ def test_ctrl_c_that_is_lost_where_nothing_can_be_raised_comes_again() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nbitwright: stopped\n")
 
 
+def test_ctrl_c_within_text_that_is_executed_ends_with_the_same_code(tmp_path: Path) -> None:
+    act = "loses = Loses()\n    del loses\n    time.sleep(20)"
+    assert act in LOSES_THE_INTERRUPT
+    (tmp_path / "program.py").write_text(LOSES_THE_INTERRUPT.replace(act, 'exec("raise KeyboardInterrupt")'))
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nbitwright: stopped\n")
+
+
 def test_ctrl_c_while_arguments_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
