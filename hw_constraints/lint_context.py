@@ -17,6 +17,8 @@ from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.geometry import geometry_tensors
 from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.plan import QuantPlan
+from bitwright.quant.scheme import QParamsSpec
+from bitwright.quant.stored_size import dtype_bits, stored_bits
 
 if TYPE_CHECKING:  # importing capture would load torch
     from bitwright.quant.capture import CaptureFailure
@@ -107,20 +109,24 @@ class LintContext:
         assert self.graph is not None
         info = self.graph.tensors[ref]
         if self.plan is not None:
-            spec = self.plan.activations.get(ref) or self.plan.weights.get(ref)
+            spec = self._spec(ref)
             if spec is not None:
                 return spec.format.bits
         elif info.is_floating:
             node = self.graph.producers.get(ref)
             if node is None or self.place(node) in (Place.LOW, Place.MOVED):
                 return self.target.numerics.activations[0].format.bits
-        return _BITS.get(info.dtype, 32)
+        return dtype_bits(info.dtype)
 
     def bytes(self, ref: TensorRef) -> int | None:
-        """The bytes of a tensor as the accelerator stores it; None where its shape is open."""
+        """The bytes of a tensor as the accelerator stores it, with the scales of blocks; None if its shape is open."""
         assert self.graph is not None
-        info = self.graph.tensors[ref]
-        return None if None in info.shape else -(-info.elements * self.bits(ref) // 8)
+        if None in self.graph.tensors[ref].shape:
+            return None
+        return -(-stored_bits(self.graph, ref, self.bits(ref), self._spec(ref)) // 8)
+
+    def _spec(self, ref: TensorRef) -> QParamsSpec | None:
+        return None if self.plan is None else self.plan.activations.get(ref) or self.plan.weights.get(ref)
 
     @cached_property
     def _computed(self) -> tuple[Node, ...]:
@@ -170,9 +176,6 @@ class LintContext:
     @cached_property
     def _coordinates(self) -> frozenset[TensorRef]:
         return geometry_tensors(self.graph) if self.graph else frozenset()
-
-
-_BITS = {"bool": 8, "int8": 8, "uint8": 8, "int16": 16, "float16": 16, "bfloat16": 16, "int64": 64, "float64": 64}
 
 
 def finding_about(

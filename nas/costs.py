@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from bitwright.quant.formats import get_format
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.plan import QuantPlan
+from bitwright.quant.stored_size import element_bits, stored_bits
 
 _BIAS_BITS = 32
-_OTHER_BITS = {"bool": 8, "float64": 64, "int64": 64, "uint64": 64, "complex64": 64, "complex128": 128}
 
 
 def macs(graph: Graph) -> int:
@@ -18,10 +17,12 @@ def macs(graph: Graph) -> int:
 
 
 def weight_bytes(graph: Graph, plan: QuantPlan) -> int:
-    """Parameters and constants in their planned formats; scales and zero points not counted."""
+    """Parameters and constants in their planned formats, with the scales of blocks; other scales are not counted."""
     biases = {each.bias for each in plan.biases.values()}
     read = {ref for node in graph.nodes for ref in node.tensors if graph.is_constant(ref)}
-    bits = sum(graph.tensors[ref].elements * (_BIAS_BITS if ref in biases else _bits(ref, graph, plan)) for ref in read)
+    bits = sum(
+        graph.tensors[ref].elements * _BIAS_BITS if ref in biases else _stored_bits(ref, graph, plan) for ref in read
+    )
     return math.ceil(bits / 8)
 
 
@@ -43,12 +44,9 @@ def activation_bytes(graph: Graph, plan: QuantPlan) -> int:
 
 
 def _bytes(live: set[TensorRef], graph: Graph, plan: QuantPlan) -> int:
-    return sum(math.ceil(graph.tensors[ref].elements * _bits(ref, graph, plan) / 8) for ref in live)
+    return sum(math.ceil(_stored_bits(ref, graph, plan) / 8) for ref in live)
 
 
-def _bits(ref: TensorRef, graph: Graph, plan: QuantPlan) -> int:
+def _stored_bits(ref: TensorRef, graph: Graph, plan: QuantPlan) -> int:
     spec = plan.weights.get(ref) or plan.activations.get(ref)
-    if spec is not None:
-        return spec.format.bits
-    dtype = graph.tensors[ref].dtype
-    return _OTHER_BITS.get(dtype) or get_format(dtype).bits
+    return stored_bits(graph, ref, element_bits(graph.tensors[ref].dtype, spec), spec)

@@ -17,9 +17,9 @@ from bitwright.qat.replay import Layer, Parts
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.operand_axes import weight_axis
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams
-from bitwright.quant.weights import weight_axis
 
 # Every element of their results is an element of their operands: on the same grid already, so rounding it again
 # would change nothing. Padding counts, too, when it pads with zero.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bitwright.quant.bias_correction import correct_biases
     from bitwright.quant.capture import CaptureError, CaptureFailure
     from bitwright.quant.captured_model import CapturedModel
+    from bitwright.quant.dynamic_qparams import DynamicQParams
     from bitwright.quant.errors import InputError, MissingExtraError
     from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
     from bitwright.quant.formats import FORMATS, FloatFormat, IntFormat, NumberFormat, get_format
@@ -41,6 +42,7 @@ __all__ = [
     "CaptureError",
     "CaptureFailure",
     "CapturedModel",
+    "DynamicQParams",
     "FloatFormat",
     "Granularity",
     "Graph",

@@ -17,10 +17,10 @@ from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.base import Observer, WeighingObserver, create_observer
 from bitwright.quant.observers.extremes import NotFiniteError
 from bitwright.quant.observers.importance import Importance
+from bitwright.quant.operand_axes import summed_axis
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams, choose_qparams, second_level
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
-from bitwright.quant.weights import summed_axis
 
 Arguments = tuple[Any, ...]
 Progress = Callable[[int], None]

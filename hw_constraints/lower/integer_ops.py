@@ -38,7 +38,7 @@ def code_type(bits: int) -> np.dtype[Any]:
     return _CODES[bits]
 
 
-def requantize(values: Real, scale: float, bits: int, zero_point: int | None = None) -> Array:
+def to_codes(values: Real, scale: float, bits: int, zero_point: int | None = None) -> Array:
     """`round(values / scale) + zero point`, halves to even, saturated; what is no number becomes 0.
 
     Without a zero point codes are symmetric, `±(2^(bits - 1) - 1)`; with one, all codes are used.

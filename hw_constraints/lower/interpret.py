@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bitwright.hw_constraints.lower.integer_ops import Array, Real, code_type, elementwise, requantize
+from bitwright.hw_constraints.lower.integer_ops import Array, Real, code_type, elementwise, to_codes
 from bitwright.hw_constraints.lower.program import Address, LoweredGraph, LoweredOp
 from bitwright.hw_constraints.lower.run_nest import Nest
 from bitwright.hw_constraints.lower.storage import Storage
@@ -83,7 +83,8 @@ class Machine:
         """The codes of a constant, side by side; constants lie behind everything that the program writes."""
         address = self.lowered.memory.constants[ref]
         base = self.lowered.memory.peak_bytes[address.memory]
-        return self._bytes(address, base).view(code_type(self.program.bits(ref)))
+        codes = self._bytes(address, base).view(code_type(self.program.bits(ref)))
+        return codes[: self.graph.tensors[ref].elements]
 
     def codes(self, ref: TensorRef) -> Array:
         """The codes of a computed tensor as they are stored, side by side."""
@@ -120,7 +121,7 @@ class Machine:
 
     def coded(self, ref: TensorRef, values: Real) -> Array:
         """Real values as codes of a tensor."""
-        return requantize(values, self.scales[ref], self.program.bits(ref), self.zero_points.get(ref))
+        return to_codes(values, self.scales[ref], self.program.bits(ref), self.zero_points.get(ref))
 
     # --- operations ---
 

@@ -20,6 +20,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.plan import plan as plan_of
+from bitwright.quant.scheme import QParamsSpec
 
 # How often a tensor is sent behind because of holes between buffers before the weights fetched ahead are given up.
 _ATTEMPTS = 2
@@ -47,6 +48,7 @@ def lower(graph: Graph, target: Target, *, plan: QuantPlan | None = None) -> Low
     network = decompose(graph, target)
     if plan is None or network.graph is not graph:
         plan = plan_of(network.graph, target.scheme() if plan is None else plan.scheme)
+    _check_scales(plan, target)
     program = fuse(network, target, plan, decide(network.graph, target, plan))
     program = layout(partition(program))
     hardware = hardware_of(target)
@@ -73,6 +75,30 @@ def _check_static(graph: Graph) -> None:
                 f"tensor {info.ref} has the open shape {list(info.shape)}; lowering needs every size: capture the "
                 "network with static shapes"
             )
+
+
+def _check_scales(plan: QuantPlan, target: Target) -> None:
+    """Scales of blocks, and scales that follow the data, take hardware of their own."""
+    numerics = target.numerics
+    weights = [*numerics.weights, *(each for specs in numerics.operator_weights.values() for each in specs)]
+    for what, specs, permitted in (
+        ("activation", plan.activations, numerics.activations),
+        ("weight", plan.weights, [*weights, *numerics.activations]),
+    ):
+        for ref, spec in specs.items():
+            if spec.block_size is None and not spec.dynamic:
+                continue
+            if not any((spec.block_size, spec.dynamic) == (each.block_size, each.dynamic) for each in permitted):
+                known = " or ".join(dict.fromkeys(map(_scales, permitted)))
+                raise InputError(
+                    f"{what} {ref} has {_scales(spec)}; {target.id} runs {what}s with {known}: quantize the network "
+                    "by the target's scheme"
+                )
+
+
+def _scales(spec: QParamsSpec) -> str:
+    size = f"a scale for each block of {spec.block_size}" if spec.block_size else f"scales {spec.granularity}"
+    return f"{size}, computed from the data" if spec.dynamic else size
 
 
 def _allocated(

@@ -22,6 +22,8 @@ from bitwright.hw_constraints.target_types import Target
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph, Node, SourceLine, TensorRef
 from bitwright.quant.plan import QuantPlan
+from bitwright.quant.scheme import QParamsSpec
+from bitwright.quant.stored_size import element_bits, stored_bits
 
 
 class Pass(StrEnum):
@@ -131,10 +133,14 @@ class Program:
 
     def bits(self, ref: TensorRef) -> int:
         """Bits of one element: by the plan, else by the type in the graph; a view or a copy has those of its origin."""
+        origin, spec = self._coded(ref)
+        return element_bits(self.graph.tensors[origin].dtype, spec)
+
+    def _coded(self, ref: TensorRef) -> tuple[TensorRef, QParamsSpec | None]:
+        """The tensor that a view or a copy comes from, and how it is coded."""
         while ref in self.views or ref in self.copies:
             ref = self.views[ref] if ref in self.views else self.copies[ref]
-        spec = self.plan.activations.get(ref) or self.plan.weights.get(ref)
-        return spec.format.bits if spec is not None else dtype_bits(self.graph.tensors[ref].dtype)
+        return ref, self.plan.activations.get(ref) or self.plan.weights.get(ref)
 
     @property
     def alignment_bytes(self) -> int:
@@ -142,8 +148,9 @@ class Program:
         return max([8, *(each.alignment_bytes for each in self.target.layouts.values())])
 
     def bytes_of(self, ref: TensorRef) -> int:
-        """Bytes of a tensor's elements, without padding."""
-        return -(-self.graph.tensors[ref].elements * self.bits(ref) // 8)
+        """Bytes of a tensor's elements and of the scales of its blocks, without padding."""
+        origin, spec = self._coded(ref)
+        return -(-stored_bits(self.graph, origin, self.bits(origin), spec) // 8)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -152,17 +159,6 @@ class Program:
             + "".join(f"\n    {reason}" for reason in block.reasons)
             for block in self.blocks
         )
-
-
-_DTYPE_BITS = {"bool": 8, "float16": 16, "bfloat16": 16, "complex64": 64, "complex128": 128}
-
-
-def dtype_bits(dtype: str) -> int:
-    """Bits of one element of a type, `int64` and `float8_e4m3fn` among them."""
-    if dtype in _DTYPE_BITS:
-        return _DTYPE_BITS[dtype]
-    digits = "".join(character for character in dtype.partition("_")[0] if character.isdigit())
-    return int(digits) if digits else 32
 
 
 class Role(StrEnum):

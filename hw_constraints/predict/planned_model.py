@@ -160,7 +160,7 @@ class _PlannedBuilder(_FloatBuilder):
         return f"{name}/dq"
 
     def _channel_axis(self, ref: TensorRef) -> int:
-        from bitwright.quant.weights import weight_axis  # loads torch
+        from bitwright.quant.operand_axes import weight_axis
 
         return weight_axis(self.graph, ref)
 
