@@ -125,12 +125,15 @@ def _scheme(
     has_biases: bool,
 ) -> QuantScheme:
     """The scheme that such a plan would follow from: its most frequent formats and the operators that it has."""
-    # A scheme has one scale for an activation; a file may have more.
-    whole = {ref: spec for ref, spec in activations.items() if spec.granularity is Granularity.PER_TENSOR}
+    # A scheme has one scale for an activation unless they follow the data; a file may have more.
+    whole = {
+        ref: spec for ref, spec in activations.items() if spec.granularity is Granularity.PER_TENSOR or spec.dynamic
+    }
+    fixed = {ref: spec for ref, spec in activations.items() if not spec.dynamic}
     return QuantScheme(
         name=name,
         activations=_most_frequent(whole) or _DEFAULT,
-        weights=_most_frequent(weights) or _most_frequent(activations) or _DEFAULT,
+        weights=_most_frequent(weights) or _most_frequent(fixed) or _DEFAULT,
         bias=BiasKind.INT32 if has_biases else BiasKind.FLOAT32,
         quantized_operators=frozenset(chain[0].op for chain in chains),
         fused_patterns=tuple(sorted({tuple(node.op for node in chain) for chain in chains if len(chain) > 1})),

@@ -12,6 +12,7 @@ from bitwright.quant.formats import FORMATS, FloatFormat
 from bitwright.quant.scheme import Granularity, QParamsSpec, ScaleKind
 
 Array = npt.NDArray[Any]
+_MX_BLOCK = 32  # OCP Microscaling Formats Specification 1.0, table 1: k
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,15 +23,15 @@ class ImportedQParams:
         spec: format, symmetry and granularity, as a plan says them.
         scale: float32, `[]`, `[C]`, or one row for each block; None when it is computed while the network runs.
         zero_point: whole numbers as float32, shape of `scale`; None likewise.
-        axis: the channel axis, None per tensor.
-        block: how many neighbours along the axis share a scale; None for a whole channel or tensor.
+        axis: the axis of channels, or that which is cut into blocks (`spec.block_size`); None per tensor.
+        tensor_scale: float32 `[]`, the second level where scales of blocks are float8 codes themselves; else None.
     """
 
     spec: QParamsSpec
     scale: Array | None
     zero_point: Array | None
     axis: int | None = None
-    block: int | None = None
+    tensor_scale: Array | None = None
 
     def same_numbers(self, other: ImportedQParams) -> bool:
         """Whether both code alike: codes can then be moved from one tensor to the other."""
@@ -50,10 +51,10 @@ class ImportedQParams:
         """What the codes stand for, float32."""
         assert self.scale is not None and self.zero_point is not None
         scale, zero_point = self.scale, self.zero_point
-        if self.axis is not None and self.block is not None:
-            size = codes.shape[self.axis]
+        if self.axis is not None and self.spec.block_size is not None:
+            size, block = codes.shape[self.axis], self.spec.block_size
             scale, zero_point = (
-                np.take(np.repeat(each, self.block, self.axis), range(size), self.axis) for each in (scale, zero_point)
+                np.take(np.repeat(each, block, self.axis), range(size), self.axis) for each in (scale, zero_point)
             )
         elif self.axis is not None:
             along = [1] * codes.ndim
@@ -64,7 +65,13 @@ class ImportedQParams:
 
 
 def qparams_of(
-    dtype: str, scale: Array | None, zero_point: Array | None, axis: int | None = None, block: int | None = None
+    dtype: str,
+    scale: Array | None,
+    zero_point: Array | None,
+    axis: int | None = None,
+    *,
+    block: int | None = None,
+    tensor_scale: Array | None = None,
 ) -> ImportedQParams | None:
     """Qparams in the vocabulary of plans; None for a type of codes that has no such format.
 
@@ -72,8 +79,9 @@ def qparams_of(
         dtype: of the codes.
         scale: as in the file; None when it is computed from the data.
         zero_point: as in the file; None for 0, or when it is computed.
-        axis: the channel axis when there is more than one scale.
+        axis: the axis of channels or blocks when there is more than one scale.
         block: the size of blocks along it.
+        tensor_scale: what the scales of blocks are float8 codes of; None where they are numbers.
     """
     fmt = FORMATS.get(dtype)
     if fmt is None:
@@ -90,16 +98,20 @@ def qparams_of(
             scales, zeros, axis = scales.reshape(()), zeros.reshape(()), None
     # A dynamic scale is asymmetric by definition (DynamicQuantizeLinear), a float format has no zero point.
     symmetric = isinstance(fmt, FloatFormat) or (known and zeros is not None and not zeros.any())
+    coarse = Granularity.PER_TENSOR if axis is None else Granularity.PER_CHANNEL
     spec = QParamsSpec(
         format=fmt,
         symmetric=symmetric,
-        granularity=Granularity.PER_TENSOR if axis is None else Granularity.PER_CHANNEL,
-        scale_kind=_kind(scales),
+        granularity=coarse if block is None else Granularity.PER_BLOCK,
+        block_size=block,
+        scale_kind=ScaleKind.FLOAT8_E4M3 if tensor_scale is not None else _kind(scales, block if symmetric else None),
+        dynamic=not known,
     )
-    return ImportedQParams(spec=spec, scale=scales, zero_point=zeros, axis=axis, block=block)
+    return ImportedQParams(spec=spec, scale=scales, zero_point=zeros, axis=axis, tensor_scale=tensor_scale)
 
 
-def _kind(scales: Array | None) -> ScaleKind:
-    if scales is None or not scales.size:
+def _kind(scales: Array | None, symmetric_block: int | None) -> ScaleKind:
+    """What a file does not say: powers of two for each 32 elements are those of MX, others are somebody's choice."""
+    if scales is None or not scales.size or not bool((np.frexp(scales)[0] == 0.5).all()):
         return ScaleKind.FLOAT32
-    return ScaleKind.POWER_OF_TWO if bool((np.frexp(scales)[0] == 0.5).all()) else ScaleKind.FLOAT32
+    return ScaleKind.E8M0 if symmetric_block == _MX_BLOCK else ScaleKind.POWER_OF_TWO

@@ -58,7 +58,7 @@ def to_quantized(imported: ImportedModel) -> tuple[QuantizedModel, CapturedModel
         activations that its quantizers had swallowed are clamps at the ends of their ranges.
 
     Raises:
-        InputError: the file is in float, has scales for blocks or computed ones, or see `to_captured`.
+        InputError: the file is in float, has scales that are computed, or see `to_captured`.
     """
     if imported.plan is None:
         raise InputError(f"{imported.name}: has no QuantizeLinear; it is a network in float")
@@ -87,10 +87,9 @@ def _qparams(name: str, ref: TensorRef, known: ImportedQParams) -> QParams:
         raise InputError(
             f"{name}: the scale of tensor {ref} is computed while the network runs; only fixed ones are known"
         )
-    if known.block is not None:
-        raise InputError(f"{name}: tensor {ref} has a scale for each block of {known.block}; only whole ones are known")
     scale, zero_point = (torch.from_numpy(np.array(each, np.float32)) for each in (known.scale, known.zero_point))
-    return QParams(known.spec, scale, zero_point, known.axis)
+    second = None if known.tensor_scale is None else torch.from_numpy(np.array(known.tensor_scale, np.float32))
+    return QParams(known.spec, scale, zero_point, known.axis, second)
 
 
 class _Builder:

@@ -15,7 +15,7 @@ from bitwright.quant.onnx_import.calls import Array, Misfit, Reader, require
 from bitwright.quant.onnx_import.element_types import dtype_name
 from bitwright.quant.onnx_import.qparams import ImportedQParams, qparams_of
 from bitwright.quant.onnx_import.readers.registry import READERS, axis_of, reads
-from bitwright.quant.onnx_import.values import ValueType
+from bitwright.quant.onnx_import.values import Shape, ValueType
 
 
 @reads("QuantizeLinear", "com.microsoft::QuantizeLinear")
@@ -74,14 +74,31 @@ def _qparams(r: Reader, coded: str, dtype: str, axis: int, scale: int = 1, zero_
     require(scales is not None, "no scale")
     zeros = _large(r, zero_point)
     block = r.integer("block_size", 0) or None
-    rank = r.rank(coded) if scales is not None and scales.size > 1 else 0
-    where = axis_of(axis, rank) if scales is not None and (scales.size > 1 or block) else None
+    rank = r.rank(coded) if scales is not None and (scales.size > 1 or block) else 0
+    where = axis_of(axis, rank) if rank else None
     if where is not None and scales is not None and block is None:
         require(scales.ndim == 1 and r.shape(coded)[where] in (None, scales.size), "scales for other channels")
-    qparams = qparams_of(dtype, scales, zeros, where, block)
+    elif where is not None and scales is not None and block is not None:
+        require(block > 1 and _fits_blocks(r.shape(coded), scales.shape, where, block), "scales for other blocks")
+    tensor_scale = _second_level(r, scale) if block else None
+    qparams = qparams_of(dtype, scales, zeros, where, block=block if rank else None, tensor_scale=tensor_scale)
     if qparams is None:
         raise Misfit(f"codes of type {dtype!r}")
     return qparams
+
+
+def _fits_blocks(shape: Shape, scales: Shape, axis: int, block: int) -> bool:
+    """Whether there is one scale for each block along the axis; open sizes fit everything."""
+    wanted = [None if size is None else -(-size // block) if d == axis else size for d, size in enumerate(shape)]
+    return len(wanted) == len(scales) and all(a in (None, b) for a, b in zip(wanted, scales, strict=True))
+
+
+def _second_level(r: Reader, scale: int) -> Array | None:
+    """The scale of the scales, where these stand in the file as float8 codes (NVFP4)."""
+    known = r.draft.qparams.get(r.input(scale))
+    if known is None or known.scale is None or known.scale.ndim or known.spec.format.name != "float8_e4m3fn":
+        return None
+    return known.scale
 
 
 def _large(r: Reader, position: int) -> Array | None:

@@ -202,5 +202,5 @@ def test_blocks_of_four_bits_keep_their_size(tmp_path: Path) -> None:
     layer = imported.graph.nodes[0]
     assert layer.op == "linear"
     known = imported.qparams[layer.tensors[1]]
-    assert (known.spec.format.name, known.axis, known.block) == ("int4", 1, 8)
+    assert (known.spec.format.name, known.axis, known.spec.block_size) == ("int4", 1, 8)
     np.testing.assert_array_equal(imported.graph.array(layer.tensors[1]), codes * np.repeat(scales, 8, 1))
