@@ -1,0 +1,99 @@
+"""A link of the chain from the user's network to the device: a named thing that runs, and what flows in it.
+
+Tensors are known by the value names of our own files (`value_name` of a `TensorRef`); links whose tensors have other
+names are joined by structure (`joining.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from bitwright.quant.errors import InputError
+from bitwright.quant.integer.codes import Grid
+from bitwright.quant.parity.results import Inputs
+
+Array = npt.NDArray[Any]
+
+
+class LinkError(InputError):
+    """A link cannot run: its runtime refuses the network, or ended with it. The others go on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinkTensor:
+    """A tensor that a link can show.
+
+    Attributes:
+        name: of the tensor.
+        op: what makes it, in the link's own words; empty for an input of the network.
+        shape: as far as the link tells; None for a dimension that is open, or for the whole.
+        grid: the codes that its readers see it in; None for real values.
+        module_path: the module whose forward makes it, where it is known.
+        source: the user's line, where it is known.
+    """
+
+    name: str
+    op: str = ""
+    shape: tuple[int | None, ...] | None = None
+    grid: Grid | None = None
+    module_path: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recording:
+    """What one run gave.
+
+    Attributes:
+        outputs: the results by name, in the link's order; of structured results every tensor.
+        tensors: the inner tensors that were asked for, as their readers see them (codes as real values).
+    """
+
+    outputs: Mapping[str, Array]
+    tensors: Mapping[str, Array] = field(default_factory=dict)
+
+
+class Link(Protocol):
+    """One form of the network, ready to run."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    @property
+    def tensors(self) -> Mapping[str, LinkTensor]:
+        """What it can show, in an order in which it can run; empty for what only has results."""
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether `run` obeys `given`."""
+
+    @property
+    def replaced(self) -> Mapping[str, str]:
+        """Tensors of earlier forms that this one has under another name, by the earlier name."""
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        wanted: Collection[str] = (),
+        given: Mapping[str, Array] | None = None,
+        nudge: float = 0.0,
+    ) -> Recording:
+        """Runs once, from the initial state.
+
+        Args:
+            inputs: the arguments of the user's `forward`.
+            wanted: names of tensors to record, each as this link computes it.
+            given: what readers of these tensors get in place of what the link computes, on the link's own grids; so
+                every layer is run on the inputs of another link, all in one run.
+            nudge: the relative error to add to every value, drawn at random; a link that cannot reach its inner values
+                adds it to its inputs and to what is given. What comes of it tells how rounding errors grow.
+
+        Raises:
+            LinkError: it cannot run.
+        """

@@ -1,0 +1,242 @@
+"""Which layers of one link do not compute what those of another do.
+
+Both links run once and keep their tensors: that gives the *cumulative* error. Then one of them runs again with every
+joined tensor taken from the other's run, so that each layer is computed on the reference's inputs: that gives every
+layer's *own* error in one run, and a fault does not hide the next one. Own errors are judged; cumulative ones are
+only where neither link takes tensors, since rounding ties in early layers are amplified by those behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from bitwright.quant.errors import InputError
+from bitwright.quant.integer.codes import Grid, quantized
+from bitwright.quant.parity.joining import join, join_outputs
+from bitwright.quant.parity.judge import NUDGE_MARGIN, Judgement, judge
+from bitwright.quant.parity.link import Array, Link, LinkTensor, Recording
+from bitwright.quant.parity.nudge import ROUNDING
+from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity.steadiness import unsteady
+from bitwright.quant.sqnr import sqnr_db
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerParity:
+    """One tensor of two links.
+
+    Attributes:
+        tensor: as the reference knows it.
+        other_name: what the other link calls it.
+        own: judged given the reference's inputs; None where no link takes tensors.
+        cumulative_db: signal to noise with everything before it included.
+        sample: the input on which `own` is worst.
+    """
+
+    tensor: LinkTensor
+    other_name: str
+    own: Judgement | None
+    cumulative_db: float
+    sample: int = 0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the layer is not to blame."""
+        return self.own is None or self.own.agrees
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkParity:
+    """Two links side by side.
+
+    Attributes:
+        first: the reference.
+        second: the other.
+        layers: the joined tensors in running order.
+        results: the results by name, judged where no layer is.
+        unsteady: tensors and results that the reference itself gives otherwise when it runs again: not judged.
+        not_joined: how many tensors of either link the other does not have.
+        problem: why nothing could be compared.
+    """
+
+    first: str
+    second: str
+    layers: tuple[LayerParity, ...] = ()
+    results: Mapping[str, Judgement] = field(default_factory=dict)
+    unsteady: tuple[str, ...] = ()
+    not_joined: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+    @property
+    def breaks(self) -> tuple[LayerParity, ...]:
+        """The layers that are to blame, in running order; each is an independent fault."""
+        return tuple(each for each in self.layers if not each.agrees)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both links are the same network."""
+        return not self.problem and not self.breaks and all(each.agrees for each in self.results.values())
+
+
+def compare_links(first: Link, second: Link, inputs: Sequence[Inputs]) -> LinkParity:
+    """Compares two links layer by layer and result by result.
+
+    Args:
+        first: the reference.
+        second: the other.
+        inputs: what to run them on; not empty.
+
+    Raises:
+        InputError: there is no input.
+        LinkError: a link cannot run.
+    """
+    if not inputs:
+        raise InputError("parity needs at least one input; give --data or recorded inputs")
+    joined = join(first.tensors, second.tensors, second.replaced)
+    restless = unsteady(first, inputs[0], tuple(joined))
+    joined = {name: other for name, other in joined.items() if name not in restless}
+    pair = _Pair(first, second, joined)
+    for position, each in enumerate(inputs):
+        pair.add(position, each)
+    return LinkParity(
+        first=first.name,
+        second=second.name,
+        layers=pair.layers(),
+        results={name: each for name, each in pair.results(inputs[0]).items() if name not in restless},
+        unsteady=restless,
+        not_joined=(len(first.tensors) - len(joined), len(second.tensors) - len(joined)),
+    )
+
+
+class _Pair:
+    """Collects what the inputs show."""
+
+    def __init__(self, first: Link, second: Link, joined: Mapping[str, str]) -> None:
+        self._first, self._second, self._joined = first, second, joined
+        self._back = {other: name for name, other in joined.items()}
+        self._own: dict[str, tuple[Judgement, int]] = {}
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._outputs: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
+
+    def add(self, position: int, inputs: Inputs) -> None:
+        """Runs one input."""
+        reference = self._first.run(inputs, wanted=tuple(self._joined))
+        other = self._second.run(inputs, wanted=tuple(self._joined.values()))
+        self._outputs.append((reference.outputs, other.outputs))
+        for name, here in self._joined.items():
+            if name in reference.tensors and here in other.tensors:
+                signal, noise = _squares(reference.tensors[name], other.tensors[here])
+                before = self._sums.get(name, (0.0, 0.0))
+                self._sums[name] = before[0] + signal, before[1] + noise
+        for name, (expected, actual, nudged) in self._by_layer(inputs, reference, other).items():
+            found = judge(expected, actual, self._grid(name), self._there(name), nudged=nudged, coarse=self._coarse)
+            if name not in self._own or found.severity > self._own[name][0].severity:
+                self._own[name] = found, position
+
+    def layers(self) -> tuple[LayerParity, ...]:
+        """In the reference's order."""
+        return tuple(
+            LayerParity(
+                tensor=self._first.tensors[name],
+                other_name=other,
+                own=self._own[name][0] if name in self._own else None,
+                cumulative_db=sqnr_db(*self._sums.get(name, (0.0, 0.0))),
+                sample=self._own[name][1] if name in self._own else 0,
+            )
+            for name, other in self._joined.items()
+        )
+
+    def results(self, inputs: Inputs) -> dict[str, Judgement]:
+        """Judged by layers where there are any; else against what a nudge of the inputs does to the reference."""
+        reference, other = self._outputs[0]
+        names = join_outputs(*({k: v.shape for k, v in each.items()} for each in (reference, other)))
+        if isinstance(names, str):
+            broken = Judgement(agrees=False, error=names, allowed="", sqnr_db=0.0, severity=math.inf)
+            return {"results": broken}
+        floor = None if self._own else self._first.run(inputs, nudge=ROUNDING).outputs
+        found: dict[str, Judgement] = {}
+        for first, second in self._outputs:
+            for name, there in names.items():
+                nudged = None if floor is None else floor[name]
+                judged = _judge_result(first[name], second[there], reference[name], nudged)
+                if name not in found or judged.severity > found[name].severity:
+                    found[name] = judged
+        return found
+
+    def _by_layer(
+        self, inputs: Inputs, reference: Recording, other: Recording
+    ) -> dict[str, tuple[Array, Array, Array | None]]:
+        """What each layer should give, what it gives, and what it may; on the inputs of one side."""
+        if self._second.takes_tensors:
+            known = {name: _on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
+            given = {self._joined[name]: value for name, value in known.items()}
+            forced = self._second.run(inputs, wanted=tuple(self._joined.values()), given=given).tensors
+            actual = {name: forced[here] for name, here in self._joined.items()}
+            expected = self._expected(inputs, reference, known)
+        elif self._first.takes_tensors:
+            known = {name: other.tensors[here] for name, here in self._joined.items() if here in other.tensors}
+            expected, actual = self._first.run(inputs, wanted=tuple(known), given=known).tensors, dict(known)
+        else:
+            return {}
+        nudged: Mapping[str, Array] = {}
+        if not self._coarse:
+            taken = known if self._first.takes_tensors else None
+            nudged = self._first.run(inputs, wanted=tuple(known), given=taken, nudge=ROUNDING).tensors
+        return {name: (value, actual[name], nudged.get(name)) for name, value in expected.items() if name in actual}
+
+    def _expected(self, inputs: Inputs, reference: Recording, known: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The reference on operands as the other's grids have them: their rounding is no fault of the reader."""
+        unlike = [name for name in known if not _is_same(self._grid(name), self._there(name))]
+        if not unlike or not self._first.takes_tensors:
+            return reference.tensors
+        return self._first.run(inputs, wanted=tuple(self._joined), given=known).tensors
+
+    @cached_property
+    def _coarse(self) -> bool:
+        """Whether the other link has codes and the reference none."""
+        return any(each.grid for each in self._second.tensors.values()) and not any(
+            each.grid for each in self._first.tensors.values()
+        )
+
+    def _grid(self, name: str) -> Grid | None:
+        return self._first.tensors[name].grid
+
+    def _there(self, name: str) -> Grid | None:
+        return self._second.tensors[self._joined[name]].grid
+
+
+def _judge_result(expected: Array, actual: Array, reference: Array, floor: Array | None) -> Judgement:
+    """A result whose layers are judged only has to have the same shape and the same NaNs."""
+    judged = judge(expected, actual)
+    if math.isinf(judged.severity) and not judged.allowed:
+        return judged
+    if floor is None:
+        return Judgement(
+            agrees=True, error=judged.error, allowed="judged by its layers", sqnr_db=judged.sqnr_db, severity=0.0
+        )
+    # What the reference makes of inputs that differ in their 20th bit: errors of rounding grow likewise.
+    grown, noise = _squares(reference, floor)[1], _squares(expected, actual)[1]
+    if judged.agrees or noise <= NUDGE_MARGIN**2 * grown:
+        return Judgement(agrees=True, error=judged.error, allowed=judged.allowed, sqnr_db=judged.sqnr_db, severity=0.0)
+    return judged
+
+
+def _on_grid(values: Array, grid: Grid | None) -> Array:
+    return values if grid is None else grid.real(quantized(values, grid))
+
+
+def _is_same(first: Grid | None, second: Grid | None) -> bool:
+    return second is None or (first is not None and first.is_same(second))
+
+
+def _squares(expected: Array, actual: Array) -> tuple[float, float]:
+    """Σ expected² and Σ (expected - actual)²; nothing where they cannot be subtracted."""
+    if expected.shape != actual.shape or expected.dtype.kind not in "fiu":
+        return 0.0, 0.0
+    a, b = (np.nan_to_num(each.astype(np.float64), posinf=0, neginf=0) for each in (expected, actual))
+    return float(np.square(a).sum()), float(np.square(a - b).sum())

@@ -1,0 +1,265 @@
+"""The links that PyTorch runs: the user's own module, the captured network, its simulation, the integer reference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.export.onnx_builder import value_name
+from bitwright.quant.fake_quantize import quantize
+from bitwright.quant.formats import IntFormat
+from bitwright.quant.graph import Graph, TensorRef
+from bitwright.quant.integer.codes import Grid
+from bitwright.quant.integer.network import IntegerLayers, grid_of
+from bitwright.quant.integer.rules import MLAS, Arithmetic
+from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
+from bitwright.quant.parity.nudge import Nudge
+from bitwright.quant.parity.results import Inputs
+from bitwright.quant.preserve import preserved
+from bitwright.quant.quantized_model import QuantizedModel
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """A copy; types that NumPy lacks (bfloat16, float8) become float32, which holds all their values."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype.is_floating_point and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()
+    return np.array(tensor.numpy())
+
+
+def named_outputs(results: Any) -> dict[str, Array]:
+    """Every tensor of what `forward` returned, by its place: dicts, tuples, data classes that pytree knows.
+
+    A data class that it does not know is taken apart by its fields.
+    """
+    leaves, _ = pytree.tree_flatten_with_path(results)
+    found: dict[str, Array] = {}
+    for path, leaf in leaves:
+        place = f"result{pytree.keystr(path)}"
+        if isinstance(leaf, torch.Tensor):
+            found[place] = to_array(leaf)
+        elif isinstance(leaf, np.ndarray | np.generic | float | int):
+            found[place] = np.asarray(leaf)
+        elif hasattr(leaf, "__dataclass_fields__"):
+            for name in leaf.__dataclass_fields__:
+                inner = named_outputs(getattr(leaf, name))
+                found |= {f"{place}.{name}{key.removeprefix('result')}": value for key, value in inner.items()}
+    return found
+
+
+class CapturedLink:
+    """A captured network: as it is, or behind a rewrite."""
+
+    takes_tensors = True
+
+    def __init__(self, captured: CapturedModel, name: str = "captured") -> None:
+        self.captured, self.name = captured, name
+
+    @cached_property
+    def tensors(self) -> Mapping[str, LinkTensor]:
+        """Every result of an operator."""
+        return graph_tensors(self.captured.graph, self._grid)
+
+    @property
+    def replaced(self) -> Mapping[str, str]:
+        """What rewrites have put in place of others."""
+        return {value_name(old): value_name(new) for old, new in self.captured.replaced.items()}
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        wanted: Collection[str] = (),
+        given: Mapping[str, Array] | None = None,
+        nudge: float = 0.0,
+    ) -> Recording:
+        """Runs once; see `Link.run`."""
+        found: dict[str, Array] = {}
+        asked, taken = frozenset(wanted), given or {}
+        see = self._see()
+        shake = Nudge(nudge)
+
+        def visit(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+            name, seen = value_name(ref), see(ref, shake.tensor(tensor))
+            if name in asked:
+                found[name] = to_array(seen)
+            if name in taken:
+                seen = shake.tensor(self._take(ref, torch.from_numpy(np.array(taken[name])).to(seen.dtype)))
+            return seen
+
+        results = self._execute(inputs, visit)
+        return Recording(outputs=named_outputs(results), tensors=found)
+
+    def _see(self) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
+        """What the readers of a tensor get; made anew for each run."""
+        return lambda ref, tensor: tensor
+
+    def _take(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    def _grid(self, ref: TensorRef) -> Grid | None:
+        return None
+
+    def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
+        return self.captured.run(*inputs.args, transform=visit, **inputs.kwargs)
+
+
+class SimulationLink(CapturedLink):
+    """A quantized network in fake quantization."""
+
+    def __init__(self, quantized: QuantizedModel, name: str = "simulation") -> None:
+        super().__init__(quantized.captured, name)
+        self.quantized = quantized
+
+    def _see(self) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
+        return self.quantized.transform
+
+    def _grid(self, ref: TensorRef) -> Grid | None:
+        qparams = self.quantized.qparams.get(ref)
+        whole = qparams is not None and qparams.scale.numel() == 1 and isinstance(qparams.spec.format, IntFormat)
+        return grid_of(qparams) if qparams is not None and whole else None
+
+    def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
+        return self.quantized.run(*inputs.args, transform=visit, **inputs.kwargs)
+
+
+class IntegerLink(SimulationLink):
+    """The integer reference: layers computed from codes, rounded as a device does."""
+
+    def __init__(
+        self, quantized: QuantizedModel, name: str = "integer reference", *, arithmetic: Arithmetic = MLAS
+    ) -> None:
+        super().__init__(quantized, name)
+        self._arithmetic = arithmetic
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        wanted: Collection[str] = (),
+        given: Mapping[str, Array] | None = None,
+        nudge: float = 0.0,
+    ) -> Recording:
+        """As its base; codes of given tensors are what the layers behind them compute from."""
+        self._layers = IntegerLayers(quantized=self.quantized, arithmetic=self._arithmetic)
+        return super().run(inputs, wanted=wanted, given=given, nudge=nudge)
+
+    def _see(self) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
+        return self._layers
+
+    def _take(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        if ref in self._layers.codes:
+            self._layers.codes[ref] = quantize(tensor, self.quantized.qparams[ref]).numpy().astype(np.int64)
+        return tensor
+
+
+class EagerLink:
+    """The user's own module, or any callable; inner tensors are what its leaf modules return.
+
+    A module's result is the last operator of its call, by the names that capture gave.
+    """
+
+    takes_tensors = False
+    replaced: Mapping[str, str] = {}
+
+    def __init__(self, network: Callable[..., Any], graph: Graph | None = None, name: str = "eager") -> None:
+        self.network, self.name = network, name
+        self._graph = graph
+        leaves = set(_leaf_paths(network))
+        calls = dict(_last_of_calls(graph)) if graph is not None else {}
+        self._results = {call: name for call, name in calls.items() if call[0] in leaves}
+
+    @cached_property
+    def tensors(self) -> Mapping[str, LinkTensor]:
+        """The results of leaf modules."""
+        if self._graph is None:
+            return {}
+        leaves = set(self._results.values())
+        return {name: each for name, each in graph_tensors(self._graph).items() if name in leaves}
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        wanted: Collection[str] = (),
+        given: Mapping[str, Array] | None = None,
+        nudge: float = 0.0,
+    ) -> Recording:
+        """Runs once, in eval mode, and leaves the module as it was; `given` is not obeyed."""
+        found: dict[str, Array] = {}
+        asked = frozenset(wanted)
+
+        def keep(path: str, call: int, result: Any) -> None:
+            name = self._results.get((path, call))
+            if name in asked and isinstance(result, torch.Tensor):
+                found[str(name)] = to_array(result)
+
+        shaken = Nudge(nudge).inputs(inputs)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (shaken.args, dict(shaken.kwargs)))
+        try:
+            with torch.no_grad(), _watched(self.network, keep if asked else None):
+                results = self.network(*args, **kwargs)
+        except Exception as error:  # the user's code may raise anything
+            raise LinkError(f"{self.name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from error
+        return Recording(outputs=named_outputs(results), tensors=found)
+
+
+@contextmanager
+def _watched(network: Callable[..., Any], keep: Callable[[str, int, Any], None] | None) -> Iterator[None]:
+    if not isinstance(network, torch.nn.Module):
+        yield
+        return
+    calls: Counter[str] = Counter()
+    handles = []
+    for path in _leaf_paths(network) if keep is not None else ():
+
+        def note(_: Any, __: Any, result: Any, path: str = path, keep: Any = keep) -> None:
+            keep(path, calls[path], result)
+            calls[path] += 1
+
+        handles.append(network.get_submodule(path).register_forward_hook(note))
+    try:
+        with preserved(network):
+            network.eval()
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _leaf_paths(network: Callable[..., Any]) -> Iterator[str]:
+    if isinstance(network, torch.nn.Module):
+        yield from (path for path, module in network.named_modules() if path and not any(module.children()))
+
+
+def _last_of_calls(graph: Graph) -> Iterator[tuple[tuple[str, int], str]]:
+    for node in graph.nodes:
+        if len(node.outputs) == 1:
+            yield (node.module_path, node.outputs[0].call_index), value_name(node.outputs[0])
+
+
+def graph_tensors(graph: Graph, grid: Callable[[TensorRef], Grid | None] = lambda ref: None) -> dict[str, LinkTensor]:
+    """Inputs that are quantized and results of operators, in the order of the network."""
+    found = {}
+    for ref in graph.inputs:
+        if (own := grid(ref)) is not None:
+            found[value_name(ref)] = LinkTensor(name=value_name(ref), shape=graph.tensors[ref].shape, grid=own)
+    for node in graph.nodes:
+        for ref in node.outputs:
+            found[value_name(ref)] = LinkTensor(
+                name=value_name(ref),
+                op=node.op,
+                shape=graph.tensors[ref].shape,
+                grid=grid(ref),
+                module_path=node.module_path,
+                source=str(node.source or ""),
+            )
+    return found

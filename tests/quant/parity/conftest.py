@@ -1,0 +1,106 @@
+"""A small network with a branch and a pool, its quantized twin and both files; faults to plant in files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from bitwright.quant.capture import capture
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
+from bitwright.quant.parity import Inputs
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.ptq import quantize
+from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import QuantScheme
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.down = _block(3, 8, 2), _block(8, 8), _block(8, 16, 2)
+        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(x)
+        x = self.down(x + self.inner(x))
+        return {"logits": self.head(self.pool(x).flatten(1))}
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    norm = nn.BatchNorm2d(outputs)
+    for tensor, low, high in (
+        (norm.running_mean, -0.3, 0.3),
+        (norm.running_var, 0.5, 2.0),
+        (norm.weight, 0.5, 1.5),
+        (norm.bias, -0.2, 0.5),
+    ):
+        assert tensor is not None
+        nn.init.uniform_(tensor, low, high)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm, nn.ReLU(inplace=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    module: nn.Module
+    captured: CapturedModel
+    folded: CapturedModel
+    quantized: QuantizedModel
+    float_file: Path
+    quantized_file: Path
+    inputs: tuple[Inputs, ...]
+
+    def planted(self, change: Callable[[onnx.ModelProto], None], *, file: Path | None = None) -> Path:
+        """A copy of a file, with its provenance, in which something is wrong."""
+        source = file or self.quantized_file
+        model = onnx.load(source)
+        change(model)
+        path = source.with_name("planted.onnx")
+        onnx.save(model, path)
+        provenance = source.with_suffix(".provenance.json").read_text(encoding="utf-8")
+        path.with_suffix(".provenance.json").write_text(provenance, encoding="utf-8")
+        return path
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory, u8s8: QuantScheme) -> Chain:
+    folder = tmp_path_factory.mktemp("parity")
+    torch.manual_seed(1)
+    module = Small().eval()
+    draw = torch.Generator().manual_seed(2)
+    images = [torch.randn(1, 3, 16, 16, generator=draw) for _ in range(10)]
+    captured = capture(module, (images[0],))
+    quantized = quantize(captured, u8s8, [(image,) for image in images[2:]])
+    folded = fold_batch_norm(captured)
+    return Chain(
+        module=module,
+        captured=captured,
+        folded=folded,
+        quantized=quantized,
+        float_file=export_float(folded.graph, folder / "float.onnx"),
+        quantized_file=export_onnx_qdq(quantized, folder / "quantized.onnx"),
+        inputs=tuple(Inputs(args=(image,)) for image in images[:2]),
+    )
+
+
+@pytest.fixture(name="rewrite", scope="session")
+def _rewrite() -> Callable[..., None]:
+    return rewrite
+
+
+def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(each for each in model.graph.initializer if each.name == name)
+
+
+def rewrite(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = initializer(model, name)
+    old = numpy_helper.to_array(tensor)
+    new = np.asarray(change(old), old.dtype, order="C")
+    assert not np.array_equal(old, new), "nothing was planted"
+    tensor.CopyFrom(numpy_helper.from_array(new, name))
