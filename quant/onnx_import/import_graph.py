@@ -12,6 +12,7 @@ import onnx
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.onnx_import.agreement import check_inputs, check_operands
 from bitwright.quant.onnx_import.assemble import assemble
+from bitwright.quant.onnx_import.beside import codings_beside, note_constants, note_results, with_biases
 from bitwright.quant.onnx_import.calls import Draft
 from bitwright.quant.onnx_import.fitting import keep_misfits
 from bitwright.quant.onnx_import.network import Network
@@ -44,6 +45,7 @@ class ImportedModel:
         qparams: how each of them is coded.
         kept: why nodes were kept as ONNX has them, by the node's name.
         name: of the file, for messages.
+        has_own_codes: whether the file itself holds codes; else it is in float, and `qparams` stand beside it.
     """
 
     graph: Graph
@@ -51,6 +53,7 @@ class ImportedModel:
     qparams: Mapping[TensorRef, ImportedQParams]
     kept: Mapping[str, str]
     name: str = ""
+    has_own_codes: bool = False
 
     def plan_by(self, scheme: QuantScheme) -> QuantPlan:
         """The plan on a target: what the file has in low precision and the target runs so, else the scheme's own."""
@@ -60,14 +63,15 @@ class ImportedModel:
 
 
 def graph_from_onnx(path: str | Path) -> ImportedModel:
-    """Reads an ONNX file: float, with Q/DQ, or with integer operators.
+    """Reads an ONNX file: float, with Q/DQ, with integer operators, or in float with its scales in a file beside it.
 
     Weights are kept by reference and made into arrays when `Graph.array` asks for them; those beside the file are read
     then. Open dimensions are None. Operators that
     are unknown, of a foreign domain or made of other graphs (If, Loop, Scan) are nodes with their ONNX name.
 
     Args:
-        path: the `.onnx` file; `NAME.provenance.json` beside it gives references and source lines back.
+        path: the `.onnx` file; `NAME.provenance.json` beside it gives references and source lines back, and
+            `NAME.encodings` or `NAME.calib.cache` says how the tensors of a float file are coded.
 
     Raises:
         InputError: no such file, no ONNX model, a broken one, or one that this release cannot read.
@@ -78,11 +82,16 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
     values = Values(model, path, frozenset(READERS))
     check_inputs(model.graph, values, str(path))
     draft = Draft(values, is_own=model.producer_name == "bitwright")
+    codings = codings_beside(path, model, values)
+    if codings is not None:
+        note_constants(draft, codings, model)
     state = _state(model, path) if draft.is_own else {}
     initial = {name: values.loaders.pop(name) for name in state}
     for node in nodes:
         check_operands(values, node, [draft.resolve(name) for name in node.input], str(path))
         read_node(draft, node)
+    if codings is not None:
+        note_results(draft, codings, model)
     origins = origins_of(model, path)
     results = {item.name: draft.resolve(item.name) for item in model.graph.output}
     network = Network(draft, origins, results.values())
@@ -101,6 +110,8 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
         state={before: (results[after], initial[before]) for before, after in state.items()},
     )
     qparams = {references[name]: known for name, known in draft.qparams.items() if name in references}
+    if codings is not None and codings.int32_biases:
+        qparams = with_biases(graph, qparams)
     kept = {node.name: draft.kept[name] for name, ref in references.items() if name in draft.kept
             for node in [graph.producers[ref]]}  # fmt: skip
     return ImportedModel(
@@ -109,6 +120,7 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
         qparams=qparams,
         kept=kept,
         name=path.name,
+        has_own_codes=bool(qparams) and codings is None,
     )
 
 

@@ -62,7 +62,9 @@ def to_quantized(imported: ImportedModel) -> tuple[QuantizedModel, CapturedModel
     """
     if imported.plan is None:
         raise InputError(f"{imported.name}: has no QuantizeLinear; it is a network in float")
-    graph, plan = with_clamps(imported.graph, imported.plan, dict(imported.qparams))
+    graph, plan = imported.graph, imported.plan
+    if imported.has_own_codes:
+        graph, plan = with_clamps(graph, plan, dict(imported.qparams))
     captured = to_captured(graph, imported.name)
     # torch.fx spells names of nodes as Python identifiers.
     pairs = zip(graph.nodes, captured.graph.nodes, strict=True)
