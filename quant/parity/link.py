@@ -30,6 +30,7 @@ class LinkTensor:
     Attributes:
         name: of the tensor.
         op: what makes it, in the link's own words; empty for an input of the network.
+        reads: the tensors that it is made from, constants left out.
         shape: as far as the link tells; None for a dimension that is open, or for the whole.
         grid: the codes that its readers see it in; None for real values.
         module_path: the module whose forward makes it, where it is known.
@@ -38,6 +39,7 @@ class LinkTensor:
 
     name: str
     op: str = ""
+    reads: tuple[str, ...] = ()
     shape: tuple[int | None, ...] | None = None
     grid: Grid | None = None
     module_path: str = ""

@@ -86,6 +86,7 @@ class OnnxNetwork:
             found[name] = LinkTensor(
                 name=name,
                 op=facts.get("op", maker.op_type if maker is not None else ""),
+                reads=self._reads(maker),
                 shape=_shape(types.get(shown.value)),
                 grid=shown.grid,
                 module_path=name.rpartition("@")[0] if self.is_own else "",
@@ -205,6 +206,23 @@ class OnnxNetwork:
                 break
             maker = before
         return maker
+
+    def _reads(self, maker: NodeProto | None) -> tuple[str, ...]:
+        """The shown tensors that a node hangs on, through the nodes that only exist in ONNX."""
+        found: dict[str, None] = {}
+        waiting = list(maker.input) if maker is not None else []
+        while waiting:
+            value = waiting.pop(0)
+            if value in self._names:
+                found[self._names[value]] = None
+            elif value not in self.constants and (before := self.producers.get(value)) is not None:
+                waiting += before.input
+        return tuple(found)
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """The tensor of each value that shows one, or that has its name."""
+        return {value: name for name, shown in self.shown.items() for value in (shown.value, name)}
 
     def _facts(self, name: str) -> Mapping[str, str]:
         facts = self._provenance.get("operators", {}).get(name, {}) if self.is_own else {}

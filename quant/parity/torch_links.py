@@ -257,6 +257,7 @@ def graph_tensors(graph: Graph, grid: Callable[[TensorRef], Grid | None] = lambd
             found[value_name(ref)] = LinkTensor(
                 name=value_name(ref),
                 op=node.op,
+                reads=tuple(value_name(each) for each in node.tensors if not graph.is_constant(each)),
                 shape=graph.tensors[ref].shape,
                 grid=grid(ref),
                 module_path=node.module_path,
