@@ -173,7 +173,7 @@ class _Pair:
     ) -> dict[str, tuple[Array, Array, Array | None]]:
         """What each layer should give, what it gives, and what it may; on the inputs of one side."""
         if self._second.takes_tensors:
-            known = {name: _on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
+            known = {name: on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
             given = {self._joined[name]: value for name, value in known.items()}
             forced = self._second.run(inputs, wanted=tuple(self._joined.values()), given=given).tensors
             actual = {name: forced[here] for name, here in self._joined.items()}
@@ -226,7 +226,8 @@ def _judge_result(expected: Array, actual: Array, reference: Array, floor: Array
     return judged
 
 
-def _on_grid(values: Array, grid: Grid | None) -> Array:
+def on_grid(values: Array, grid: Grid | None) -> Array:
+    """Values as codes have them; real ones stay."""
     return values if grid is None else grid.real(quantized(values, grid))
 
 

@@ -119,7 +119,7 @@ class OnnxNetwork:
             if value not in inputs:
                 model.graph.input.append(_typed(name, kinds.get(value)))
         _add_outputs(model, [self.shown[name].value for name in wanted])
-        _drop_dead(model)
+        drop_dead(model)
         return model
 
     def feeds(self, inputs: Inputs, given: Mapping[str, Array], nudge: float = 0.0) -> dict[str, Array]:
@@ -248,7 +248,7 @@ def _add_outputs(model: onnx.ModelProto, values: Collection[str]) -> None:
     model.graph.output.extend(helper.make_empty_tensor_value_info(v) for v in dict.fromkeys(values) if v not in present)
 
 
-def _drop_dead(model: onnx.ModelProto) -> None:
+def drop_dead(model: onnx.ModelProto) -> None:
     """Takes out nodes, inputs and initializers that no output hangs on."""
     alive = {each.name for each in model.graph.output}
     kept: list[NodeProto] = []
