@@ -22,8 +22,10 @@ from bitwright.quant.onnx_import.calls import Draft
 from bitwright.quant.onnx_import.coding import Codings
 from bitwright.quant.onnx_import.implicit import codings_of_cache
 from bitwright.quant.onnx_import.qparams import ImportedQParams, qparams_of
+from bitwright.quant.onnx_import.spelling import PERMUTATIONS, RESHAPES, SPLITS
 from bitwright.quant.onnx_import.values import Values
 
+_MOVES = RESHAPES | PERMUTATIONS | SPLITS
 _OF_CODES = ("QuantizeLinear", "DequantizeLinear", "QLinear", "Integer")
 
 
@@ -75,6 +77,26 @@ def _note(draft: Draft, codings: Codings, model: ModelProto, names: set[str]) ->
         if value in draft.values.types:
             known = codings.qparams(name, draft.values.types[value].shape, readers[name])
             draft.qparams.setdefault(value, known)
+
+
+def with_moved_codes(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams]) -> dict[TensorRef, ImportedQParams]:
+    """The same with the results of operators that only move codes, where something on codes reads them.
+
+    AIMET leaves those of Reshape, Transpose and their kin out of the older layouts; runtimes pass them on.
+    """
+    found = dict(qparams)
+    for node in graph.nodes:
+        weighted = graph.is_layer(node) and any(ref in found and graph.is_constant(ref) for ref in node.tensors)
+        if node.op in _MOVES or not (weighted or any(ref in found for ref in node.outputs)):
+            continue
+        for ref in node.tensors:
+            way = []
+            while ref not in found and ref in graph.producers and graph.producers[ref].op in _MOVES:
+                way.append(ref)
+                ref = graph.producers[ref].tensors[0]
+            if ref in found and not graph.is_constant(ref):
+                found.update(dict.fromkeys(way, found[ref]))
+    return found
 
 
 def with_biases(graph: Graph, qparams: Mapping[TensorRef, ImportedQParams]) -> dict[TensorRef, ImportedQParams]:

@@ -166,7 +166,7 @@ def _counted_from_0(bits: int, signed: bool, scale: Array, offset: Array, block:
 
 
 def _coding(dtype: str, scale: Array, zeros: Array, axis: int | None, block: int | None) -> Coding:
-    if scale.size == 1 and block is None:
+    if scale.size == 1 and zeros.size == 1 and block is None:
         scale, zeros, axis = scale.reshape(()), zeros.reshape(()), None
     return Coding(
         dtype=dtype,

@@ -12,7 +12,13 @@ import onnx
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.onnx_import.agreement import check_inputs, check_operands
 from bitwright.quant.onnx_import.assemble import assemble
-from bitwright.quant.onnx_import.beside import codings_beside, note_constants, note_results, with_biases
+from bitwright.quant.onnx_import.beside import (
+    codings_beside,
+    note_constants,
+    note_results,
+    with_biases,
+    with_moved_codes,
+)
 from bitwright.quant.onnx_import.calls import Draft
 from bitwright.quant.onnx_import.fitting import keep_misfits
 from bitwright.quant.onnx_import.network import Network
@@ -110,6 +116,8 @@ def graph_from_onnx(path: str | Path) -> ImportedModel:
         state={before: (results[after], initial[before]) for before, after in state.items()},
     )
     qparams = {references[name]: known for name, known in draft.qparams.items() if name in references}
+    if codings is not None and not draft.is_own:
+        qparams = with_moved_codes(graph, qparams)
     if codings is not None and codings.int32_biases:
         qparams = with_biases(graph, qparams)
     kept = {node.name: draft.kept[name] for name, ref in references.items() if name in draft.kept

@@ -137,8 +137,8 @@ def test_offsets_count_from_the_smallest_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("activations", "weights", "version", "message"),
     [
-        (replace(UINT8, dynamic=True), INT8, "1.0.0", r"input \$input of conv2d '0' .*: its scale follows the data"),
-        (UINT8, replace(INT8, format=FORMATS["int2"]), "1.0.0", "weight 0.weight of conv2d '0' .*: format int2; "
+        (replace(UINT8, dynamic=True), INT8, "1.0.0", r"input \$input of conv2d '0'.*: its scale follows the data"),
+        (UINT8, replace(INT8, format=FORMATS["int2"]), "1.0.0", "weight 0.weight of conv2d '0'.*: format int2; "
          "encodings 1.0.0 hold integers of 4 to 32 bits and float16"),
         (UINT8, replace(INT8, format=FORMATS["int6"]), "2.0.0", "format int6; encodings 2.0.0 hold integers of "
          "2, 4, 8, 16, 32 bits"),
@@ -146,7 +146,7 @@ def test_offsets_count_from_the_smallest_code(tmp_path: Path) -> None:
         (QParamsSpec(format=FORMATS["int8"], symmetric=True, narrow_range=True), INT8, "1.0.0",
          "narrow_range, which encodings cannot say; quantize it with the whole range"),
         (UINT8, in_blocks("int4", 16), "0.6.1", "a scale for each block; encodings 0.6.1 have none"),
-        (UINT8, in_blocks("int4", 16), "1.0.0", r"weight 0.weight of conv2d '0' .*: blocks of 16 in shape "
+        (UINT8, in_blocks("int4", 16), "1.0.0", r"weight 0.weight of conv2d '0'.*: blocks of 16 in shape "
          r"\[8, 3, 3, 3\]; encodings 1.0.0 have whole ones of matrices: write version 2.0.0"),
     ],
 )  # fmt: skip
