@@ -1,0 +1,108 @@
+"""What `bitwright parity` does: two sides as one chain of links, compared neighbour by neighbour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bitwright.experiments.console import Console
+from bitwright.experiments.output_file import writing
+from bitwright.experiments.parity_data import inputs_for
+from bitwright.experiments.parity_sides import Side, Step, dump_step, is_dump, open_side
+from bitwright.quant.errors import InputError
+from bitwright.quant.parity.chain import ChainParity, compare_chain
+from bitwright.quant.parity.isolated import IsolatedLink
+from bitwright.quant.parity.results import Inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The command's options.
+
+    Attributes:
+        data: see `inputs_for`.
+        shapes: of example inputs.
+        samples: how many inputs.
+        levels: ONNX Runtime's optimisation levels.
+        reference: whether files run in `onnx.reference`, too.
+        out: where reproducers go.
+    """
+
+    data: str | None = None
+    shapes: tuple[str, ...] = ()
+    samples: int = 2
+    levels: tuple[str, ...] = ("disabled", "all")
+    reference: bool = False
+    out: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """What was found.
+
+    Attributes:
+        chain: every pair.
+        advice: what to do where a link breaks, by its name.
+        inputs: how many.
+        reproducers: the scripts that were written, by link and tensor.
+    """
+
+    chain: ChainParity
+    advice: Mapping[str, str]
+    inputs: int
+    reproducers: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+
+
+def compare_sides(first: str, second: str | None, asked: Asked, *, console: Console) -> ParityReport:
+    """Compares.
+
+    Raises:
+        InputError: a side cannot be opened, the data do not fit, or a reproducer cannot be written.
+    """
+    if is_dump(first):
+        raise InputError(f"{first}: is a dump, which can only be the second of the two: {second or 'NETWORK'} {first}")
+    sides = [_open(first, asked)]
+    steps = list(sides[0].steps)
+    if second is not None and is_dump(second):
+        steps.append(dump_step(second, sides[0]))
+    elif second is not None:
+        sides.append(_open(second, asked))
+        steps += sides[1].steps
+    if len(steps) < 2:
+        raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
+    inputs = inputs_for(sides, asked.data, asked.samples)
+    try:
+        chain = compare_chain([each.link for each in steps], inputs, progress=lambda text: console.say(f"  {text}"))
+        written = {} if asked.out is None else _reproducers(asked.out, chain, steps, inputs)
+    finally:
+        for step in steps:
+            if isinstance(step.link, IsolatedLink):
+                step.link.close()
+    advice = {each.link.name: each.advice for each in steps}
+    return ParityReport(chain=chain, advice=advice, inputs=len(inputs), reproducers=written)
+
+
+def _open(what: str, asked: Asked) -> Side:
+    return open_side(what, asked.shapes, levels=asked.levels, reference=asked.reference)
+
+
+def _reproducers(
+    folder: Path, chain: ChainParity, steps: Sequence[Step], inputs: Sequence[Inputs]
+) -> dict[tuple[str, str], Path]:
+    """One for each break of a file."""
+    from bitwright.quant.parity.onnx_network import OnnxNetwork
+    from bitwright.quant.parity.reproducer import write_reproducer
+
+    by_name = {step.link.name: step for step in steps}
+    written = {}
+    for pair in chain.pairs:
+        step = by_name[pair.second]
+        for layer in pair.breaks if step.file is not None else ():
+            assert step.file is not None
+            place = folder / f"{len(written) + 1:02d}"
+            with writing("--out", place):
+                written[pair.second, layer.tensor.name] = write_reproducer(
+                    place, layer, by_name[pair.first].link, step.link, OnnxNetwork(step.file), inputs[layer.sample]
+                )
+    return written

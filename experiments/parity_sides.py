@@ -1,0 +1,184 @@
+"""What `bitwright parity` was given, as links: a network by its entry or recipe, a file, a run's folder, a dump."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bitwright.experiments.recipe import ENTRY, Recipe
+from bitwright.experiments.run_folder import RESOLVED
+from bitwright.experiments.workbench import Workbench, load_weights
+from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
+from bitwright.quant.errors import InputError
+from bitwright.quant.parity.dump import SUFFIXES
+from bitwright.quant.parity.isolated import IsolatedLink
+from bitwright.quant.parity.link import Link
+from bitwright.quant.parity.onnx_network import OnnxNetwork, ReferenceLink
+
+_CAPTURE = "capture sees another network than Python runs: look for data-dependent control flow and training mode"
+_REWRITE = "a rewrite of Bitwright's changed the network: report it with the reproducer"
+_FILE = "the file computes something else than what it was made from: export it again, compare that layer's values"
+_LEVEL = "an optimisation of the runtime changes this layer: load the file with fewer, report it with the reproducer"
+_ELSEWHERE = "what ran elsewhere computes something else there: compare that layer's weights, scales and rounding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A link, and what to do when it is the first that breaks.
+
+    Attributes:
+        link: the link.
+        advice: in words.
+        file: the ONNX file that it runs, for reproducers.
+    """
+
+    link: Link
+    advice: str
+    file: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two things that are compared.
+
+    Attributes:
+        steps: its links, from the user's network towards the device.
+        bench: the recipe behind it, which brings data; None without one.
+        example: arguments of one run; None where nothing says so.
+    """
+
+    steps: tuple[Step, ...]
+    bench: Workbench | None = None
+    example: tuple[Any, ...] | None = None
+
+
+def open_side(what: str, shapes: Sequence[str], *, levels: Sequence[str], reference: bool) -> Side:
+    """Opens one side; a dump is opened by `dump_step`, since it is read with the other side's names.
+
+    Args:
+        what: as the user wrote it.
+        shapes: of example inputs, for an entry.
+        levels: ONNX Runtime's optimisation levels to run files at.
+        reference: whether to run files in `onnx.reference`, too.
+
+    Raises:
+        InputError: it is none of the things that can be compared.
+    """
+    path = Path(what)
+    if what.endswith(".onnx"):
+        return Side(steps=tuple(file_steps(path, levels=levels, reference=reference)))
+    if what.endswith(".pt2"):
+        return Side(steps=(_program_step(path),))
+    if (path / RESOLVED).is_file():
+        return _run_side(path, levels=levels, reference=reference)
+    if path.is_dir():
+        raise InputError(f"{what}: is a folder without a run in it; give a run's folder, a file, a recipe or an entry")
+    return _network_side(what, shapes)
+
+
+def is_dump(what: str) -> bool:
+    """Whether tensors were saved there."""
+    return what.endswith(SUFFIXES)
+
+
+def dump_step(what: str, beside: Side) -> Step:
+    """A dump, read with the names of the other side's last link."""
+    from bitwright.quant.parity.dump import DumpLink
+
+    last = beside.steps[-1]
+    outputs: tuple[str, ...] = ()
+    if last.file is not None:
+        outputs = tuple(each.name for each in OnnxNetwork(last.file).model.graph.output)
+    paths = sorted(Path(what).parent.glob(Path(what).name)) if "*" in what else [Path(what)]
+    if not paths:
+        raise InputError(f"{what}: no such file")
+    return Step(link=DumpLink(paths, last.link.tensors, outputs), advice=_ELSEWHERE)
+
+
+def file_steps(path: Path, *, levels: Sequence[str], reference: bool) -> list[Step]:
+    """An ONNX file in ONNX Runtime, at each level, in a process of its own.
+
+    Raises:
+        InputError: there is no such file, or no ONNX model in it.
+    """
+    OnnxNetwork(path)  # what is wrong with the file is said before a process is started
+    steps = []
+    if reference:
+        steps.append(Step(link=ReferenceLink(path, f"{path.name} in onnx.reference"), advice=_FILE, file=path))
+    for level in levels:
+        name = f"{path.name} in ONNX Runtime, optimisations: {level}"
+        link = IsolatedLink(name, partial(OnnxRuntimeLink, path, level))
+        steps.append(Step(link=link, advice=_LEVEL if steps else _FILE, file=path))
+    return steps
+
+
+def network_steps(network: Any, example: tuple[Any, ...]) -> list[Step]:
+    """A network as it is, captured, and with its batch norms folded; only as it is where it does not capture whole."""
+    from bitwright.quant.capture import CaptureError, capture
+    from bitwright.quant.parity.torch_links import CapturedLink, EagerLink
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+
+    try:
+        captured = capture(network, example)
+    except CaptureError:
+        return [Step(link=EagerLink(network), advice="")]
+    return [
+        Step(link=EagerLink(network, captured.graph), advice=""),
+        Step(link=CapturedLink(captured), advice=_CAPTURE),
+        Step(link=CapturedLink(fold_batch_norm(captured), "batch norms folded"), advice=_REWRITE),
+    ]
+
+
+def _network_side(what: str, shapes: Sequence[str]) -> Side:
+    from bitwright.experiments.entry_network import entry_network
+    from bitwright.experiments.load_recipe import load_recipe
+
+    if re.match(ENTRY, what):
+        network, example = entry_network(what, shapes)
+        return Side(steps=tuple(network_steps(network.eval(), example)), example=example)
+    bench = Workbench(load_recipe(what, ()))
+    network = bench.new_model()
+    example = bench.example(network)
+    return Side(steps=tuple(network_steps(network, example)), bench=bench, example=example)
+
+
+def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
+    """The whole chain of a run: its network with the weights that it trained, and both of its files."""
+    import yaml
+
+    recipe = Recipe.model_validate(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
+    bench = Workbench(recipe)
+    network = bench.new_model()
+    weights = folder / "stages" / "train" / "weights.safetensors"
+    if weights.is_file():
+        load_weights(network, weights)
+    example = bench.example(network)
+    steps = network_steps(network, example)
+    files = [folder / "stages" / "quantize" / name for name in ("float.onnx", "quantized.onnx")]
+    if not files[-1].is_file():
+        raise InputError(f"{folder}: the run has no quantized.onnx; run the recipe again up to its stage quantize")
+    for file in files:
+        steps += file_steps(file, levels=levels, reference=reference)
+    return Side(steps=tuple(steps), bench=bench, example=example)
+
+
+def _program_step(path: Path) -> Step:
+    import torch
+    import torch.utils._pytree as pytree
+
+    from bitwright.hw_constraints.backends.pt2 import read_pt2
+    from bitwright.quant.parity.torch_links import EagerLink
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    program, specs = read_pt2(path)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        leaves = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        return program(**dict(zip((spec.name for spec in specs), leaves, strict=True)))
+
+    return Step(link=EagerLink(call, name=path.name), advice=_FILE)
