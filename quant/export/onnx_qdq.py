@@ -22,6 +22,7 @@ import torch
 from onnx import numpy_helper
 
 from bitwright.quant.errors import InputError
+from bitwright.quant.export.exporter import Exporter
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
 from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically, stored_block_size
 from bitwright.quant.export.onnx_translators import TRANSLATORS
@@ -230,5 +231,11 @@ def _save(builder: OnnxBuilder, graph: Graph, path: Path) -> Path:
     path.with_suffix(".provenance.json").write_text(json.dumps(provenance, indent=1))
     return path
 
+
+def _write(quantized: QuantizedModel, path: Path) -> tuple[Path, ...]:
+    return export_onnx_qdq(quantized, path), path.with_suffix(".provenance.json")
+
+
+EXPORTER = Exporter(title="ONNX with QuantizeLinear and DequantizeLinear", write=_write)
 
 __all__ = ["DEFAULT_OPSET", "ELEMENT_TYPES", "export_float", "export_onnx_qdq", "storage_format"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _sections(content: Mapping[str, Any], file: str, kind: type) -> Iterator[Any
 def _read_0_6_1(content: Mapping[str, Any], file: str) -> Iterator[tuple[str, Entry]]:
     for section in _sections(content, file, dict):
         for name, channels in section.items():
-            yield name, lambda channels=channels: _channels(channels)
+            yield name, partial(_channels, channels)
 
 
 def _channels(channels: list[dict[str, Any]]) -> Coding | None:
@@ -118,7 +119,7 @@ def _channels(channels: list[dict[str, Any]]) -> Coding | None:
 def _read_1_0_0(content: Mapping[str, Any], file: str) -> Iterator[tuple[str, Entry]]:
     for section in _sections(content, file, list):
         for entry in section:
-            yield _name(entry, file), lambda entry=entry: _flat(entry)
+            yield _name(entry, file), partial(_flat, entry)
 
 
 def _flat(entry: Mapping[str, Any]) -> Coding | None:
@@ -140,7 +141,7 @@ def _read_2_0_0(content: Mapping[str, Any], file: str) -> Iterator[tuple[str, En
     if not isinstance(section, list):
         raise InputError(f"{file}: encodings is no list; version 2.0.0 has one: export the encodings again")
     for entry in section:
-        yield _name(entry, file), lambda entry=entry: _as_quantize_linear(entry)
+        yield _name(entry, file), partial(_as_quantize_linear, entry)
 
 
 def _as_quantize_linear(entry: Mapping[str, Any]) -> Coding | None:

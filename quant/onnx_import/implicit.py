@@ -2,8 +2,8 @@
 
 `NAME.precisions.json` beside the cache says what the cache cannot; without it TensorRT's documented defaults hold.
 
-    {"format": "bitwright-tensorrt/1", "weights": "per_channel", "biases": "float32",
-     "layers": {layer: "int8" | "fp16" | "fp32"}, "inside": [tensors within layers that run as one]}
+    {"format": "bitwright-tensorrt/1", "biases": "float32", "layers": {layer: "int8" | "fp16" | "fp32"},
+     "one_scale": [weights without a scale for each channel], "inside": [tensors within layers that run as one]}
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.onnx_import.calibration_cache import SUFFIX, read_calibration_cache
 from bitwright.quant.onnx_import.coding import Coding, Codings, channel_axis
 from bitwright.quant.onnx_import.values import Values
-from bitwright.quant.scheme import Granularity
 
 Array = npt.NDArray[Any]
 PRECISIONS_SUFFIX = ".precisions.json"
@@ -36,13 +35,13 @@ class Precisions:
     """What TensorRT is told beside the cache.
 
     Attributes:
-        weights: per channel as TensorRT has them, or per tensor.
+        one_scale: weights that the plan codes whole; TensorRT has a scale for each output channel.
         int32_biases: whether the plan keeps biases as int32 on the accumulators' scale.
         layers: the precision of each layer, by the name of its ONNX node; others are TensorRT's choice.
         inside: tensors within layers that run as one; their scales only keep TensorRT from leaving int8 there.
     """
 
-    weights: Granularity = Granularity.PER_CHANNEL
+    one_scale: frozenset[str] = frozenset()
     int32_biases: bool = False
     layers: Mapping[str, str] = field(default_factory=dict)
     inside: frozenset[str] = frozenset()
@@ -51,9 +50,9 @@ class Precisions:
         """As it stands in the file."""
         return {
             "format": FORMAT,
-            "weights": self.weights.value,
             "biases": "int32" if self.int32_biases else "float32",
             "layers": dict(self.layers),
+            "one_scale": sorted(self.one_scale),
             "inside": sorted(self.inside),
         }
 
@@ -71,7 +70,7 @@ def read_precisions(path: Path) -> Precisions:
         if content["format"] != FORMAT:
             raise InputError(f"{path}: format = {content['format']!r}; allowed: {FORMAT!r}")
         return Precisions(
-            weights=Granularity(content["weights"]),
+            one_scale=frozenset(map(str, content["one_scale"])),
             int32_biases=content["biases"] == "int32",
             layers={str(name): str(precision) for name, precision in content["layers"].items()},
             inside=frozenset(map(str, content["inside"])),
@@ -112,8 +111,8 @@ def codings_of_cache(path: Path, model: ModelProto, values: Values) -> Codings:
         if node.input[0] not in scales or not values.is_constant(weight) or weight in found:
             continue
         axis = channel_axis(weight, values.types[weight].shape, readers[weight])
-        whole = precisions.weights is Granularity.PER_TENSOR
-        found[weight] = _symmetric(weight_scale(values.loaders[weight](), None if whole else axis), axis)
+        scale = weight_scale(values.loaders[weight](), None if weight in precisions.one_scale else axis)
+        found[weight] = _symmetric(scale, axis)
     return Codings(file=str(path), by_value=found, int32_biases=precisions.int32_biases)
 
 
