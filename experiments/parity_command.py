@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.output_file import writing
 from bitwright.experiments.parity_data import inputs_for
 from bitwright.experiments.parity_sides import Side, Step, dump_step, is_dump, open_side
+from bitwright.hw_constraints.parity_links import LEVELS
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.chain import ChainParity, compare_chain
 from bitwright.quant.parity.isolated import IsolatedLink
@@ -24,7 +25,8 @@ class Asked:
         data: see `inputs_for`.
         shapes: of example inputs.
         samples: how many inputs.
-        levels: ONNX Runtime's optimisation levels.
+        levels: ONNX Runtime's optimisation levels; empty for the lowest and the highest, or before a dump the lowest
+            alone, which shows most tensors.
         reference: whether files run in `onnx.reference`, too.
         out: where reproducers go.
     """
@@ -32,7 +34,7 @@ class Asked:
     data: str | None = None
     shapes: tuple[str, ...] = ()
     samples: int = 2
-    levels: tuple[str, ...] = ("disabled", "all")
+    levels: tuple[str, ...] = ()
     reference: bool = False
     out: Path | None = None
 
@@ -62,6 +64,8 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
     """
     if is_dump(first):
         raise InputError(f"{first}: is a dump, which can only be the second of the two: {second or 'NETWORK'} {first}")
+    if not asked.levels:
+        asked = replace(asked, levels=LEVELS[:1] if second is not None and is_dump(second) else (LEVELS[0], LEVELS[-1]))
     sides = [_open(first, asked)]
     steps = list(sides[0].steps)
     if second is not None and is_dump(second):
@@ -73,7 +77,12 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
         raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
     inputs = inputs_for(sides, asked.data, asked.samples)
     try:
-        chain = compare_chain([each.link for each in steps], inputs, progress=lambda text: console.say(f"  {text}"))
+        chain = compare_chain(
+            [each.link for each in steps],
+            inputs,
+            made_from={each.link.name: each.made_from for each in steps if each.made_from},
+            progress=lambda text: console.say(f"  {text}"),
+        )
         written = {} if asked.out is None else _reproducers(asked.out, chain, steps, inputs)
     finally:
         for step in steps:
@@ -95,7 +104,7 @@ def _reproducers(
     from bitwright.quant.parity.reproducer import write_reproducer
 
     by_name = {step.link.name: step for step in steps}
-    written = {}
+    written: dict[tuple[str, str], Path] = {}
     for pair in chain.pairs:
         step = by_name[pair.second]
         for layer in pair.breaks if step.file is not None else ():

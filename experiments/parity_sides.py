@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,13 @@ class Step:
         link: the link.
         advice: in words.
         file: the ONNX file that it runs, for reproducers.
+        made_from: the name of the link that it was made from; empty for the one before it.
     """
 
     link: Link
     advice: str
     file: Path | None = None
+    made_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +163,10 @@ def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
     files = [folder / "stages" / "quantize" / name for name in ("float.onnx", "quantized.onnx")]
     if not files[-1].is_file():
         raise InputError(f"{folder}: the run has no quantized.onnx; run the recipe again up to its stage quantize")
+    origin = steps[-1].link.name  # both files are written from the last form in float
     for file in files:
-        steps += file_steps(file, levels=levels, reference=reference)
+        head, *rest = file_steps(file, levels=levels, reference=reference)
+        steps += [replace(head, made_from=origin), *rest]
     return Side(steps=tuple(steps), bench=bench, example=example)
 
 

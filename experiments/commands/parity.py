@@ -65,7 +65,7 @@ def parity(
     check_folder("--out", out)
     if samples < 1:
         raise InputError(f"--samples = {samples}; at least 1 is needed")
-    levels = tuple(each.value for each in level or (Level.DISABLED, Level.ALL))
+    levels = tuple(each.value for each in level or ())
     asked = Asked(data=data, shapes=tuple(inputs or ()), samples=samples, levels=levels, reference=reference, out=out)
     report = compare_sides(first, second, asked, console=Console(quiet=quiet))
     match Format.JSON if json else format:

@@ -1,9 +1,10 @@
-"""All links in a row: which is the first that is not the network any more."""
+"""All links in a row, each beside the one that it was made from: which is the first that is not the network any more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.link import Link, LinkError
@@ -13,11 +14,11 @@ from bitwright.quant.parity.results import Inputs
 
 @dataclass(frozen=True, kw_only=True)
 class ChainParity:
-    """Each link beside the one before it.
+    """Each link beside the one that it was made from.
 
     Attributes:
-        pairs: in the order of the chain; one that cannot run has its `problem`, and the next one is compared with the
-            last that could.
+        pairs: in the order of the chain; one that cannot run has its `problem`, and what was made from it is compared
+            with what it was made from itself.
     """
 
     pairs: tuple[LinkParity, ...]
@@ -34,13 +35,19 @@ class ChainParity:
 
 
 def compare_chain(
-    links: Sequence[Link], inputs: Sequence[Inputs], *, progress: Callable[[str], None] | None = None
+    links: Sequence[Link],
+    inputs: Sequence[Inputs],
+    *,
+    made_from: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ChainParity:
-    """Compares neighbours.
+    """Compares each link with its origin.
 
     Args:
-        links: the reference first.
+        links: the reference first, each behind its origin.
         inputs: what to run them on; not empty.
+        made_from: a link's origin by name, where that is not the one before it: both a float file and a quantized one
+            are made from the captured network.
         progress: called with the names of each pair before it runs.
 
     Raises:
@@ -49,17 +56,19 @@ def compare_chain(
     """
     if len(links) < 2:
         raise InputError("parity compares two forms of a network; there is only one")
+    origins = made_from or {}
+    standing = {links[0].name: links[0]}  # for each link what its followers are compared with: itself, if it runs
     pairs = []
-    reference = links[0]
-    for link in links[1:]:
+    for before, link in pairwise(links):
+        origin = standing[origins.get(link.name, before.name)]
         if progress is not None:
-            progress(f"{reference.name} → {link.name}")
+            progress(f"{origin.name} → {link.name}")
         try:
-            pairs.append(compare_links(reference, link, inputs))
+            pairs.append(compare_links(origin, link, inputs))
+            standing[link.name] = link
         except LinkError as error:
-            if not pairs:
-                reference.run(inputs[0])  # it is the reference's own problem, or else the link's
-            pairs.append(LinkParity(first=reference.name, second=link.name, problem=str(error)))
-        else:
-            reference = link
+            if origin is links[0]:
+                origin.run(inputs[0])  # it is the reference's own problem, or else the link's
+            pairs.append(LinkParity(first=origin.name, second=link.name, problem=str(error)))
+            standing[link.name] = origin
     return ChainParity(pairs=tuple(pairs))

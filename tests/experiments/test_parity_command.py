@@ -1,0 +1,146 @@
+"""`bitwright parity` as a stranger meets it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.relu(self.conv(x))
+        return self.head(x.mean((2, 3)))
+
+
+def build():
+    torch.manual_seed(0)
+    return Small()
+
+
+def noisy():
+    class Noisy(Small):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(4)
+    return Noisy()
+"""
+SHAPE = ("--input", "1x3x12x12")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, its float file, its quantized file, and one with a wrong scale."""
+    from bitwright.hw_constraints.target import load_target
+    from bitwright.quant.capture import capture
+    from bitwright.quant.ptq import quantize
+
+    place = tmp_path_factory.mktemp("parity")
+    (place / "small.py").write_text(NETWORK)
+    spec = importlib.util.spec_from_file_location("parity_small", place / "small.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    captured = capture(module.build().eval(), (torch.zeros(1, 3, 12, 12),))
+    export_float(captured.graph, place / "float.onnx")
+    draw = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(1, 3, 12, 12, generator=draw),) for _ in range(8)]
+    export_onnx_qdq(quantize(captured, load_target("x86-vnni").scheme(), batches), place / "quantized.onnx")
+    model = onnx.load(place / "float.onnx")
+    weight = next(each for each in model.graph.initializer if each.name == "conv.weight")
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).swapaxes(2, 3), "conv.weight"))
+    onnx.save(model, place / "broken.onnx")
+    (place / "broken.provenance.json").write_text((place / "float.provenance.json").read_text())
+    return place
+
+
+def bitwright(folder: Path, *arguments: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "bitwright.experiments.cli", "parity", *map(str, arguments), "--quiet"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_a_clean_chain_exits_with_0(folder: Path) -> None:
+    done = bitwright(folder, "small:build", "quantized.onnx", *SHAPE, "--level", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agrees      eager → captured" in done.stdout
+    assert "Every link computes the same network, on 1 input." in done.stdout
+
+
+def test_a_break_is_named_with_its_layer_line_and_a_script_that_fails(folder: Path, tmp_path: Path) -> None:
+    done = bitwright(folder, "small:build", "broken.onnx", *SHAPE, "--level", "disabled", "--out", tmp_path / "cases")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 layer breaks" in done.stdout and "small.py:12" in done.stdout
+    assert "First break: batch norms folded → broken.onnx in ONNX Runtime" in done.stdout
+    assert "at conv@0.0.0, on 1 input" in done.stdout and "what to do: the file computes something else" in done.stdout
+    (script,) = (tmp_path / "cases").glob("*/reproduce.py")
+    assert subprocess.run([sys.executable, script], capture_output=True).returncode == 1
+
+
+def test_json_and_sarif(folder: Path) -> None:
+    asked = ("small:build", "broken.onnx", *SHAPE, "--level", "disabled")
+    found = json.loads(bitwright(folder, *asked, "--json").stdout)
+    assert not found["agrees"] and found["first_break"]["layer"] == "conv@0.0.0"
+    layers = {each["tensor"]: each for each in found["pairs"][-1]["layers"]}
+    assert not layers["conv@0.0.0"]["agrees"] and layers["head@0.0.0"]["agrees"]
+    assert layers["head@0.0.0"]["cumulative_sqnr_db"] < layers["head@0.0.0"]["own_sqnr_db"]
+    log = json.loads(bitwright(folder, *asked, "--format", "sarif").stdout)
+    (result,) = log["runs"][0]["results"]
+    assert result["ruleId"] == "parity"
+    assert result["locations"][0]["physicalLocation"]["region"]["startLine"] == 12
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_dump_of_a_device_with_missing_tensors(folder: Path, tmp_path: Path, wrong: bool) -> None:
+    """The dump is made by ONNX Runtime from the file itself, without Bitwright."""
+    image = np.random.default_rng(0).standard_normal((1, 3, 12, 12)).astype(np.float32)
+    np.save(tmp_path / "images.npy", image)
+    model = onnx.load(folder / ("broken.onnx" if wrong else "float.onnx"))
+    names = ["conv@0.0.0", "head@0.0.0"]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names[:1])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = session.run(names, {"x": image})
+    np.savez(tmp_path / "device.npz", **dict(zip(("conv_0_0_0", "head@0.0.0"), values, strict=True)))
+    done = bitwright(folder, "float.onnx", tmp_path / "device.npz", "--data", tmp_path / "images.npy")
+    assert done.returncode == int(wrong), done.stdout + done.stderr
+    assert "float.onnx in ONNX Runtime, optimisations: disabled → dump device.npz" in done.stdout
+    assert ("at conv@0.0.0" in done.stdout) is wrong
+
+
+def test_a_network_with_random_numbers_is_said_to_be_one(folder: Path) -> None:
+    done = bitwright(folder, "small:noisy", "float.onnx", *SHAPE, "--level", "disabled")
+    assert "not judged, since they differ from run to run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("small:build", *SHAPE, "--samples", "0"), "--samples = 0; at least 1 is needed"),
+        (("nowhere.onnx", "float.onnx"), "nowhere.onnx: no such file"),
+        (("float.onnx", "small.py.npz"), "small.py.npz: cannot be read as a dump"),
+        (("dump.npz", "float.onnx"), "dump.npz: is a dump, which can only be the second of the two"),
+        (("float.onnx", "--level", "all"), "is one form of a network; name a second one"),
+        (("float.onnx", "quantized.onnx", "--data", "x.csv"), "--data = 'x.csv'; expected a .npz or .npy file"),
+        (("float.onnx", "quantized.onnx", "--data", "x.npy"), "--data = 'x.npy': cannot be read"),
+        (("float.onnx", "."), ".: is a folder without a run in it"),
+    ],
+)
+def test_misuse_is_one_line_and_2(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = bitwright(folder, *arguments)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1
