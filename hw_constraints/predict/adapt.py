@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Family
+from bitwright.hw_constraints.kernels.rules import FusionRules
 from bitwright.hw_constraints.predict.calibration import (
     LeftOut,
     MeasuredNetwork,
@@ -38,14 +39,19 @@ _FEWEST, _MOST = 10, 200
 
 
 def adapt(
-    predictor: LatencyPredictor, samples: Sequence[MeasuredNetwork], *, runtime: str, where: str, level: float = LEVEL
+    predictor: LatencyPredictor,
+    samples: Sequence[MeasuredNetwork],
+    *,
+    rules: FusionRules,
+    where: str,
+    level: float = LEVEL,
 ) -> LatencyPredictor:
     """A predictor of the new device.
 
     Args:
         predictor: of the old one.
         samples: networks measured on the new one; `telling` says which are best.
-        runtime: the new one's.
+        rules: what fuses on the new one.
         where: the new device, runtime and threads in words.
         level: how often intervals cover.
 
@@ -69,7 +75,7 @@ def adapt(
         correction=_fit(predictor.correction, terms, measured),
         intervals=calibrate_latency(errors, level),
         ratios=calibrate_ratio(errors, level),
-        runtime=runtime,
+        rules=rules,
         where=where,
     )
 

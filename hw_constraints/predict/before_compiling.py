@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bitwright.hw_constraints.kernels.split import split
 from bitwright.hw_constraints.predict.int8_gain import Int8Gain, int8_gain
 from bitwright.hw_constraints.predict.planned_model import float_model, planned_model
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
@@ -21,5 +20,5 @@ def gain_of_graph(predictor: LatencyPredictor, graph: Graph, plan: QuantPlan) ->
     Raises:
         InputError: an operator has no translation to ONNX, a shape is not static, or a format is none of 8 bits.
     """
-    in_float = split(float_model(graph), predictor.runtime)
-    return int8_gain(predictor, in_float, split(planned_model(graph, plan), predictor.runtime))
+    in_float = predictor.split(float_model(graph))
+    return int8_gain(predictor, in_float, predictor.split(planned_model(graph, plan)))

@@ -15,6 +15,8 @@ from typing import Any
 import onnx
 
 from bitwright.hw_constraints import kernels
+from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.kernels.rules import FusionRules
 from bitwright.hw_constraints.kernels.split import split
 from bitwright.hw_constraints.predict.calibration import (
     LeftOut,
@@ -71,14 +73,24 @@ def predictor_of(table: KernelTable, *, level: float = LEVEL) -> LatencyPredicto
         correction=kept.correction,
         intervals=calibrate_latency(kept.errors, level),
         ratios=calibrate_ratio(kept.errors, level),
-        runtime=table.key.runtime,
+        rules=rules_of(table),
         where=str(table.key),
     )
 
 
+def rules_of(table: KernelTable) -> FusionRules:
+    """What fuses on the table's runtime: as was found when it was measured, else as is known of the runtime.
+
+    Raises:
+        InputError: the table does not say, and the runtime is not a known one.
+    """
+    found = table.facts.get(FUSION_RULES)
+    return known_rules(table.key.runtime) if found is None else FusionRules.from_json(found)
+
+
 def networks_of(table: KernelTable) -> list[MeasuredNetwork]:
     """The networks that the table has measured whole: drawn again by their names, and split as networks are today."""
-    found = []
+    found, rules = [], rules_of(table)
     for row in table.networks:
         name, _, number_format = row.name.partition("/")
         us = row.ratio * table.reference_us
@@ -86,7 +98,7 @@ def networks_of(table: KernelTable) -> list[MeasuredNetwork]:
         if row.rejected or not us > 0 or network is None:
             continue
         model = float_model(network.graph) if number_format == "float32" else _planned(network)
-        parts = split(model, table.key.runtime)
+        parts = split(model, table.key.runtime, rules)
         placed = tuple(each.kernel for each in parts.kernels)
         found.append(MeasuredNetwork(name=name, kernels=placed, inputs=parts.inputs, outputs=parts.outputs, us=us))
     return found
@@ -105,6 +117,7 @@ def _planned(network: RandomNetwork) -> onnx.ModelProto:
     return planned_model(network.graph, plan(network.graph, load_target(_TARGET).scheme()))
 
 
+FUSION_RULES = "fusion_rules"  # the name of the table's fact
 _NAME = re.compile(r"(random|heavy)-(\d+)-(\d+)")
 _TARGET = "x86-vnni"  # all targets for processors plan the same int8 for what is drawn
 

@@ -56,8 +56,12 @@ def planned_model(graph: Graph, plan: QuantPlan) -> onnx.ModelProto:
     """The network as `quant.export.onnx_qdq` would write it, with its codes' shapes alone and every scale 1.
 
     Raises:
-        InputError: as for the float network; or a format that is not an integer of up to eight bits.
+        InputError: as for the float network; or a format that is not an integer of up to eight bits, scales of blocks,
+            or scales that follow the data.
     """
+    for kind, specs in (("activation", plan.activations), ("weight", plan.weights)):
+        for ref, spec in specs.items():
+            _check_scales(f"{kind} {value_name(ref)!r}", spec)
     return _PlannedBuilder(graph, plan, opset=OPSET).build(_translators())
 
 
@@ -180,6 +184,15 @@ class _PlannedBuilder(_FloatBuilder):
         self.add_initializer(f"{name}/scale", np.full(shape, scale, np.float32))
         self.add_initializer(f"{name}/zero_point", np.zeros(shape, dtype))
         return f"{name}/scale", f"{name}/zero_point"
+
+
+def _check_scales(what: str, spec: QParamsSpec) -> None:
+    """Refuses what would become other operators than QuantizeLinear and DequantizeLinear with one scale a channel."""
+    found = "granularity = 'per_block'" if spec.granularity is Granularity.PER_BLOCK else "dynamic = true"
+    if spec.dynamic or spec.granularity is Granularity.PER_BLOCK:
+        raise InputError(
+            f"{what}: {found}; kernels are known for static scales per_tensor or per_channel; measure the exported file"
+        )
 
 
 def _code_type(spec: QParamsSpec) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bitwright.hw_constraints.kernels.kernel import Kernel
-from bitwright.hw_constraints.kernels.split import PlacedKernel, Split
+from bitwright.hw_constraints.kernels.rules import FusionRules
+from bitwright.hw_constraints.kernels.split import PlacedKernel, Split, split
 from bitwright.hw_constraints.predict.conformal import Conformal
 from bitwright.hw_constraints.predict.kernel_models import KernelModels, KernelPredictions
 from bitwright.hw_constraints.predict.network_terms import NAMES, OVERHEADS, Correction, term_name, terms_of
@@ -25,7 +28,7 @@ class LatencyPredictor:
         correction: from sums of kernels to networks.
         intervals: calibrated on networks measured whole.
         ratios: likewise, for the ratio of a network's int8 and float latencies.
-        runtime: the backend's name.
+        rules: what fuses there, as the table found it when it was measured.
         where: device, runtime and threads in words.
     """
 
@@ -33,8 +36,21 @@ class LatencyPredictor:
     correction: Correction
     intervals: Conformal
     ratios: Conformal
-    runtime: str
+    rules: FusionRules
     where: str
+
+    @property
+    def runtime(self) -> str:
+        """The backend's name."""
+        return self.rules.runtime
+
+    def split(self, model: Path | bytes | onnx.ModelProto) -> Split:
+        """A network as the kernels that run on the table's runtime.
+
+        Raises:
+            InputError: it is no ONNX model, or has sizes that are not static.
+        """
+        return split(model, self.runtime, self.rules)
 
     def kernel(self, kernel: Kernel) -> tuple[float, float]:
         """A kernel's µs when it stands alone, and the standard deviation of the logarithm."""

@@ -19,6 +19,7 @@ from bitwright.experiments.benchmarks.latency.network_files import FORMATS, TARG
 from bitwright.experiments.benchmarks.latency.predicted import benchmark_table, predictor
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.hw_constraints.kernels import Split, split
+from bitwright.hw_constraints.kernels.known_rules import known_rules
 from bitwright.hw_constraints.predict.adapt import adapt, telling
 from bitwright.hw_constraints.predict.calibration import MeasuredNetwork
 from bitwright.hw_constraints.predict.from_table import networks_of
@@ -74,7 +75,7 @@ def _line(setting: str, by: LatencyPredictor) -> Iterator[dict[str, Any]]:
         return
     samples = [candidates[index] for index in telling(by, candidates, SAMPLES)]
     runtime = SETTINGS[setting].runtime
-    adapted = adapt(by, samples, runtime=runtime, where=setting)
+    adapted = adapt(by, samples, rules=known_rules(runtime), where=setting)
     scaled = _scaled(by, samples)
     errors, plain = _errors(adapted, truths), _errors(by, truths) + scaled
     covered = []

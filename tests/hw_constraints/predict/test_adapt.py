@@ -7,6 +7,7 @@ import pytest
 from made_up_machine import kernel_us, splits, table
 
 from bitwright.hw_constraints.kernels import Kernel, Split
+from bitwright.hw_constraints.kernels.known_rules import known_rules
 from bitwright.hw_constraints.predict.adapt import adapt, telling
 from bitwright.hw_constraints.predict.calibration import MeasuredNetwork
 from bitwright.hw_constraints.predict.from_table import predictor_of
@@ -49,7 +50,7 @@ def _errors(by: LatencyPredictor) -> np.ndarray:
 
 def test_twenty_networks_are_enough(predictor: LatencyPredictor, candidates: list[MeasuredNetwork]) -> None:
     samples = [candidates[index] for index in telling(predictor, candidates, SAMPLES)]
-    adapted = adapt(predictor, samples, runtime="onnxruntime", where="elsewhere")
+    adapted = adapt(predictor, samples, rules=known_rules("onnxruntime"), where="elsewhere")
     assert np.median(_errors(adapted)) < 0.06
     assert np.quantile(_errors(adapted), 0.9) < 0.15
     assert np.median(_errors(adapted)) < np.median(_errors(predictor)) / 3
@@ -66,4 +67,4 @@ def test_telling_networks_are_different_ones(predictor: LatencyPredictor, candid
 
 def test_too_few_are_refused(predictor: LatencyPredictor, candidates: list[MeasuredNetwork]) -> None:
     with pytest.raises(InputError, match="3 networks to adapt by; at least 10 are needed, 20 do better"):
-        adapt(predictor, candidates[:3], runtime="onnxruntime", where="elsewhere")
+        adapt(predictor, candidates[:3], rules=known_rules("onnxruntime"), where="elsewhere")

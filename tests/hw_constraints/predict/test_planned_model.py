@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -21,7 +23,7 @@ from bitwright.quant.formats import FORMATS
 from bitwright.quant.onnx_import import graph_from_onnx
 from bitwright.quant.plan import plan
 from bitwright.quant.ptq import quantize
-from bitwright.quant.scheme import QParamsSpec, QuantScheme
+from bitwright.quant.scheme import Granularity, QParamsSpec, QuantScheme
 
 SCHEME = load_target("x86-vnni").scheme()
 NETWORKS = {
@@ -80,3 +82,22 @@ def test_formats_without_kernels_are_refused() -> None:
     graph = capture(nn.Linear(4, 4).eval(), (torch.randn(1, 4),)).graph
     with pytest.raises(InputError, match="format 'int16': kernels are known for integers of up to 8 bits"):
         planned_model(graph, plan(graph, scheme))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"granularity": Granularity.PER_BLOCK, "block_size": 32}, "granularity = 'per_block'"),
+        ({"dynamic": True}, "dynamic = true"),
+    ],
+)
+def test_scales_of_blocks_and_scales_that_follow_the_data_are_refused(changed: dict[str, Any], said: str) -> None:
+    network, shape = NETWORKS["gated"]
+    graph = capture(network.eval(), (torch.randn(shape),)).graph
+    decided = plan(graph, SCHEME)
+    of_weights = "block_size" in changed
+    ref, spec = next(iter((decided.weights if of_weights else decided.activations).items()))
+    field = "weights" if of_weights else "activations"
+    specs = {**getattr(decided, field), ref: replace(spec, **changed)}
+    with pytest.raises(InputError, match=f"{said}; kernels are known for static scales"):
+        planned_model(graph, replace(decided, **{field: specs}))

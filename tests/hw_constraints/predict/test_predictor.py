@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_machine import KEY, kernel_us, network_us, splits, table
+from made_up_machine import KEY, kernel_us, network_us, networks, splits, table
 
-from bitwright.hw_constraints.kernels import Family, Kernel, Split
-from bitwright.hw_constraints.predict.from_table import load_predictor, predictor_of
+from bitwright.hw_constraints.kernels import Family, Kernel, Split, split
+from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.predict.from_table import FUSION_RULES, load_predictor, predictor_of
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 from bitwright.hw_constraints.table import KernelTable
 from bitwright.hw_constraints.table.key import TableKey
@@ -124,3 +126,15 @@ def test_a_table_of_another_machine_is_refused(tables: Path, predictor: LatencyP
     other = TableKey(**{**vars(KEY), "version": "2.0"})
     with pytest.raises(InputError, match=r"made-up\.table.*version 1\.0, here 2\.0"):
         load_predictor(tables / "made-up.table", key=other)
+
+
+def test_what_fuses_is_as_the_table_says(tmp_path: Path) -> None:
+    with_facts = table(tmp_path / "facts.table")
+    assert predictor_of(with_facts).rules == known_rules("onnxruntime")
+    alone = replace(known_rules("onnxruntime"), version="0.9", epilogues={})
+    with KernelTable.writing(with_facts.path, with_facts.key, with_facts.reference) as writing:
+        writing.add(facts={FUSION_RULES: alone.to_json()})
+    predictor = load_predictor(with_facts.path)
+    network = networks(1)[0].float_file()
+    assert predictor.rules == alone
+    assert len(predictor.split(network).kernels) > len(split(network, "onnxruntime").kernels)
