@@ -211,14 +211,17 @@ class MixedSearch:
         nearest = self._program.nearest([(row.table, limit) for row, limit in limits])
         if _holds(nearest, limits) or self._best(_NOTHING, limits, []) is not None:
             return
-        said = ", ".join(f"{row.name} ≤ {self._said(row, limit)}" for row, limit in limits)
-        can = ", ".join(f"{row.name} = {self._said(row, row.true(nearest))}" for row, _ in limits)
+        said = ", ".join(self._said(row, limit, "≤") for row, limit in limits)
+        can = ", ".join(self._said(row, row.true(nearest), "=") for row, _ in limits)
         raise InputError(
             f"no assignment of {', '.join(self.problem.allowed)} keeps {said}; the nearest that can be kept: {can}"
         )
 
-    def _said(self, row: _Row, value: float) -> str:
-        return self.costs[row.name].said(value) if row.name in self.costs else f"{decibels(value):.2f} dB SQNR"
+    def _said(self, row: _Row, value: float, sign: str) -> str:
+        """A value in words; little noise is said as much SQNR."""
+        if row.name in self.costs:
+            return f"{row.name} {sign} {self.costs[row.name].said(value)}"
+        return f"results {sign.replace('≤', '≥')} {decibels(value):.2f} dB SQNR"
 
     def _look_closer(self, limits: Mapping[str, float]) -> None:
         """Measures the groups that are undecided when the limits move a little."""
