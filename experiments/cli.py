@@ -30,6 +30,7 @@ _ORDER = (
     "targets",
     "lint",
     "quantize",
+    "export",
     "prove",
     "measure",
     "profile",

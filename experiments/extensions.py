@@ -8,12 +8,14 @@ from bitwright.hw_constraints.lint import RULES
 from bitwright.hw_constraints.proof.tools.base import TOOLS
 from bitwright.hw_constraints.target_files import TARGETS
 from bitwright.nas.spaces import SPACES
+from bitwright.quant.export.exporter import EXPORTERS
 from bitwright.quant.extension_point import ExtensionPoint
 from bitwright.quant.observers import OBSERVERS
 
 __all__ = [
     "BACKENDS",
     "DATASETS",
+    "EXPORTERS",
     "FIXES",
     "MODELS",
     "OBSERVERS",

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bitwright.experiments.extensions import (
     BACKENDS,
     DATASETS,
+    EXPORTERS,
     MODELS,
     OBSERVERS,
     RECIPES,
@@ -124,6 +125,7 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
         (OBSERVERS, recipe.calibrate.observer, ("calibrate", "observer")),
         (MODELS, recipe.model.kind, ("model", "kind")),
         (DATASETS, recipe.data.kind, ("data", "kind")),
+        (EXPORTERS, recipe.export.format, ("export", "format")),
         *([(SPACES, recipe.search.space.kind, ("search", "space", "kind"))] if recipe.search else ()),
         *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
     ]

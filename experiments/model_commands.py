@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 
 def quantize_model(
-    model: str, target: str | None, data: str | None, out: Path | None, *, quiet: bool
+    model: str, target: str | None, data: str | None, out: Path | None, *, export: str | None = None, quiet: bool
 ) -> tuple[Record, Path]:
-    """Runs the chain up to the artefact.
+    """Runs the chain up to the artefact: what runtimes here read, and what the target's toolchain does.
 
     Raises:
-        InputError: an entry without target or data, or anything that `run_recipe` refuses.
+        InputError: an entry without target or data, an unknown exporter, or anything that `run_recipe` refuses.
     """
+    from bitwright.experiments.extensions import EXPORTERS
     from bitwright.experiments.run import run_recipe
 
     recipe = recipe_of(model, target, data)
+    if export is not None:
+        EXPORTERS.check(export)
+        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"format": export})})
     folder = out or Path("runs") / recipe.name
-    return run_recipe(recipe, folder, until="quantize", console=Console(quiet=quiet)), folder
+    return run_recipe(recipe, folder, until="export", console=Console(quiet=quiet)), folder
 
 
 def recipe_of(model: str, target: str | None, data: str | None) -> Recipe:
@@ -85,13 +89,15 @@ def prove_file(
     Raises:
         InputError: a file or runtime cannot be used, or both ways are asked for.
     """
+    from bitwright.experiments.export_file import with_codes
     from bitwright.hw_constraints.proof import prove, prove_from
 
     if elsewhere:
         if asked:
             raise InputError(f"--runtime = {asked[0]!r} runs the file here, --from reads what ran elsewhere: give one")
         return [prove_from(file, elsewhere)]
-    return [prove(file, name, threads=threads) for name in usable_runtimes(asked)]
+    with with_codes(file) as readable:
+        return [prove(readable, name, threads=threads) for name in usable_runtimes(asked)]
 
 
 def print_how(file: Path, tool: str, *, json: bool) -> int:

@@ -159,6 +159,16 @@ class Quantize(Section):
     equalization: bool = False
 
 
+class Export(Section):
+    """The artefact for the target's own toolchain, in the target's format unless another is named.
+
+    `settings` are the exporter's own, such as `version` of `encodings_json`.
+    """
+
+    format: str | None = None
+    settings: dict[str, str] = {}
+
+
 class LowerGate(Section):
     """Fails the run when the target's cost model says more than this, or does not know every operation."""
 
@@ -289,6 +299,7 @@ class Recipe(Section):
     train: Train | None = None
     calibrate: Calibrate = Calibrate()
     quantize: Quantize = Quantize()
+    export: Export = Export()
     predict: Predict = Predict()
     prove: Prove = Prove()
     measure: Measure = Measure()

@@ -160,6 +160,20 @@ class TensorQuality(Part):
     edges: tuple[float, ...] = ()
 
 
+class ExportResult(Part):
+    """The artefact that the target's toolchain reads.
+
+    Attributes:
+        format: the exporter's name.
+        files: their names in the stage's folder, the ONNX file first; none where it could not be written.
+        reason: why.
+    """
+
+    format: str
+    files: tuple[str, ...] = ()
+    reason: str = ""
+
+
 class QuantizeResult(Part):
     """`float.onnx` and `quantized.onnx` are the artefacts; `provenance.json` joins their nodes to the user's layers.
 

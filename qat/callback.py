@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from bitwright.qat.replay import Replay
 from bitwright.quant.calibrate import calibrate
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
-from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+from bitwright.quant.export.exporter import EXPORTERS, Exporter
 from bitwright.quant.formats import get_format
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.plan import QuantPlan, plan
@@ -32,7 +32,6 @@ from bitwright.quant.weights import weight_qparams
 # Samples on which the trained module and the quantized network are compared at the end.
 _PROOFS = 8
 _FORMAT = "bitwright-qat/1"
-_EXPORTERS: Mapping[str, Callable[[QuantizedModel, Path], Path]] = MappingProxyType({"onnx_qdq": export_onnx_qdq})
 
 
 class QATCallback:
@@ -218,19 +217,20 @@ class QATCallback:
             for scale in self._group["params"]:
                 self.optimizer.state.pop(scale, None)
         if export is not None and path is not None:
-            export(result, Path(path))
+            export.write(result, Path(path))
         return result
 
-    def _exporter(self) -> Callable[[QuantizedModel, Path], Path]:
+    def _exporter(self) -> Exporter:
         wanted = self.target.artifact.format if self.target is not None else "onnx_qdq"
-        if wanted not in _EXPORTERS:
-            known = ", ".join(_EXPORTERS)
+        if wanted not in EXPORTERS.names():
+            known = ", ".join(EXPORTERS.names())
             name = self.target.id if self.target is not None else ""
             raise InputError(
                 f"the toolchain of {name!r} reads {wanted}, which has no exporter here (there are: {known}); "
                 "call finish() without a path and write its result with an exporter of your choice"
             )
-        return _EXPORTERS[wanted]
+        exporter: Exporter = EXPORTERS.load(wanted)
+        return exporter
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's and the optimizer's own: tensors and plain values only."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bitwright.quant.captured_model import CapturedModel
     from bitwright.quant.dynamic_qparams import DynamicQParams
     from bitwright.quant.errors import InputError, MissingExtraError
+    from bitwright.quant.export.exporter import export_as
     from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
     from bitwright.quant.formats import FORMATS, FloatFormat, IntFormat, NumberFormat, get_format
     from bitwright.quant.graph import Graph, Node, SourceLine, TensorInfo, TensorKind, TensorRef
@@ -72,6 +73,7 @@ __all__ = [
     "choose_qparams",
     "compare",
     "correct_biases",
+    "export_as",
     "export_float",
     "export_onnx_qdq",
     "find_regions",

@@ -22,6 +22,9 @@ def quantize(
     model: Model,
     target: TargetName = None,
     data: Annotated[str | None, typer.Option(help="package.module:function that returns the loader.")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="Another exporter than the target's (`bitwright ls exporters`).")
+    ] = None,
     out: Out = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -30,12 +33,15 @@ def quantize(
     from bitwright.experiments.model_commands import quantize_model
     from bitwright.experiments.tables import print_json
 
-    record, folder = quantize_model(model, target, data, out, quiet=quiet)
+    record, folder = quantize_model(model, target, data, out, export=export, quiet=quiet)
     if json:
         print_json(record.model_dump(mode="json"))
     else:
         result = record.stages["quantize"].result
         print(f"{result['scheme']}\n{folder / 'stages' / 'quantize' / 'quantized.onnx'}")
+        exported = record.stages["export"].result if "export" in record.stages else {}
+        for name in exported.get("files", ()):
+            print(folder / "stages" / "export" / name)
     return 0
 
 

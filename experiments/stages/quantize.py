@@ -9,6 +9,7 @@ from bitwright.experiments.record import Figure
 from bitwright.experiments.results import QuantizeResult
 from bitwright.experiments.stage import Context, Stage
 from bitwright.hw_constraints.target import Target
+from bitwright.quant.export.exporter import EXPORTERS
 
 ARTIFACT = "onnx_qdq"
 
@@ -82,7 +83,7 @@ def calibration_notes(count: int, asked: int) -> tuple[str, ...]:
 def artifact_notes(target: Target) -> tuple[str, ...]:
     """What keeps the written file from being the one that the target's toolchain reads."""
     wanted = target.artifact.format
-    if wanted == ARTIFACT:
+    if wanted == ARTIFACT or wanted in EXPORTERS.names():  # the stage `export` writes the others
         return ()
     return (
         f"the toolchain of {target.id} reads {wanted}, which has no exporter here; {ARTIFACT} was written in its "

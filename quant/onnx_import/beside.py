@@ -37,8 +37,7 @@ def codings_beside(path: Path, model: ModelProto, values: Values) -> Codings | N
     """
     if any(part in node.op_type for node in model.graph.node for part in _OF_CODES):
         return None
-    files = {suffix: path.with_suffix(suffix) for suffix in (encodings.SUFFIX, calibration_cache.SUFFIX)}
-    present = {suffix: file for suffix, file in files.items() if file.is_file()}
+    present = _present(path)
     if len(present) > 1:
         names = " and ".join(file.name for file in present.values())
         raise InputError(f"{path}: {names} both say how its tensors are coded; remove one of them")
@@ -52,6 +51,16 @@ def codings_beside(path: Path, model: ModelProto, values: Values) -> Codings | N
     constants = (tensor.name for tensor in model.graph.initializer)
     found.check_names([*inputs, *constants, *(name for node in model.graph.node for name in node.output)])
     return found
+
+
+def has_codes_beside(path: Path) -> bool:
+    """Whether a file beside an ONNX file may say how its tensors are coded."""
+    return bool(_present(path))
+
+
+def _present(path: Path) -> dict[str, Path]:
+    files = {suffix: path.with_suffix(suffix) for suffix in (encodings.SUFFIX, calibration_cache.SUFFIX)}
+    return {suffix: file for suffix, file in files.items() if file.is_file()}
 
 
 def note_constants(draft: Draft, codings: Codings, model: ModelProto) -> None:

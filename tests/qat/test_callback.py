@@ -310,7 +310,7 @@ def test_an_artefact_without_exporter_is_refused_before_anything_is_taken_apart(
     everything: nn.Module, tmp_path: Path
 ) -> None:
     qat = QATCallback(everything, None, target="ethos-u85-1024", calibration=[batch()])
-    with pytest.raises(InputError, match=r"reads tflite_int8, which has no exporter here \(there are: onnx_qdq\)"):
+    with pytest.raises(InputError, match=r"reads tflite_int8, which has no exporter here \(there are: encodings_json"):
         qat.finish(tmp_path / "model.tflite")
     assert qat.replay.is_attached and not list(tmp_path.iterdir())
     qat.finish()
