@@ -72,7 +72,8 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
         steps.append(dump_step(second, sides[0]))
     elif second is not None:
         sides.append(_open(second, asked))
-        steps += sides[1].steps
+        taken = {step.link.name for step in steps}
+        steps += [_renamed(step, second) if step.link.name in taken else step for step in sides[1].steps]
     if len(steps) < 2:
         raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
     inputs = inputs_for(sides, asked.data, asked.samples)
@@ -90,6 +91,12 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
                 step.link.close()
     advice = {each.link.name: each.advice for each in steps}
     return ParityReport(chain=chain, advice=advice, inputs=len(inputs), reproducers=written)
+
+
+def _renamed(step: Step, side: str) -> Step:
+    """Two networks are both `eager`; names tell links apart."""
+    step.link.name = f"{step.link.name} of {side}"
+    return step
 
 
 def _open(what: str, asked: Asked) -> Side:

@@ -28,9 +28,9 @@ class OnnxRuntimeLink:
     takes_tensors = True
     replaced: Mapping[str, str] = {}
 
-    def __init__(self, path: Path, level: str = "all") -> None:
+    def __init__(self, path: Path, level: str = "all", name: str = "") -> None:
         self.network, self.level = OnnxNetwork(path), level
-        self.name = f"onnxruntime, optimisations: {level}"
+        self.name = name or f"onnxruntime, optimisations: {level}"
         self._sessions: dict[tuple[frozenset[str], frozenset[str]], Any] = {}
 
     @cached_property

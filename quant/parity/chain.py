@@ -1,4 +1,4 @@
-"""All links in a row, each beside the one that it was made from: which is the first that is not the network any more."""
+"""All links, each beside the one that it was made from: which is the first that is not the network any more."""
 
 from __future__ import annotations
 

@@ -60,11 +60,13 @@ class Recording:
 
 
 class Link(Protocol):
-    """One form of the network, ready to run."""
+    """One form of the network, ready to run.
 
-    @property
-    def name(self) -> str:
-        """What reports call it."""
+    Attributes:
+        name: what reports call it; each link of a chain has its own.
+    """
+
+    name: str
 
     @property
     def tensors(self) -> Mapping[str, LinkTensor]:
