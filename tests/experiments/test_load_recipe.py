@@ -45,7 +45,7 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "name: again\n", "mine.yaml:5: duplicate key 'name' (first on line 1)"),
         (GOOD + "seed: one\n", "mine.yaml:5: seed = 'one'; expected a valid integer, unable to parse string as an integer"),
         (GOOD + "quantise: {}\n", "mine.yaml:5: quantise: no such key (did you mean 'quantize'?); allowed: name, "
-         "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, predict, prove, "
+         "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, "
          "measure, lower, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
          "epochs, batch, lr, weight_decay, label_smoothing"),
@@ -100,7 +100,7 @@ def test_binary_and_missing_files(recipe: Path) -> None:
     [
         ("epochs", "command line: 'epochs' is no key=value (such as train.epochs=3)"),
         ("trian.epochs=3", "command line: trian: no such key (did you mean 'train'?); allowed: name, description, "
-         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, predict, prove, measure, "
+         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, measure, "
          "lower, qat, search, report"),
         ("train.epochs=many", "command line: train.epochs = 'many'; expected a valid integer, unable to parse string as "
          "an integer"),
