@@ -76,7 +76,23 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
         steps += [_renamed(step, second) if step.link.name in taken else step for step in sides[1].steps]
     if len(steps) < 2:
         raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
-    inputs = inputs_for(sides, asked.data, asked.samples)
+    return compare_steps(steps, inputs_for(sides, asked.data, asked.samples), asked.out, console=console)
+
+
+def compare_steps(
+    steps: Sequence[Step], inputs: Sequence[Inputs], out: Path | None, *, console: Console
+) -> ParityReport:
+    """Compares each step with what it was made from, and ends the processes of those that have one.
+
+    Args:
+        steps: the chain.
+        inputs: what to compare on.
+        out: where reproducers go; None writes none.
+        console: where progress goes.
+
+    Raises:
+        InputError: the first step cannot run, or a reproducer cannot be written.
+    """
     try:
         chain = compare_chain(
             [each.link for each in steps],
@@ -84,7 +100,7 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
             made_from={each.link.name: each.made_from for each in steps if each.made_from},
             progress=lambda text: console.say(f"  {text}"),
         )
-        written = {} if asked.out is None else _reproducers(asked.out, chain, steps, inputs)
+        written = {} if out is None else _reproducers(out, chain, steps, inputs)
     finally:
         for step in steps:
             if isinstance(step.link, IsolatedLink):

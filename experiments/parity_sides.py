@@ -159,15 +159,52 @@ def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
     if weights.is_file():
         load_weights(network, weights)
     example = bench.example(network)
-    steps = network_steps(network, example)
-    files = [folder / "stages" / "quantize" / name for name in ("float.onnx", "quantized.onnx")]
-    if not files[-1].is_file():
+    files = folder / "stages" / "quantize"
+    if not (files / "quantized.onnx").is_file():
         raise InputError(f"{folder}: the run has no quantized.onnx; run the recipe again up to its stage quantize")
-    origin = steps[-1].link.name  # both files are written from the last form in float
-    for file in files:
-        head, *rest = file_steps(file, levels=levels, reference=reference)
-        steps += [replace(head, made_from=origin), *rest]
+    steps = chain_of_run(
+        network, example, files, equalized=recipe.quantize.equalization, levels=levels, reference=reference
+    )
     return Side(steps=tuple(steps), bench=bench, example=example)
+
+
+def chain_of_run(
+    network: Any, example: tuple[Any, ...], files: Path, *, equalized: bool, levels: Sequence[str], reference: bool
+) -> list[Step]:
+    """Everything that a run makes of a network.
+
+    Both files are made from the network with its batch norms folded. Where channels were equalized, the layers of the
+    quantized file are not those of the network: its chain begins with the simulation of what the file says.
+
+    Args:
+        network: in float, trained.
+        example: arguments of one run.
+        files: the folder with `float.onnx` and `quantized.onnx`.
+        equalized: whether channels were brought to like ranges before.
+        levels: ONNX Runtime's optimisation levels.
+        reference: whether to run files in `onnx.reference`, too.
+    """
+    steps = network_steps(network, example)
+    origin = steps[-1].link.name
+    for name in ("float.onnx", "quantized.onnx"):
+        if equalized and name == "quantized.onnx":
+            simulation = _simulation(files / name)
+            steps.append(simulation)
+            origin = simulation.link.name
+        head, *rest = file_steps(files / name, levels=levels, reference=reference)
+        steps += [replace(head, made_from=origin), *rest]
+    return steps
+
+
+def _simulation(file: Path) -> Step:
+    """A quantized file as its own beginning."""
+    from bitwright.quant.onnx_import.import_graph import graph_from_onnx
+    from bitwright.quant.onnx_import.to_captured import to_quantized
+    from bitwright.quant.parity.torch_links import SimulationLink
+
+    quantized, _ = to_quantized(graph_from_onnx(file))
+    name = f"simulation of {file.name}"
+    return Step(link=SimulationLink(quantized, name), advice="", made_from=name)
 
 
 def _program_step(path: Path) -> Step:

@@ -149,12 +149,47 @@ class QuantizeOverride(Section):
         return self
 
 
+class MixedBudget(Section):
+    """What the network may cost: a share of the way from float (0) to the scheme's own formats (1), or `3.2 ms`."""
+
+    latency: Share | str | None = None
+    size: Share | str | None = None
+    energy: Share | str | None = None
+
+
+class Mixed(Section):
+    """A format for every layer: the best accuracy within a budget, or the least cost that keeps `min_sqnr_db`.
+
+    Attributes:
+        budget: of latency by the first of `predict.tables`, else by the target's cost model; size; energy.
+        min_sqnr_db: of the results against the float network.
+        minimise: what is made small when `min_sqnr_db` is given.
+        formats: what a layer may get: int8, float32, int4, int16, fp8.
+        samples: that noise is measured on.
+        front: how many budgets the picture's front is swept with; 0 for none.
+    """
+
+    budget: MixedBudget = MixedBudget()
+    min_sqnr_db: float | None = None
+    minimise: Literal["latency", "size", "energy"] = "latency"
+    formats: Annotated[tuple[str, ...], Field(min_length=2)] = ("int8", "float32")
+    samples: Count = 8
+    front: Annotated[int, Field(ge=0)] = 12
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> Self:
+        if self.min_sqnr_db is None and self.budget == MixedBudget():
+            raise ValueError("needs a budget (latency, size or energy) or min_sqnr_db")
+        return self
+
+
 class Quantize(Section):
     """Post-training quantization. The later of two overrides that select a layer wins."""
 
     weights: Spec = Spec()
     activations: Spec = Spec()
     overrides: tuple[QuantizeOverride, ...] = ()
+    mixed: Mixed | None = None
     bias_correction: bool = True
     equalization: bool = False
 
@@ -198,6 +233,19 @@ class Prove(Section):
 
     runtimes: tuple[str, ...] | None = None
     gate: ProveGate = ProveGate()
+
+
+class ParityGate(Section):
+    """Fails the run when more layers than this compute something else than the network that they were made from."""
+
+    max_breaks: Annotated[int, Field(ge=0)] | None = 0
+
+
+class Parity(Section):
+    """Compares every form of the network with the one that it was made from, layer by layer, on so many samples."""
+
+    samples: Count = 2
+    gate: ParityGate = ParityGate()
 
 
 class MeasureGate(Section):
@@ -286,7 +334,7 @@ class Report(Section):
 
 
 class Recipe(Section):
-    """One run. A section that is left out takes its defaults; `train`, `qat` and `search` only run when given."""
+    """One run. A section that is left out takes its defaults; `train`, `qat`, `parity` and `search` run when given."""
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
     description: str = ""
@@ -302,6 +350,7 @@ class Recipe(Section):
     export: Export = Export()
     predict: Predict = Predict()
     prove: Prove = Prove()
+    parity: Parity | None = None
     measure: Measure = Measure()
     lower: Lower = Lower()
     qat: QAT | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bitwright.experiments.mixed_result import MixedResult
 from bitwright.experiments.record import Figure, Gate, Part
 
 
@@ -187,6 +188,7 @@ class QuantizeResult(Part):
         quantized_bytes: size of `quantized.onnx`.
         calibrate_seconds: calibration and export, wall time.
         notes: what happened on the way (skipped pictures, formats that the target's kernels only store).
+        mixed: how a format was chosen for every layer, where the recipe asks for that.
     """
 
     scheme: str
@@ -198,6 +200,7 @@ class QuantizeResult(Part):
     quantized_bytes: Figure
     calibrate_seconds: Figure
     notes: tuple[str, ...] = ()
+    mixed: MixedResult | None = None
 
 
 class Accuracy(Part):
@@ -284,6 +287,46 @@ class ProveResult(Part):
 
     proofs: tuple[RuntimeProof, ...]
     simulated: bool
+
+
+class ParityBreak(Part):
+    """A layer that computes something else than that of the form that it was made from, on the same inputs."""
+
+    made_from: str
+    link: str
+    tensor: str
+    op: str
+    source: str
+    error: str
+    allowed: str
+
+
+class ParityPair(Part):
+    """Two forms of the network side by side; `problem` where one of them cannot run."""
+
+    made_from: str
+    link: str
+    layers: int
+    agrees: bool
+    problem: str = ""
+
+
+class ParityResult(Part):
+    """Where the deployed network stops being the network.
+
+    Attributes:
+        pairs: every form beside the one that it was made from.
+        breaks: the layers that break, in the order of the chain.
+        unsteady: tensors that differ from run to run, which were not judged.
+        inputs: how many.
+        text: the same in words.
+    """
+
+    pairs: tuple[ParityPair, ...]
+    breaks: tuple[ParityBreak, ...]
+    unsteady: tuple[str, ...]
+    inputs: int
+    text: str
 
 
 class SpeedRow(Part):

@@ -12,6 +12,7 @@ from bitwright.experiments.results import (
     LintResult,
     LowerResult,
     MeasureResult,
+    ParityResult,
     PredictResult,
     ProveResult,
     QuantizeResult,
@@ -42,7 +43,10 @@ def give_verdict(context: Context) -> VerdictResult:
             float_bytes=int(quantized.float_bytes.value),
             quantized_bytes=int(quantized.quantized_bytes.value),
             execution=_execution(proved),
-            gates=tuple(gates(context.recipe, evaluated, proved, measured, linted, lowered)),
+            gates=(
+                *gates(context.recipe, evaluated, proved, measured, linted, lowered),
+                *_parity_gates(context.recipe, context.result("parity", ParityResult)),
+            ),
             unverified=linted.unverified,
         )
     )
@@ -101,6 +105,15 @@ def gates(
         # A lower bound keeps no limit.
         known = lowered.latency.value if lowered.latency is not None and not lowered.without_time else None
         yield figures.Gate(name="modelled latency, ms", value=known, at_most=recipe.lower.gate.max_ms)
+
+
+def _parity_gates(recipe: Recipe, found: ParityResult | None) -> Iterator[figures.Gate]:
+    """Forms that cannot run or return other results count as breaks."""
+    if found is not None and recipe.parity is not None and recipe.parity.gate.max_breaks is not None:
+        broken = {each.link for each in found.breaks}
+        others = sum(not pair.agrees and pair.link not in broken for pair in found.pairs)
+        number = len(found.breaks) + others
+        yield figures.Gate(name="layers that break parity", value=number, at_most=recipe.parity.gate.max_breaks)
 
 
 def _speeds(measured: MeasureResult) -> Iterator[figures.SpeedComparison]:
@@ -194,8 +207,8 @@ STAGE = Stage(
     name="verdict",
     run=give_verdict,
     result=VerdictResult,
-    needs=("lint", "lower", "predict", "quantize", "evaluate", "prove", "measure"),
-    reads=("name", "target", "evaluate.gate", "prove.gate", "measure.gate", "lower.gate"),
+    needs=("lint", "lower", "predict", "quantize", "evaluate", "prove", "parity", "measure"),
+    reads=("name", "target", "evaluate.gate", "prove.gate", "parity", "measure.gate", "lower.gate"),
     code=("bitwright.hw_constraints.verdict", "bitwright.hw_constraints.figures"),
     packages=(),
 )

@@ -47,7 +47,7 @@ def compare_chain(
         links: the reference first, each behind its origin.
         inputs: what to run them on; not empty.
         made_from: a link's origin by name, where that is not the one before it: both a float file and a quantized one
-            are made from the captured network.
+            are made from the captured network. One that is made from itself begins a chain of its own.
         progress: called with the names of each pair before it runs.
 
     Raises:
@@ -60,6 +60,9 @@ def compare_chain(
     standing = {links[0].name: links[0]}  # for each link what its followers are compared with: itself, if it runs
     pairs = []
     for before, link in pairwise(links):
+        if origins.get(link.name) == link.name:
+            standing[link.name] = link
+            continue
         origin = standing[origins.get(link.name, before.name)]
         if progress is not None:
             progress(f"{origin.name} → {link.name}")
