@@ -110,7 +110,8 @@ def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) 
         return rules.fuses(draft.family, "int8", op) or codes_do(graph, follower)
     if op == "batchnormalization":
         return rules.fuses(draft.family, draft.format, op)
-    if not through_codes and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):
+    of_operator = op in rules.epilogues.get(f"{draft.op.lower()}/{draft.format}", frozenset())
+    if not through_codes and not of_operator and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):
         return False
     others = [operand for operand in follower.live if operand.value != value]
     if op in _BINARY:

@@ -16,6 +16,8 @@ _CODE_GENERATED = frozenset(
         *("erf", "exp", "sqrt", "abs", "neg", "softplus", "mish"),
     }
 )
+# Of OpenVINO's operators that follow the layout of what they read, those whose families do not.
+_FOLLOWING = ("batchnormalization", "dequantizelinear", "quantizelinear", "slice", "split")
 _BEHIND_SUM = frozenset({"relu", "sigmoid", "tanh", "hardsigmoid", "hardswish"})
 _NEVER_BLOCKED = (
     *("leakyrelu", "clip", "hardswish", "elu", "erf", "softplus", "mish", "sqrt", "exp"),
@@ -92,6 +94,7 @@ def known_rules(runtime: str) -> FusionRules:
                 **{f"{family}/float32": _CODE_GENERATED | {"quantize"} for family in ("elementwise", "activation")},
                 **{f"{family}/int8": _CODE_GENERATED | {"dequantize"} for family in ("elementwise", "activation")},
                 **{f"{family}/float32": frozenset({"quantize"}) for family in ("pool", "global_pool", "norm")},
+                "batchnormalization/float32": _CODE_GENERATED | {"quantize"},  # a product and a sum like any other
                 "attention/float32": frozenset({"transpose", "quantize"}),
             },
             in_codes=_IN_CODES | _CODE_GENERATED | {"mul", "sub", "div"},
@@ -101,6 +104,7 @@ def known_rules(runtime: str) -> FusionRules:
             layouts={
                 **follow,
                 **{f"{family}/{fmt}": "channels_last" for family in _CONVOLUTIONS for fmt in _FORMATS},
+                **{f"{op}/{fmt}": "any" for op in _FOLLOWING for fmt in _FORMATS},
             },
             vector=16,
         )

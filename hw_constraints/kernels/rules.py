@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitwright.hw_constraints.kernels.kernel import Family
+from bitwright.quant.errors import InputError
 
 # Memory layouts; `any` stands for whatever comes.
 PLAIN, BLOCKED, CHANNELS_LAST = "plain", "blocked", "channels_last"
@@ -23,7 +24,8 @@ class FusionRules:
         runtime: the backend's name.
         version: of the runtime that was probed.
         epilogues: by family and format, what is fused behind: operators, `quantize` and `dequantize`; by
-            `family+add` and format, what is fused behind a fused addition.
+            `family+add` and format, what is fused behind a fused addition; by operator and format, what is fused
+            behind it and not behind others of its family.
         composites: what is written as several operators and runs as one: `silu` for `x * sigmoid(x)`; with `/int8`
             behind it where that also holds for x in codes.
         in_codes: operators with kernels for codes of 8 bits.
@@ -78,18 +80,27 @@ class FusionRules:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> FusionRules:
-        """Reads what `to_json` wrote."""
-        return cls(
-            runtime=record["runtime"],
-            version=record["version"],
-            epilogues={key: frozenset(ops) for key, ops in record["epilogues"].items()},
-            in_codes=frozenset(record["in_codes"]),
-            composites=frozenset(record["composites"]),
-            free=frozenset(record["free"]),
-            layouts=dict(record["layouts"]),
-            bounds_left_to_codes=record["bounds_left_to_codes"],
-            converts_weights_at_load=record["converts_weights_at_load"],
-            zero_points_matter=record["zero_points_matter"],
-            vector=record["vector"],
-            blocked_multiple=record["blocked_multiple"],
-        )
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: something is missing, as in what an earlier version wrote.
+        """
+        try:
+            return cls(
+                runtime=record["runtime"],
+                version=record["version"],
+                epilogues={key: frozenset(ops) for key, ops in record["epilogues"].items()},
+                in_codes=frozenset(record["in_codes"]),
+                composites=frozenset(record["composites"]),
+                free=frozenset(record["free"]),
+                layouts=dict(record["layouts"]),
+                bounds_left_to_codes=record["bounds_left_to_codes"],
+                converts_weights_at_load=record["converts_weights_at_load"],
+                zero_points_matter=record["zero_points_matter"],
+                vector=record["vector"],
+                blocked_multiple=record["blocked_multiple"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"fusion rules without {error}: an earlier version wrote them; measure the table anew, or probe again"
+            ) from error

@@ -1,8 +1,9 @@
 """Fits the step from kernels to networks, and finds out how far predictions of unknown networks are off.
 
 The table's random networks are made of kernels that stand in the table, which is not so of a user's network. So the
-errors that intervals are calibrated on come from models that have never seen the kernels of the network in question:
-in five folds, each fold's kernels are taken out of the samples before its networks are predicted.
+errors that intervals are calibrated on come from models that have seen neither the kernels of the network in question
+nor any network of its kind: kind by kind, networks and their kernels are taken out before they are predicted. A user's
+network is of a kind of its own, too.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from bitwright.hw_constraints.predict.family_model import Sample
 from bitwright.hw_constraints.predict.gaussian_process import Settings
 from bitwright.hw_constraints.predict.kernel_models import KernelModels
 from bitwright.hw_constraints.predict.network_terms import Correction, Terms, fit_correction, terms_of
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +78,12 @@ def network_terms(models: KernelModels, network: MeasuredNetwork) -> Terms:
 def leave_out(
     samples: Sequence[Sample], settings: Mapping[str, Settings], networks: Sequence[MeasuredNetwork]
 ) -> list[LeftOut]:
-    """Errors of networks whose kernels no model has seen."""
+    """Errors of networks of whose kind no model has seen a network or a kernel."""
     found: list[LeftOut] = []
-    names = sorted({network.name for network in networks})
-    for fold in range(min(_FOLDS, len(names))):
-        held = set(names[fold::_FOLDS])
-        inside = [network for network in networks if network.name in held]
-        others = [network for network in networks if network.name not in held]
+    kinds = kinds_of(KernelModels(samples, settings), networks)
+    for kind in sorted(set(kinds.values())):
+        inside = [network for network in networks if kinds[network.name] == kind]
+        others = [network for network in networks if kinds[network.name] != kind]
         kernels = {kernel for network in inside for kernel in network.kernels}
         rest = [sample for sample in samples if sample.kernel not in kernels]
         if not rest:
@@ -101,6 +99,19 @@ def leave_out(
     return found
 
 
+def kinds_of(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> dict[str, str]:
+    """A network's kind by its name: the families that take most and second most of its time, in either order."""
+    times: dict[str, dict[str, float]] = {}
+    for network in networks:
+        of_name = times.setdefault(network.name, {})
+        for kernel, us in zip(network.kernels, np.exp(models.predict(network.kernels).log_us), strict=True):
+            of_name[str(kernel.family)] = of_name.get(str(kernel.family), 0.0) + float(us)
+    return {
+        name: "+".join(sorted(sorted(of_name, key=lambda family: -of_name[family])[:2]))
+        for name, of_name in times.items()
+    }
+
+
 def calibrate_latency(errors: Iterable[LeftOut], level: float) -> Conformal:
     """Intervals of latencies; what one name stands for is one group."""
     scores: dict[str, list[float]] = {}
@@ -114,17 +125,13 @@ def calibrate_ratio(errors: Iterable[LeftOut], level: float) -> Conformal:
     pairs: dict[str, dict[str, LeftOut]] = {}
     for each in errors:
         pairs.setdefault(each.name, {})[each.number_format] = each
-    return calibrate(
-        {
-            name: [
-                abs(pair["int8"].log_error - pair["float32"].log_error)
-                / ratio_spread(pair["int8"].spread, pair["float32"].spread)
-            ]
-            for name, pair in pairs.items()
-            if len(pair) == 2
-        },
-        level=level,
-    )
+    scores: dict[str, list[float]] = {}
+    for pair in pairs.values():
+        if len(pair) == 2:
+            in_codes, in_float = pair["int8"], pair["float32"]
+            error = abs(in_codes.log_error - in_float.log_error)
+            scores.setdefault(in_codes.name, []).append(error / ratio_spread(in_codes.spread, in_float.spread))
+    return calibrate(scores, level=level)
 
 
 def ratio_spread(left: float, right: float) -> float:

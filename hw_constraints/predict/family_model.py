@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitwright.hw_constraints.kernels.kernel import Kernel
-from bitwright.hw_constraints.predict.features import NAMES, Array, features
+from bitwright.hw_constraints.kernels.kernel import WEIGHTED, Kernel
+from bitwright.hw_constraints.predict.features import NAMES, Array, features, share_inside
 from bitwright.hw_constraints.predict.gaussian_process import GaussianProcess, Settings, learn
 
 _FEWEST = 8  # samples below which only the roofline is fitted
@@ -133,20 +133,21 @@ def _thinned(samples: Sequence[Sample]) -> Sequence[Sample]:
 
 
 def _terms(kernels: Sequence[Kernel]) -> Array:
-    return np.asarray(
-        [
-            (
-                1.0,
-                kernel.macs,
-                kernel.input_bytes,
-                kernel.output_bytes,
-                kernel.weight_bytes,
-                math.prod(kernel.outputs[0]),
-            )
-            for kernel in kernels
-        ],
-        np.float64,
-    ).reshape(len(kernels), -1)
+    return np.asarray([_terms_of(kernel) for kernel in kernels], np.float64).reshape(len(kernels), -1)
+
+
+def _terms_of(kernel: Kernel) -> tuple[float, ...]:
+    """A start, work, bytes read, written and of weights, elements written.
+
+    Real-valued convolutions leave out what meets only padding; those of codes gather it first, as zero points.
+    Constants of other operators are read like any operand: a rate of their own, fitted to a few bytes a channel, would
+    not hold for a bias as large as the tensor.
+    """
+    weighted = kernel.family in WEIGHTED
+    work = kernel.macs * (share_inside(kernel) if kernel.format == "float32" else 1.0)
+    read = kernel.input_bytes + (0 if weighted else kernel.weight_bytes)
+    weights = kernel.weight_bytes if weighted else 0
+    return 1.0, work, read, kernel.output_bytes, weights, math.prod(kernel.outputs[0])
 
 
 def _rates(terms: Array, times: Array) -> Array:

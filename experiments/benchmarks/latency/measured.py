@@ -29,7 +29,6 @@ PLACEMENTS = 3
 LONGEST_MS = 250.0
 RANDOM = 40  # networks of the table's own draw, to adapt by
 _EFFORT = Effort(rounds=5, seconds=0.12)
-_SMALL_US = 500.0
 _SECONDS_EACH = 8.0  # a network takes so long at most before a slice's end
 
 
@@ -100,25 +99,19 @@ class MeasuredLatency:
     reference_us: float
     rejected: str = ""
 
-    @property
-    def us(self) -> float:
-        """Its latency then, µs: the median ratio times the reference kernel's own latency in the same rounds."""
-        return median(self.ratios) * self.reference_us
+    def us(self, reference_us: float) -> float:
+        """Its latency: the median of its ratios to the reference kernel in the same rounds, times that kernel's, µs.
+
+        Rows of tables are ratios of the same kind. Clocks differ from hour to hour, and with them network and reference
+        alike; what the reference takes beside a large network (other pages and caches: up to a fifth more in OpenVINO)
+        is in both, too.
+        """
+        return median(self.ratios) * reference_us
 
 
-def clock(found: Iterable[MeasuredLatency], reference_us: float) -> float:
-    """What to multiply latencies of one setting by to have them at the clock of a table.
-
-    The reference kernel tells the clocks apart, but only beside small networks: beside a large one it finds other
-    pages and caches and takes up to a fifth longer (OpenVINO), which is its own matter and not the network's. So one
-    factor holds for all: the table's reference over the median of those beside networks under half a millisecond.
-
-    Args:
-        found: measured in one setting.
-        reference_us: the table's.
-    """
-    calm = [each.reference_us for each in found if not each.rejected and each.us < _SMALL_US]
-    return reference_us / median(calm) if calm else 1.0
+def reference_of(found: Iterable[MeasuredLatency]) -> float:
+    """The reference kernel's latency in one setting, µs: the median over its networks."""
+    return median(each.reference_us for each in found if not each.rejected)
 
 
 def latencies(setting: str) -> dict[tuple[str, str], MeasuredLatency]:

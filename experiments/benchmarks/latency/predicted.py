@@ -13,10 +13,10 @@ import numpy as np
 
 from bitwright.experiments.benchmarks import places
 from bitwright.experiments.benchmarks.latency.draw import drawn, table_hashes
-from bitwright.experiments.benchmarks.latency.measured import LONGEST_MS, MeasuredLatency, clock, latencies
+from bitwright.experiments.benchmarks.latency.measured import LONGEST_MS, MeasuredLatency, latencies
 from bitwright.experiments.benchmarks.latency.network_files import FORMATS, network_files
 from bitwright.experiments.benchmarks.latency.pool import Variant
-from bitwright.hw_constraints.kernels import Split, split
+from bitwright.hw_constraints.kernels import Split
 from bitwright.hw_constraints.predict.from_table import predictor_of
 from bitwright.hw_constraints.predict.prediction import NetworkPrediction
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
@@ -80,18 +80,17 @@ def predictor(runtime: str) -> LatencyPredictor:
 def pairs(runtime: str, by: LatencyPredictor, variants: Sequence[Variant] | None = None) -> Iterator[Pair]:
     """All drawn networks that were measured; those over a quarter of a second are left out."""
     known = latencies(runtime)
-    drawn_ones = {each.name for each in drawn()}
-    factor = clock((each for each in known.values() if each.name in drawn_ones), benchmark_table(runtime).reference_us)
+    reference_us = benchmark_table(runtime).reference_us
     for variant in drawn() if variants is None else variants:
         for number_format in FORMATS:
             measured = known.get((variant.name, number_format))
-            if measured is None or measured.rejected or measured.us > 1e3 * LONGEST_MS:
+            if measured is None or measured.rejected or measured.us(reference_us) > 1e3 * LONGEST_MS:
                 continue
-            network = split(network_files(variant).files[number_format], runtime)
+            network = by.split(network_files(variant).files[number_format])
             start = time.perf_counter()
             predicted = by.network(network)
             seconds = time.perf_counter() - start
-            us = factor * measured.us
+            us = measured.us(reference_us)
             yield Pair(measured=measured, predicted=predicted, split=network, us=us, seconds=seconds)
 
 

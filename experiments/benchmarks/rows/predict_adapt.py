@@ -14,7 +14,13 @@ import numpy as np
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.latency.draw import drawn
-from bitwright.experiments.benchmarks.latency.measured import LONGEST_MS, SETTINGS, clock, latencies, random_networks
+from bitwright.experiments.benchmarks.latency.measured import (
+    LONGEST_MS,
+    SETTINGS,
+    latencies,
+    random_networks,
+    reference_of,
+)
 from bitwright.experiments.benchmarks.latency.network_files import FORMATS, TARGET, network_files
 from bitwright.experiments.benchmarks.latency.predicted import benchmark_table, predictor
 from bitwright.experiments.benchmarks.records import Reach, Record, record
@@ -117,6 +123,7 @@ def _candidates(setting: str) -> Iterator[MeasuredNetwork]:
         yield from networks_of(benchmark_table("openvino"))
         return
     known, scheme = latencies(setting), load_target(TARGET).scheme()
+    reference_us = reference_of(known.values())
     for network in random_networks():
         for number_format in FORMATS:
             measured = known.get((network.name, number_format))
@@ -126,18 +133,22 @@ def _candidates(setting: str) -> Iterator[MeasuredNetwork]:
             parts = split(model, measured.runtime)
             kernels = tuple(placed.kernel for placed in parts.kernels)
             yield MeasuredNetwork(
-                name=network.name, kernels=kernels, inputs=parts.inputs, outputs=parts.outputs, us=measured.us
+                name=network.name,
+                kernels=kernels,
+                inputs=parts.inputs,
+                outputs=parts.outputs,
+                us=measured.us(reference_us),
             )
 
 
 def _truths(setting: str) -> Iterator[Truth]:
-    known, factor = latencies(setting), 1.0  # in other settings samples and networks were measured in the same hour
-    if setting == "openvino":
-        factor = clock(known.values(), benchmark_table(setting).reference_us)
+    known = latencies(setting)
+    in_table = setting == "openvino"  # where the samples come from; else from the same file as the networks
+    reference_us = benchmark_table(setting).reference_us if in_table else reference_of(known.values())
     for variant in drawn():
         for number_format in FORMATS:
             measured = known.get((variant.name, number_format))
-            if measured is None or measured.rejected or measured.us > 1e3 * LONGEST_MS:
+            if measured is None or measured.rejected or measured.us(reference_us) > 1e3 * LONGEST_MS:
                 continue
             file = network_files(variant).files[number_format]
-            yield Truth(name=variant.name, split=split(file, measured.runtime), us=factor * measured.us)
+            yield Truth(name=variant.name, split=split(file, measured.runtime), us=measured.us(reference_us))

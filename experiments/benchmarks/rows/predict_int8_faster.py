@@ -104,7 +104,7 @@ def _answers(runtime: str) -> Iterator[Answer]:
         if any(each is None or each.rejected for each in measured):
             continue
         graph = graph_from_onnx(network_files(variant).files["float32"]).graph
-        in_float, in_int8 = (each.us for each in measured if each is not None)
+        in_float, in_int8 = (each.us(each.reference_us) for each in measured if each is not None)
         gain = gain_of_graph(by, graph, plan(graph, scheme))
         yield Answer(name=variant.name, runtime=runtime, gain=gain, float_us=in_float, int8_us=in_int8)
 
