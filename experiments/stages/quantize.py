@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import QuantizeResult
 from bitwright.experiments.stage import Context, Stage
 from bitwright.hw_constraints.target import Target
 from bitwright.quant.export.exporter import EXPORTERS
+
+if TYPE_CHECKING:
+    import torch
+
+    from bitwright.experiments.mixed_result import MixedResult
+    from bitwright.quant.captured_model import CapturedModel
+    from bitwright.quant.scheme import QuantScheme
 
 ARTIFACT = "onnx_qdq"
 
@@ -31,7 +40,7 @@ def quantize_model(context: Context) -> QuantizeResult:
     recipe, bench, target = context.recipe, context.bench, context.bench.target
     model = context.model()
     captured = capture(model, bench.example(model))
-    scheme = scheme_of(recipe, target)
+    scheme, mixed = _mixed(context, model, captured, scheme_of(recipe, target))
     calibration = CountedSamples(bench.calibration(model))
     began = time.monotonic()
     with context.console.track("calibrating, batches", recipe.calibrate.samples) as advance:
@@ -65,7 +74,25 @@ def quantize_model(context: Context) -> QuantizeResult:
             *calibration_notes(calibration.count, recipe.calibrate.samples),
             *artifact_notes(target),
         ),
+        mixed=mixed,
     )
+
+
+def _mixed(
+    context: Context, model: torch.nn.Module, captured: CapturedModel, scheme: QuantScheme
+) -> tuple[QuantScheme, MixedResult | None]:
+    """The scheme with a format for every layer, where the recipe asks for that."""
+    asked = context.recipe.quantize.mixed
+    if asked is None:
+        return scheme, None
+    from bitwright.experiments.mixed_stage import mix_formats
+
+    return mix_formats(context, asked, captured, scheme, lambda: context.bench.calibration(model))
+
+
+def _tables(recipe: Recipe) -> tuple[str, ...]:
+    """A budget of latency is kept by the first one."""
+    return recipe.predict.tables[:1] if recipe.quantize.mixed is not None else ()
 
 
 def size_of(path: Path) -> Figure:
@@ -98,6 +125,15 @@ STAGE = Stage(
     needs=("train",),
     reads=("model", "data", "example_inputs", "target", "calibrate", "quantize"),
     reads_data=True,
-    code=("bitwright.quant", "bitwright.experiments.scheme_settings", "bitwright.experiments.tensor_quality"),
+    reads_files=_tables,
+    code=(
+        "bitwright.quant",
+        "bitwright.experiments.scheme_settings",
+        "bitwright.experiments.tensor_quality",
+        "bitwright.experiments.mixed_formats",
+        "bitwright.experiments.mixed_stage",
+        "bitwright.nas.block_formats",
+        "bitwright.nas.costs",
+    ),
     packages=("torch", "onnx"),
 )

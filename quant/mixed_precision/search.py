@@ -130,14 +130,18 @@ class MixedSearch:
 
     # --- tables ---
 
-    def _row(self, name: str) -> _Row:
+    def cost_table(self, name: str) -> Table:
+        """A cost by choice."""
         if name not in self._cost_tables:
             # Around float where it may be: a lone float layer hides in an int8 network, since runtimes quantize it
             # themselves, so that what two or three of them cost is no sum of pairs there.
             base = FLOAT.name if FLOAT.name in self.problem.allowed else self._own
             around = self.problem.uniform(base)
             self._cost_tables[name] = self._expanded(f"asking for {name}", lambda each: self.cost(name, each), around)
-        return _Row(name=name, table=self._cost_tables[name], true=lambda each: self.cost(name, each))
+        return self._cost_tables[name]
+
+    def _row(self, name: str) -> _Row:
+        return _Row(name=name, table=self.cost_table(name), true=lambda each: self.cost(name, each))
 
     @property
     def _noise_row(self) -> _Row:

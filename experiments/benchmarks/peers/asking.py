@@ -18,12 +18,20 @@ TIMEOUT_S = 3600
 
 
 def ask(
-    peer: str, question: str, request: Mapping[str, Any], *, home: Path, cache: Path, files: Sequence[Path] = ()
+    peer: str,
+    question: str,
+    request: Mapping[str, Any],
+    *,
+    home: Path,
+    cache: Path,
+    files: Sequence[Path] = (),
+    worker: str = "",
 ) -> dict[str, Any]:
     """What the peer's worker answers, kept between runs.
 
     Args:
         peer: a name in `PEERS`; `workers/PEER_worker.py` is called with the files of the request and the answer.
+        worker: of another `workers/…_worker.py` of the same peer, its first part.
         question: what it is about, for file names and messages.
         request: anything JSON; the worker also finds `folder`, where it may leave files.
         home: the folder of the environments.
@@ -34,14 +42,14 @@ def ask(
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
     """
     require_peer(peer, home)
-    parts = [*PEERS[peer].requirements, script(peer).read_text(), json.dumps(request, sort_keys=True)]
+    parts = [*PEERS[peer].requirements, script(worker or peer).read_text(), json.dumps(request, sort_keys=True)]
     digest = hashlib.sha256("\n".join(parts).encode())
     for file in files:
         digest.update(file.read_bytes())
     folder = cache / f"{peer}-{question}-{digest.hexdigest()[:12]}"
     answer = folder / "answer.json"
     if not answer.exists():
-        run_worker(peer, question, {**request, "folder": str(folder)}, answer, home)
+        run_worker(peer, question, {**request, "folder": str(folder)}, answer, home, worker=worker)
     found: dict[str, Any] = json.loads(answer.read_text())
     return found
 
@@ -59,7 +67,13 @@ def require_peer(peer: str, home: Path) -> None:
 
 
 def run_worker(
-    peer: str, question: str, request: Mapping[str, Any], answer: Path, home: Path, threads: int | None = 1
+    peer: str,
+    question: str,
+    request: Mapping[str, Any],
+    answer: Path,
+    home: Path,
+    threads: int | None = 1,
+    worker: str = "",
 ) -> None:
     """Runs a worker in the peer's environment; the answer's file appears at once or not at all.
 
@@ -70,6 +84,7 @@ def run_worker(
         answer: the file to write.
         home: the folder of the environments.
         threads: of its OpenMP pools; None leaves them as the peer and the machine have them.
+        worker: see `ask`.
 
     Raises:
         InputError: the worker failed.
@@ -78,7 +93,7 @@ def run_worker(
     folder.mkdir(parents=True, exist_ok=True)
     asked, partial, log = folder / "request.json", folder / "answer.partial", folder / "log.txt"
     asked.write_text(json.dumps(request, indent=1))
-    command = [interpreter(peer, home), script(peer), asked, partial]
+    command = [interpreter(peer, home), script(worker or peer), asked, partial]
     limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     environment = {**os.environ, **limits, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment)
@@ -89,6 +104,6 @@ def run_worker(
     partial.rename(answer)
 
 
-def script(peer: str) -> Path:
-    """A peer's worker."""
-    return WORKERS / f"{peer}_worker.py"
+def script(worker: str) -> Path:
+    """A peer's worker, or another one of it."""
+    return WORKERS / f"{worker}_worker.py"

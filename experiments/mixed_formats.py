@@ -1,0 +1,148 @@
+"""What a recipe's `quantize.mixed` asks for: formats that the target permits, costs, budgets as shares or amounts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitwright.experiments.recipe import Mixed, Recipe
+from bitwright.experiments.scheme_settings import RefusedSettingError, is_within, spelled
+from bitwright.hw_constraints.target import Capability, Target
+from bitwright.nas.block_formats import BLOCK_FORMATS, apply_block_formats
+from bitwright.nas.costs import weight_bytes
+from bitwright.quant.errors import InputError, unknown
+from bitwright.quant.graph import Graph
+from bitwright.quant.mixed_precision import FLOAT, Cost, LayerFormat, MixedSearch, Problem
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.scheme import QParamsSpec, QuantScheme
+
+_WHERE = ("quantize", "mixed")
+_UNITS = {
+    "latency": {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
+    "size": {"B": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3},
+    "energy": {"nJ": 1e-3, "uJ": 1.0, "µJ": 1.0, "mJ": 1e3},
+}
+_AMOUNT = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]+)\s*")
+
+
+def mixed_problem(asked: Mixed, graph: Graph, scheme: QuantScheme, target: Target) -> Problem:
+    """The choices: the recipe's formats as the target keeps them.
+
+    Raises:
+        InputError: an unknown format, or one that the target does not permit.
+    """
+    chosen = [_format(name, index, scheme, target) for index, name in enumerate(asked.formats)]
+    looked_at = [LayerFormat(name="own")] * (not any(each.is_own for each in chosen))
+    looked_at += [FLOAT] * (not any(each.is_float for each in chosen))
+    return Problem(graph=graph, scheme=scheme, formats=(*chosen, *looked_at), allowed=asked.formats)
+
+
+def _format(name: str, index: int, scheme: QuantScheme, target: Target) -> LayerFormat:
+    if name not in BLOCK_FORMATS:
+        raise unknown("number format of quantize.mixed.formats", name, BLOCK_FORMATS)
+    added = apply_block_formats(scheme, target, {"*": name}).overrides[len(scheme.overrides) :]
+    if not added:
+        return LayerFormat(name=name)
+    path, numerics = (*_WHERE, "formats", index), target.numerics
+    _require_permitted(added[0].weights, numerics.weights, name, target, path)
+    _require_permitted(added[0].activations, numerics.activations, name, target, path)
+    return LayerFormat(
+        name=name, weights=added[0].weights, activations=added[0].activations, is_float=added[0].keep_float
+    )
+
+
+def _require_permitted(
+    spec: QParamsSpec | None,
+    permitted: Sequence[QParamsSpec],
+    name: str,
+    target: Target,
+    path: tuple[str | int, ...],
+) -> None:
+    if spec is not None and not any(is_within(spec, each) for each in permitted):
+        raise RefusedSettingError(path, name, target, "; ".join(dict.fromkeys(map(spelled, permitted))))
+
+
+def mixed_costs(asked: Mixed, recipe: Recipe, target: Target) -> list[Cost]:
+    """What is limited or made small, each with the way to find it out.
+
+    Raises:
+        InputError: neither a table nor a cost model knows latency here, or no model knows energies.
+    """
+    names = [name for name in ("latency", "size", "energy") if getattr(asked.budget, name) is not None]
+    if asked.min_sqnr_db is not None and asked.minimise not in names:
+        names.append(asked.minimise)
+    known = {"latency": _latency, "size": _size, "energy": _energy}
+    return [known[name](recipe, target) for name in names]
+
+
+def _size(recipe: Recipe, target: Target) -> Cost:
+    return Cost(name="size", unit="MB", of=lambda graph, plan: weight_bytes(graph, plan) / 1e6, origin="counted")
+
+
+def _latency(recipe: Recipe, target: Target) -> Cost:
+    if recipe.predict.tables:
+        from bitwright.nas.latency import predicted_latency
+
+        predicted = predicted_latency(Path(recipe.predict.tables[0]))
+        return Cost(name="latency", unit="ms", of=lambda graph, plan: predicted(graph, plan).latency_ms)
+    _require_model(target, "latency", "predict.tables = [FILE] brings a table of `bitwright measure kernels`")
+
+    def modelled_ms(graph: Graph, plan: QuantPlan) -> float:
+        from bitwright.hw_constraints.modelled_time import modelled_time
+
+        found = modelled_time(graph, target, plan)
+        if found is None:
+            raise InputError(f"quantize.mixed.budget.latency: the network cannot be lowered to target {target.id!r}")
+        return found.us / 1e3
+
+    return Cost(name="latency", unit="ms", of=modelled_ms)
+
+
+def _energy(recipe: Recipe, target: Target) -> Cost:
+    _require_model(target, "energy", "leave it out")
+
+    def modelled_uj(graph: Graph, plan: QuantPlan) -> float:
+        from bitwright.hw_constraints.cost.estimate import estimate
+        from bitwright.hw_constraints.lower.lowering import lower
+
+        found = estimate(lower(graph, target, plan=plan)).energy_uj
+        if found is None:
+            raise InputError(f"quantize.mixed.budget.energy: target {target.id!r} gives no energies; leave it out")
+        return found
+
+    return Cost(name="energy", unit="µJ", of=modelled_uj)
+
+
+def _require_model(target: Target, name: str, instead: str) -> None:
+    if Capability.COST not in target.capabilities:
+        raise InputError(f"quantize.mixed.budget.{name}: target {target.id!r} has no cost model; {instead}")
+
+
+def limits_of(asked: Mixed, search: MixedSearch) -> dict[str, float]:
+    """Each budget in the unit of its cost: a share of the way, or an amount.
+
+    Raises:
+        InputError: an amount without a unit that fits.
+    """
+    found = {}
+    for name in search.costs:
+        value = getattr(asked.budget, name)
+        if value is not None:
+            found[name] = search.at_share(name, value) if isinstance(value, float) else amount(name, value)
+    return found
+
+
+def amount(name: str, text: str) -> float:
+    """`3.2 ms` in milliseconds, `1.5 MB` in megabytes, `40 µJ` in microjoules.
+
+    Raises:
+        InputError: it is no number with such a unit.
+    """
+    match, units = _AMOUNT.fullmatch(text), _UNITS[name]
+    if match is None or match[2] not in units:
+        raise InputError(
+            f"quantize.mixed.budget.{name} = {text!r}; expected a share of the way from float to the scheme's own "
+            f"formats (0 to 1), or an amount in {', '.join(units)}"
+        )
+    return float(match[1]) * units[match[2]]
