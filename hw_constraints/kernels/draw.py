@@ -73,6 +73,7 @@ class _Draw:
             Family.POINTWISE: self._pointwise,
             Family.DEPTHWISE: self._depthwise,
             Family.GROUPED: self._grouped,
+            Family.CONV_TRANSPOSE: self._conv_transpose,
             Family.LINEAR: self._linear,
             Family.MATMUL: self._matmul,
             Family.ATTENTION: self._attention,
@@ -242,6 +243,14 @@ class _Draw:
         side = self._random.choice([1, 3, 3, 3])
         return self._convolution(picture, group * width, (side, side), self._random.choice([1, 1, 2]), group)
 
+    def _conv_transpose(self) -> Kernel:
+        picture, out = self._picture(), self._channels()
+        side, pad, more = self._random.choice([(2, 0, 0), (4, 1, 0), (3, 1, 1)])  # all double height and width
+        how: dict[str, Value] = {"dilations": (1, 1), "group": 1, "kernel_shape": (side, side), "pads": (pad,) * 4}
+        how |= {"strides": (2, 2), **({"output_padding": (more, more)} if more else {})}
+        weight, result = (picture[1], out, side, side), (1, out, 2 * picture[2], 2 * picture[3])
+        return self._make("ConvTranspose", [picture], [result], weight=weight, attributes=how)
+
     def _linear(self) -> Kernel:
         rows = 1 if self._random.random() < 0.4 else self._between(8, 512)
         weight = (self._channels(16, 4096), self._channels(8, 4096))
@@ -374,6 +383,7 @@ class _Draw:
 
 
 _OPS: dict[Family, tuple[str, ...]] = {
+    Family.CONV_TRANSPOSE: ("ConvTranspose",),
     Family.LINEAR: ("Gemm", "MatMul"),
     Family.MATMUL: ("MatMul",),
     Family.ELEMENTWISE: ("Add", "Mul", "Sub"),

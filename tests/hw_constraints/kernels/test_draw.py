@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from bitwright.hw_constraints.kernels import Family, draw_kernels, known_rules
 
@@ -39,3 +40,17 @@ def test_convolutions_fuse_only_what_the_runtime_fuses(runtime: str) -> None:
 
 def test_a_family_without_kernels_in_codes_gives_none() -> None:
     assert draw_kernels(Family.NORM, "int8", "onnxruntime", 5) == []
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_transposed_convolutions_are_those_that_a_network_has(runtime: str) -> None:
+    for kernel in draw_kernels(Family.CONV_TRANSPOSE, "float32", runtime, 20, seed=1):
+        network = torch.nn.ConvTranspose2d(
+            *kernel.weight[:2],
+            kernel.weight[2:],
+            stride=kernel.attribute("strides"),
+            padding=kernel.attribute("pads")[0],
+            output_padding=kernel.attribute("output_padding", 0),
+            device="meta",
+        )
+        assert tuple(network(torch.empty(kernel.inputs[0], device="meta")).shape) == kernel.outputs[0]

@@ -123,3 +123,21 @@ def test_sizes_that_are_not_static_are_refused(residual_float: bytes) -> None:
 def test_a_runtime_that_nobody_probed_is_named(residual_float: bytes) -> None:
     with pytest.raises(InputError, match="runtime 'abacus': what it fuses is not known"):
         split(residual_float, "abacus")
+
+
+def test_openvino_takes_norms_that_stand_alone_as_products_and_sums() -> None:
+    """Of a dense block: concatenation, norm, relu; one node, in the layout of its neighbours, as is executed."""
+    net = Net()
+    stem = net.node("Conv", ["x", net.weight(32, 16, 3, 3, coded=False)], "stem", pads=[1] * 4, kernel_shape=[3, 3])
+    joined = net.node("Concat", [stem, net.node("Relu", [stem], "relu")], "joined", axis=1)
+    channels = [net.constant(np.linspace(0.5, 1.5, 64, dtype=np.float32)) for _ in range(4)]
+    norm = net.node("Relu", [net.node("BatchNormalization", [joined, *channels], "norm")], "norm_relu")
+    last = net.node("Conv", [norm, net.weight(16, 64, 1, 1, coded=False)], "last", kernel_shape=[1, 1])
+    model = net.model((1, 16, 12, 12), last)
+    assert ops(model, "openvino").count("BatchNormalization+relu") == 1
+    executed = Counter(node.op for node in get_backend("openvino").load(model).executed_graph())
+    kernels = Counter(placed.kernel.family for placed in split(model, "openvino").kernels)
+    alone = kernels[Family.NORM] + kernels[Family.ACTIVATION]
+    assert alone == executed["Subgraph"] + executed["Eltwise"] == 2
+    assert kernels[Family.CONV] + kernels[Family.POINTWISE] == executed["Convolution"]
+    assert kernels[Family.REORDER] <= executed["Reorder"]

@@ -16,6 +16,7 @@ from bitwright.experiments.results import PredictResult
 from bitwright.experiments.run import run_recipe
 from bitwright.hw_constraints.table import KernelTable, TableKey
 from bitwright.hw_constraints.table.reference import REFERENCE
+from bitwright.quant.errors import InputError
 
 NETWORK = 3
 
@@ -51,6 +52,7 @@ def test_a_float_file_is_predicted_with_what_int8_would_do(folder: Path, capsys:
     assert _run(*arguments) == 0
     said = capsys.readouterr().out
     assert "float.onnx: " in said and "at 90 % on onnxruntime 1.0" in said and "int8" in said
+    assert f"\nfor one call on {'x'.join(map(str, found['inputs'][0]))}\n" in said
     assert f"\nthe 10 costliest of {len(found['layers'])} kernels (all in --json)\n" in said
     assert "the table is not of this machine, nor is the latency: device.cpu_model Formula One, here " in said
 
@@ -73,6 +75,10 @@ def test_what_cannot_be_used_is_one_line(folder: Path, capsys: pytest.CaptureFix
         ([model, "--table", str(folder / "no.table")], "no.table"),
         ([str(folder / "no.onnx"), "--table", made_up], "no.onnx"),
         ([model, "--table", made_up, "--target", "x68-vnni"], "unknown target 'x68-vnni'; there are: "),
+        (
+            [model, "--table", made_up, "--target", "edge-tpu"],
+            "--target = 'edge-tpu'; 'edge-tpu' runs in edgetpu-compiler, not in 'onnxruntime'",
+        ),
         ([str(folder), "--table", made_up], f"{folder}: is a folder; name an ONNX file"),
         ([model, "--table", str(empty.path)], f"{empty.path}: has no measured kernel; fill it first: bitwright"),
         ([str(folder / "missing.onnx"), "--table", made_up], "missing.onnx"),
@@ -93,6 +99,13 @@ def test_a_run_says_what_to_expect_before_it_quantizes(folder: Path, tmp_path: P
     (gain,) = PredictResult.model_validate(record.stages["predict"].result).gains
     assert gain.expectation in ("faster", "slower", "unsure") and gain.text
     assert gain.float_latency is not None and gain.float_latency.value > 0
+
+
+def test_a_table_that_is_no_file_is_refused_before_anything_runs() -> None:
+    with pytest.raises(InputError) as refused:
+        load_recipe("digits", ["predict.tables=[none.table]"])
+    said = "command line: predict.tables[0] = 'none.table'; there is no such file; measure one first: "
+    assert str(refused.value) == f"{said}bitwright measure kernels --out none.table"
 
 
 def test_without_a_table_a_run_predicts_nothing(tmp_path: Path) -> None:
