@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.experiments.console import Console
 from bitwright.experiments.datasets import Split
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
-from bitwright.experiments.model_commands import recipe_of, usable_runtimes
+from bitwright.experiments.model_commands import check_runtime, recipe_of, usable_runtimes
 from bitwright.experiments.recipe import ENTRY, DataSection
 from bitwright.hw_constraints.autotune import Budget, Tuned, autotune
 from bitwright.hw_constraints.backends import get_backend
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 64  # to search with, and as many others to check the result with
 _TABLES = (".npy", ".npz")
+_OTHER_FILES = (".tflite", ".pt2", ".pte", ".engine", ".plan", ".xml")  # built for one runtime: no Q/DQ to move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,10 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         raise InputError(f"--minutes = {asked.minutes:g}; expected a number above 0")
     if asked.threads < 1:
         raise InputError(f"--threads = {asked.threads}; at least 1 is needed")
+    if Path(asked.model).suffix in _OTHER_FILES:
+        raise InputError(
+            f"{asked.model}: autotune takes package.module:function, a recipe, or an ONNX file in its place"
+        )
     if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
         raise InputError(f"--out = {str(asked.out)!r}: is a file; expected a folder for the record and the artefact")
     runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
@@ -85,7 +90,7 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
             f"--runtime = {runtime!r}: reads no ONNX files, and autotune writes those; "
             f"there are: {', '.join(readers('onnx'))}"
         )
-    subject = _of_file(asked) if asked.model.endswith(".onnx") else _of_network(asked, console)
+    subject = _of_file(asked, runtime) if asked.model.endswith(".onnx") else _of_network(asked, runtime, console)
     out = asked.out or Path("runs") / f"autotune-{subject.name}-{runtime}"
     search, held_out = (_feeds(subject.reference, each) for each in (subject.search, subject.held_out))
     console.say(
@@ -120,7 +125,7 @@ def _sole_tuner(out: Path) -> Iterator[None]:
         yield
 
 
-def _of_network(asked: Asked, console: Console) -> Subject:
+def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
     """A network by its entry, or a recipe's; what a recipe trains is trained first."""
     from bitwright.experiments.run import run_recipe
     from bitwright.experiments.scheme_settings import scheme_of
@@ -133,6 +138,7 @@ def _of_network(asked: Asked, console: Console) -> Subject:
     target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
     recipe = recipe_of(asked.model, target, asked.data)
     bench = Workbench(recipe)
+    check_runtime(bench.target, runtime, f"target = {bench.target.id!r}")
     model = bench.new_model()
     if recipe.train is not None:
         folder = Path("runs") / recipe.name
@@ -153,7 +159,7 @@ def _of_network(asked: Asked, console: Console) -> Subject:
     )  # fmt: skip
 
 
-def _of_file(asked: Asked) -> Subject:
+def _of_file(asked: Asked, runtime: str) -> Subject:
     """An ONNX file: one in float is calibrated with the data, one with Q/DQ is taken as it is."""
     from bitwright.quant.calibrate import take
     from bitwright.quant.onnx_import import graph_from_onnx
@@ -171,10 +177,11 @@ def _of_file(asked: Asked) -> Subject:
     else:
         if asked.target is None:
             raise InputError("an ONNX file in float needs --target: it says how to quantize; see `bitwright targets`")
-        name = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
+        target = load_target(target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target)
+        check_runtime(target, runtime, f"--target = {target.id!r}")
         captured = to_captured(imported.graph, file.name)
         samples = take(captured, _batches(captured, asked.data), 2 * SAMPLES)
-        quantized = quantize(captured, load_target(name).scheme(), samples[: max(1, len(samples) // 2)])
+        quantized = quantize(captured, target.scheme(), samples[: max(1, len(samples) // 2)])
         reference = fold_batch_norm(captured)
     search, held_out = _apart(samples, ())
     return Subject(name=file.stem, quantized=quantized, reference=reference, search=search, held_out=held_out)

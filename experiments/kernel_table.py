@@ -18,6 +18,7 @@ from bitwright.experiments.kernel_pool import (
     stray_kernels,
 )
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
+from bitwright.experiments.model_commands import check_runtime
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.workbench import require_runtime
 from bitwright.hw_constraints.backends import get_backend, list_backends
@@ -49,8 +50,7 @@ def target_and_runtime(target: str | None, runtime: str | None) -> tuple[Target,
     known = found.artifact.runtimes
     if runtime is not None:
         require_runtime(runtime)
-        if runtime not in known:
-            raise InputError(f"--runtime = {runtime!r}; target {found.id!r} has {', '.join(known) or 'none here'}")
+        check_runtime(found, runtime, f"--runtime = {runtime!r}")
         return found, runtime
     here = [name for name in known if name in list_backends() and get_backend(name).available() is None]
     if not here:

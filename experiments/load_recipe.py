@@ -67,7 +67,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         data["target"] = target_of_this_cpu(locations.where(("target",)))
     recipe = yaml_lines.validate(Recipe, data, locations)
     names, device = _unknown_names(recipe, locations), _device_problems(recipe, locations)
-    problems = [*names, *device, *_section_problems(recipe, data, locations)]
+    problems = [*names, *device, *_missing_tables(recipe, locations), *_section_problems(recipe, data, locations)]
     if problems:
         raise InputError("\n".join(problems))
     _check_formats(recipe, locations)
@@ -164,6 +164,16 @@ def _device_problems(recipe: Recipe, locations: Locations) -> list[str]:
         ),
     ]
     return [_problem(*each, locations) for each in named if each[1] not in each[2]]
+
+
+def _missing_tables(recipe: Recipe, locations: Locations) -> list[str]:
+    """Latency tables that are no files; what is in them is read when they are needed."""
+    return [
+        f"{locations.where(path)}: {yaml_lines.dotted(path)} = {table!r}; there is no such file; "
+        f"measure one first: bitwright measure kernels --out {table}"
+        for path, table in ((("predict", "tables", i), each) for i, each in enumerate(recipe.predict.tables))
+        if not Path(table).is_file()
+    ]
 
 
 def _specs(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, dict[str, Any]]]:

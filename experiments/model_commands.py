@@ -16,6 +16,7 @@ from bitwright.quant.errors import InputError
 if TYPE_CHECKING:
     from bitwright.hw_constraints.measure import Measurement
     from bitwright.hw_constraints.proof import ProofReport
+    from bitwright.hw_constraints.target import Target
 
 
 def quantize_model(
@@ -79,6 +80,17 @@ def usable_runtimes(asked: Sequence[str] | None, files: Sequence[Path] = ()) -> 
         advice = f"{', '.join(able)} would" if able else "measure them one kind at a time"
         raise InputError(f"no runtime here reads {' and '.join(kinds)} files; {advice}")
     return here
+
+
+def check_runtime(target: Target, runtime: str, said: str) -> None:
+    """That a target's artefacts run in a runtime.
+
+    Raises:
+        InputError: they do not; begins with what the user `said`.
+    """
+    known = target.artifact.runtimes
+    if runtime not in known:
+        raise InputError(f"{said}; {target.id!r} runs in {', '.join(known) or 'no public runtime'}, not in {runtime!r}")
 
 
 def prove_file(

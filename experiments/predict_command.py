@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
+from bitwright.experiments.model_commands import check_runtime
 from bitwright.experiments.tables import print_table
-from bitwright.hw_constraints.kernels import split
 from bitwright.hw_constraints.predict.before_compiling import gain_of_graph
 from bitwright.hw_constraints.predict.from_table import predictor_of
 from bitwright.hw_constraints.predict.int8_gain import Int8Gain
@@ -28,12 +28,14 @@ class Predicted:
 
     Attributes:
         file: as it stands.
+        inputs: shapes that it is predicted for; a batch that the file leaves open is 1.
         gain: of int8, for a file in float.
         no_gain: why there is none for such a file.
         elsewhere: how what the table was measured on differs from this machine, in words.
     """
 
     file: NetworkPrediction
+    inputs: tuple[tuple[int, ...], ...]
     gain: Int8Gain | None = None
     no_gain: str = ""
     elsewhere: tuple[str, ...] = ()
@@ -41,7 +43,14 @@ class Predicted:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         gain = self.gain.to_json() if self.gain else None
-        return {**self.file.to_json(), "int8": gain, "no_int8": self.no_gain, "elsewhere": list(self.elsewhere)}
+        inputs = [list(shape) for shape in self.inputs]
+        return {
+            **self.file.to_json(),
+            "inputs": inputs,
+            "int8": gain,
+            "no_int8": self.no_gain,
+            "elsewhere": list(self.elsewhere),
+        }
 
 
 def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
@@ -53,22 +62,24 @@ def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
         target: how int8 would be quantized; None takes this processor's.
 
     Raises:
-        InputError: the file or the table is missing, damaged or empty, the file cannot be split into kernels, or there
-            is no such target.
+        InputError: the file or the table is missing, damaged or empty, the file cannot be split into kernels, there is
+            no such target, or it is not the table's runtime that runs it.
     """
     asked = None if target is None else load_target(target_of_this_cpu("--target") if target == THIS_CPU else target)
     measured = KernelTable.load(table)
     if not measured.measured:
         raise InputError(f"{table}: has no measured kernel; fill it first: bitwright measure kernels --out {table}")
+    if asked is not None:
+        check_runtime(asked, measured.key.runtime, f"--target = {asked.id!r}")
     predictor, elsewhere = predictor_of(measured), _elsewhere(measured.key)
-    network = split(file, predictor.runtime)
-    found = predictor.network(network)
+    network = predictor.split(file)
+    found = Predicted(file=predictor.network(network), inputs=network.inputs, elsewhere=elsewhere)
     if any(placed.kernel.format == "int8" for placed in network.kernels):
-        return Predicted(file=found, no_gain="the file is in int8 already", elsewhere=elsewhere)
+        return replace(found, no_gain="the file is in int8 already")
     try:
-        return Predicted(file=found, gain=_gain(file, predictor, asked), elsewhere=elsewhere)
+        return replace(found, gain=_gain(file, predictor, asked))
     except InputError as error:
-        return Predicted(file=found, no_gain=str(error), elsewhere=elsewhere)
+        return replace(found, no_gain=str(error))
 
 
 def _elsewhere(key: TableKey) -> tuple[str, ...]:
@@ -90,21 +101,30 @@ def _gain(file: Path, predictor: LatencyPredictor, target: Target | None) -> Int
 
 def print_prediction(found: Predicted, file: Path) -> None:
     """The latency, the costliest kernels, what is doubtful, and what int8 would do."""
+    shapes = " and ".join("x".join(map(str, shape)) for shape in found.inputs)
     print(f"{file.name}: {found.file}")
+    print(f"for one call on {shapes}")
     if found.elsewhere:
         print(f"the table is not of this machine, nor is the latency: {'; '.join(found.elsewhere)}")
     rows = list(_rows(found.file))
     count = len(found.file.layers)
     title = f"the {len(rows)} costliest of {count} kernels (all in --json)" if count > len(rows) else f"{count} kernels"
     print_table(("kernel", "layer", "µs", "known"), rows, title=f"\n{title}")
-    overheads = ", ".join(f"{name} {us:.1f} µs" for name, us in found.file.overheads.items() if abs(us) >= 0.05)
-    print(f"beside kernels: {overheads or 'nothing'}")
+    print(f"beside kernels: {_overheads(found.file)}")
     _print_some("outside what was measured", found.file.doubts)
     if found.gain is not None:
         print(f"\n{found.gain}")
         _print_some("layers that lose by int8", [str(each) for each in found.gain.losers])
     elif found.no_gain:
         print(f"\nint8: {found.no_gain}")
+
+
+def _overheads(found: NetworkPrediction) -> str:
+    """Each that costs something; what a fit to whole networks takes off again is a correction, not a cost."""
+    costs = [f"{name} {us:.1f} µs" for name, us in found.overheads.items() if us >= 0.05]
+    off = -sum(us for us in found.overheads.values() if us <= -0.05)
+    corrected = [f"{off:.1f} µs less than the kernels one by one"] if off else []
+    return ", ".join([*costs, *corrected]) or "nothing"
 
 
 def _rows(found: NetworkPrediction) -> Iterator[tuple[str, str, str, str]]:

@@ -105,14 +105,13 @@ def predicted_latency(table: Path) -> Callable[[Graph, QuantPlan], ComparableLat
     Raises:
         InputError: the table is missing, damaged or empty; later, a candidate that cannot be split into kernels.
     """
-    from bitwright.hw_constraints.kernels import split
     from bitwright.hw_constraints.predict.from_table import load_predictor
     from bitwright.hw_constraints.predict.planned_model import planned_model
 
     predictor = load_predictor(table)
 
     def latency(graph: Graph, plan: QuantPlan) -> ComparableLatency:
-        found = predictor.network(split(planned_model(graph, plan), predictor.runtime))
+        found = predictor.network(predictor.split(planned_model(graph, plan)))
         return ComparableLatency(latency_ms=found.us / 1e3, low_ms=found.low / 1e3, high_ms=found.high / 1e3)
 
     return latency

@@ -124,6 +124,14 @@ def test_ctrl_c_leaves_a_record_that_goes_on(folder):
             (*FILE, "--out", "pictures.npy"),
             "--out = 'pictures.npy': is a file; expected a folder for the record and the artefact",
         ),
+        (
+            ("net.tflite", "--data", "pictures.npy"),
+            "net.tflite: autotune takes package.module:function, a recipe, or an ONNX file in its place",
+        ),
+        (
+            ("float.onnx", "--data", "pictures.npy", "--target", "edge-tpu", "--runtime", "onnxruntime"),
+            "--target = 'edge-tpu'; 'edge-tpu' runs in edgetpu-compiler, not in 'onnxruntime'",
+        ),
         ((*FILE, "--budget", 0), "--budget = 0; at least 1 try is needed"),
         ((*FILE, "--minutes", "nan"), "--minutes = nan; expected a number above 0"),
         ((*FILE, "--threads", 0), "--threads = 0; at least 1 is needed"),

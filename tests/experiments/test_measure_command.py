@@ -113,7 +113,7 @@ def test_tables_merge_and_go_to_parquet(table: Path, tmp_path: Path) -> None:
         (("kernels", "--target", "h20"), "unknown target 'h20'; there are: "),
         (
             ("kernels", "--target", "x86-vnni", "--runtime", "inductor"),
-            "--runtime = 'inductor'; target 'x86-vnni' has ",
+            "--runtime = 'inductor'; 'x86-vnni' runs in onnxruntime, openvino, not in 'inductor'",
         ),
         (("kernels", "--runtime", "onnxruntime", "--families", "conv,cov"), "--families = cov; there are: conv, "),
         (("kernels", "--runtime", "onnxruntime", "--formats", "int4"), "--formats = int4; there are: float32, int8"),
