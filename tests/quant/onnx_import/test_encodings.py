@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bitwright.quant.errors import InputError
+from bitwright.quant.export.exporter import export_as
 from bitwright.quant.onnx_import import ImportedModel, graph_from_onnx
 from bitwright.quant.onnx_import.encodings import read_encodings
 from bitwright.quant.onnx_import.to_captured import to_captured, to_quantized
@@ -120,3 +121,28 @@ def test_two_files_that_say_how_tensors_are_coded_are_one_too_many(tmp_path: Pat
         InputError, match=r"network\.encodings and network\.calib\.cache both say how its tensors are coded"
     ):
         graph_from_onnx(tmp_path / "network.onnx")
+
+
+def entries(content: Any) -> dict[str, Any]:
+    """All encodings of a file by the names of their tensors."""
+    if content["version"] == "0.6.1":
+        return {**content["activation_encodings"], **content["param_encodings"]}
+    parts = ("encodings",) if content["version"] == "2.0.0" else ("activation_encodings", "param_encodings")
+    return {entry["name"]: entry for part in parts for entry in content[part]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_we_write_of_aimets_network_is_what_aimet_wrote(version: str, tmp_path: Path) -> None:
+    """Field by field, where a tensor keeps its name: the input and the weights."""
+    quantized, _ = to_quantized(read(version, tmp_path))
+    _, beside = export_as(quantized, tmp_path / "again.onnx", "encodings_json", version=version)
+    ours, theirs = entries(json.loads(beside.read_text())), entries(content_of(version))
+    names = {"image", "stem.weight", "depth.weight", "up.weight", "head.weight"}
+    assert names <= ours.keys() & theirs.keys()
+    for name in names:
+        pairs = zip(ours[name], theirs[name], strict=True) if version == "0.6.1" else [(ours[name], theirs[name])]
+        for mine, own in pairs:
+            assert mine.keys() == own.keys(), name
+            for key, value in own.items():
+                # AIMET computes scales in float64 and on in float32.
+                assert mine[key] == (value if isinstance(value, str | bool) else pytest.approx(value, rel=1e-6)), key
