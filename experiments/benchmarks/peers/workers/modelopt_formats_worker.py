@@ -26,11 +26,11 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     network = fold_batch_norms(load_network(request["network"], request["library"]))
     network.requires_grad_(True)
-    for module in network.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # its hooks forbid that what they hand on is modified
+    activations: list[Any] = [module for module in network.modules() if hasattr(module, "inplace")]
+    for module in activations:
+        module.inplace = False  # its hooks forbid that what they hand on is modified
     images = torch.from_numpy(np.array(np.load(request["calibration"], mmap_mode="r")[: request["images"]]))
-    batches = list(images.split(BATCH))
+    batches = list(torch.split(images, BATCH))
     with torch.no_grad():
         decisions = [network(batch).argmax(1) for batch in batches]
     start, chosen = time.perf_counter(), {}
