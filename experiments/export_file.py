@@ -54,9 +54,10 @@ def settings_of(texts: Sequence[str]) -> dict[str, str]:
 @contextmanager
 def with_codes(file: Path) -> Iterator[Path]:
     """A file whose codes runtimes can read: itself, or a Q/DQ twin of a float file that has its scales beside it."""
+    from bitwright.quant.onnx_import import graph_from_onnx
     from bitwright.quant.onnx_import.beside import has_codes_beside
 
-    if not has_codes_beside(file):
+    if not has_codes_beside(file) or graph_from_onnx(file).has_own_codes:
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 PRECISIONS_SUFFIX = ".precisions.json"
 FORMAT = "bitwright-tensorrt/1"
 LARGEST_CODE = 127
+_UNNAMED = "(Unnamed Layer"  # what TensorRT itself puts between the layers of the file
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -99,7 +100,11 @@ def codings_of_cache(path: Path, model: ModelProto, values: Values) -> Codings:
     stem = path.name.removesuffix(SUFFIX)
     precisions = read_precisions(path.with_name(f"{stem}{PRECISIONS_SUFFIX}"))
     scales = read_calibration_cache(path)
-    found = {name: _symmetric(scale) for name, scale in scales.items() if name not in precisions.inside}
+    found = {
+        name: _symmetric(scale)
+        for name, scale in scales.items()
+        if name not in precisions.inside and not name.startswith(_UNNAMED)
+    }
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
         for name in node.input:

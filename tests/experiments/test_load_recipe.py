@@ -46,7 +46,7 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "seed: one\n", "mine.yaml:5: seed = 'one'; expected a valid integer, unable to parse string as an integer"),
         (GOOD + "quantise: {}\n", "mine.yaml:5: quantise: no such key (did you mean 'quantize'?); allowed: name, "
          "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, "
-         "measure, lower, qat, search, report"),
+         "parity, measure, lower, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
          "epochs, batch, lr, weight_decay, label_smoothing"),
         (GOOD + "train: {epochs: 0}\n", "mine.yaml:5: train.epochs = 0; expected greater than or equal to 1"),
@@ -100,8 +100,8 @@ def test_binary_and_missing_files(recipe: Path) -> None:
     [
         ("epochs", "command line: 'epochs' is no key=value (such as train.epochs=3)"),
         ("trian.epochs=3", "command line: trian: no such key (did you mean 'train'?); allowed: name, description, "
-         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, measure, "
-         "lower, qat, search, report"),
+         "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, parity, "
+         "measure, lower, qat, search, report"),
         ("train.epochs=many", "command line: train.epochs = 'many'; expected a valid integer, unable to parse string as "
          "an integer"),
         ("seed.x=1", "command line: 'seed.x=1': seed = 0 has no key 'x'"),
