@@ -16,8 +16,10 @@ from bitwright.quant.parity.link import Array
 from bitwright.quant.parity.results import EXACT
 from bitwright.quant.sqnr import sqnr_db
 
-# Of the codes of a layer, given equal codes of its operands. A value lies within its float32 rounding error of a tie
-# with a probability of about 255 * 2 * 2**-23 * sqrt(terms): 1e-3 for the 260 thousand terms that no layer has.
+# Of the codes of a layer, given equal codes of its operands: the share that a whole layer may have on the other side of
+# a rounding tie, a choice and no bound. For codes up to 255 and n terms that round independently, float32 moves about
+# 255 * 2**-22 * sqrt(n) of them: 1e-3 for 270 terms. Seen is less: of 12,139 sound layers in the row `planted_faults`,
+# all but one stay below a third of what is allowed.
 TIES = 1e-3
 # The noise of codes against real values may be four times the expected amplitude: no distribution of values is uniform.
 NOISE_MARGIN = 16.0
