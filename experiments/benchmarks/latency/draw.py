@@ -11,9 +11,7 @@ from bitwright.experiments.benchmarks.latency.pool import DEVELOPING, Variant, p
 from bitwright.quant.errors import InputError
 
 HASHES = Path(__file__).parent / "table_hashes.json"
-MEASURED_BEFORE = (
-    Path(__file__).parent / "measured_before.txt"
-)  # networks of earlier draws: the predictor has seen them
+MEASURED_BEFORE = Path(__file__).parent / "measured_before.txt"  # of earlier draws: the predictor was tuned on them
 COUNT = 110
 # Families in which int8 may well lose: small pictures, gates, many concatenations, narrow depthwise convolutions.
 _DOUBTFUL = frozenset(
