@@ -16,6 +16,7 @@ from bitwright.experiments.extensions import (
     MODELS,
     OBSERVERS,
     RECIPES,
+    ROUNDINGS,
     SPACES,
     TARGETS,
     ExtensionPoint,
@@ -126,6 +127,7 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
         (MODELS, recipe.model.kind, ("model", "kind")),
         (DATASETS, recipe.data.kind, ("data", "kind")),
         (EXPORTERS, recipe.export.format, ("export", "format")),
+        (ROUNDINGS, recipe.quantize.rounding, ("quantize", "rounding")),
         *([(SPACES, recipe.search.space.kind, ("search", "space", "kind"))] if recipe.search else ()),
         *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
     ]

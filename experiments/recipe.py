@@ -184,7 +184,10 @@ class Mixed(Section):
 
 
 class Quantize(Section):
-    """Post-training quantization. The later of two overrides that select a layer wins."""
+    """Post-training quantization. The later of two overrides that select a layer wins.
+
+    `rounding`: how weights are rounded in view of their inputs (gptq, …); without it to nearest.
+    """
 
     weights: Spec = Spec()
     activations: Spec = Spec()
@@ -192,6 +195,7 @@ class Quantize(Section):
     mixed: Mixed | None = None
     bias_correction: bool = True
     equalization: bool = False
+    rounding: str | None = None
 
 
 class Export(Section):

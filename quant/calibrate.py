@@ -57,7 +57,7 @@ def calibrate(
         plan: which activations to observe.
         batches: each as `CapturedModel.arguments` reads it: a tensor, or a tuple of `forward`'s arguments; a larger
             batch than the captured one is split along dimension 0.
-        importance: what errors in each channel weigh; observers that balance errors take it into account.
+        importance: what errors in each channel and sample weigh; observers that balance errors take it into account.
         progress: called with the number of batches done.
 
     Raises:
@@ -125,7 +125,7 @@ def _observing(
         if observer is not None and values.numel():
             try:
                 if ref in importance and isinstance(observer, WeighingObserver):
-                    observer.update(values, importance[ref])
+                    observer.update(values, importance[ref].of_sample(values))
                 else:
                     observer.update(values)
             except NotFiniteError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,7 +100,7 @@ class CapturedModel:
         keep = transform or (lambda ref, tensor: tensor)
         special = operands or {}
         environment: dict[torch.fx.Node, Any] = {}
-        for node, dead in self._steps:
+        for node, dead in self.steps:
             if node.op == "placeholder":
                 ref = node.meta[REF][0]
                 if node.name in incoming:
@@ -108,18 +108,7 @@ class CapturedModel:
                 else:
                     environment[node] = self.values[node.name] if node.name in self.values else keep(ref, next(inputs))
             else:
-                read = _reader(environment, special.get(node.name))
-                arguments = torch.fx.node.map_arg(node.args, read)
-                keywords = torch.fx.node.map_arg(node.kwargs, read)
-                result = node.target(*arguments, **keywords)  # type: ignore[operator]
-                refs = node.meta[REF]
-                if not refs:
-                    pass
-                elif isinstance(result, torch.Tensor):
-                    result = keep(refs[0], result)
-                elif isinstance(result, list | tuple):
-                    result = [keep(ref, part) if ref else part for ref, part in zip(refs, result, strict=True)]
-                environment[node] = result
+                call(node, environment, keep, special.get(node.name))
             for spent in dead:
                 del environment[spent]
         results: Any = torch.fx.node.map_arg(self._output.args[0], environment.__getitem__)
@@ -186,7 +175,7 @@ class CapturedModel:
         return self.fx_graph.output_node()
 
     @cached_property
-    def _steps(self) -> list[tuple[torch.fx.Node, list[torch.fx.Node]]]:
+    def steps(self) -> list[tuple[torch.fx.Node, list[torch.fx.Node]]]:
         """Each node with those whose last reader it is, so that memory is given back in time."""
         last: dict[torch.fx.Node, torch.fx.Node] = {}
         for node in self.fx_graph.nodes:
@@ -196,6 +185,34 @@ class CapturedModel:
         for operand, reader in last.items():
             dead.setdefault(reader, []).append(operand)
         return [(node, dead.get(node, [])) for node in self.fx_graph.nodes if node.op != "output"]
+
+
+def call(
+    node: torch.fx.Node,
+    environment: MutableMapping[torch.fx.Node, Any],
+    transform: Transform,
+    own: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Runs one operator on what `environment` holds and puts there what `transform` makes of its result.
+
+    Args:
+        node: the operator.
+        environment: the value of each node that it reads.
+        transform: as of `CapturedModel.execute`.
+        own: what it reads in place of parameters, by the placeholder's name.
+    """
+    read = _reader(environment, own)
+    arguments = torch.fx.node.map_arg(node.args, read)
+    keywords = torch.fx.node.map_arg(node.kwargs, read)
+    result = node.target(*arguments, **keywords)  # type: ignore[operator]
+    refs = node.meta[REF]
+    if not refs:
+        pass
+    elif isinstance(result, torch.Tensor):
+        result = transform(refs[0], result)
+    elif isinstance(result, list | tuple):
+        result = [transform(ref, part) if ref else part for ref, part in zip(refs, result, strict=True)]
+    environment[node] = result
 
 
 def _reader(

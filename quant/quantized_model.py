@@ -13,7 +13,7 @@ from bitwright.quant.captured_model import CapturedModel, Transform
 from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.formats import FORMATS
-from bitwright.quant.graph import TensorRef
+from bitwright.quant.graph import Node, TensorRef
 from bitwright.quant.plan import BiasPlan, QuantPlan
 from bitwright.quant.qparams import QParams
 from bitwright.quant.scheme import QParamsSpec
@@ -63,17 +63,18 @@ class QuantizedModel:
 
         By node, since a bias that layers share has another scale in each, and nodes that stay in float read floats.
         """
-        names, graph = self.captured.value_refs, self.captured.graph
-        operands: dict[str, dict[str, torch.Tensor]] = {}
-        for node in graph.nodes:
-            if node.name not in self.plan.quantized:
-                continue
-            own = {names[ref]: self.simulated_values[names[ref]] for ref in node.tensors if ref in self.plan.weights}
-            bias = self.plan.biases.get(node.name)
-            if bias is not None:
-                own[names[bias.bias]] = fake_quantize(self.captured.values[names[bias.bias]], self.bias_qparams(bias))
-            operands[node.name] = own
-        return operands
+        return {
+            node.name: self.operands_of(node) for node in self.captured.graph.nodes if node.name in self.plan.quantized
+        }
+
+    def operands_of(self, node: Node) -> dict[str, torch.Tensor]:
+        """What a node in low precision reads in place of float parameters, by the placeholder's name."""
+        names = self.captured.value_refs
+        own = {names[ref]: self.simulated_values[names[ref]] for ref in node.tensors if ref in self.plan.weights}
+        bias = self.plan.biases.get(node.name)
+        if bias is not None:
+            own[names[bias.bias]] = fake_quantize(self.captured.values[names[bias.bias]], self.bias_qparams(bias))
+        return own
 
     def transform(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         """What the consumers of a tensor see."""

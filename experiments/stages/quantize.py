@@ -43,14 +43,17 @@ def quantize_model(context: Context) -> QuantizeResult:
     scheme, mixed = _mixed(context, model, captured, scheme_of(recipe, target))
     calibration = CountedSamples(bench.calibration(model))
     began = time.monotonic()
-    with context.console.track("calibrating, batches", recipe.calibrate.samples) as advance:
+    with context.console.track(*_steps(recipe, captured)) as advance:
         quantized = quantize(
             captured,
             scheme,
             calibration,
             bias_correction=recipe.quantize.bias_correction,
             equalization=recipe.quantize.equalization,
+            rounding=recipe.quantize.rounding,
+            folder=context.run_folder / "rounding",
             progress=advance,
+            rounding_progress=lambda layers: advance(recipe.calibrate.samples + layers),
         )
     fewer = calibration_notes(calibration.count, recipe.calibrate.samples)
     for note in fewer:
@@ -76,6 +79,14 @@ def quantize_model(context: Context) -> QuantizeResult:
         ),
         mixed=mixed,
     )
+
+
+def _steps(recipe: Recipe, captured: CapturedModel) -> tuple[str, int]:
+    """What takes its time, and in how many steps."""
+    if recipe.quantize.rounding is None:
+        return "calibrating, batches", recipe.calibrate.samples
+    layers = sum(captured.graph.is_layer(node) for node in captured.graph.nodes)
+    return "calibrating and rounding, batches and layers", recipe.calibrate.samples + layers
 
 
 def _mixed(

@@ -1,0 +1,75 @@
+"""GPTQ (Frantar et al. 2022, arXiv:2210.17323): each column's rounding error is made up for by the columns behind it.
+
+With `H = E[x x^T]` and `U` the upper Cholesky factor of its inverse, `H^-1 = U^T U`, columns k = 1 … K are rounded one
+after the other, and what is missing is spread over those still to come (algorithm 1 of the paper):
+
+    q_k = round(w_k)
+    W_k: = W_k: - (w_k - q_k) / U_kk * U_k,k:
+
+Columns with large inputs come first (`act_order` of the authors' code), while most others can still make up for them. A
+share of the mean diagonal is added to H (1 %, as in the paper). Grouped and depthwise convolutions have one H a group;
+scales may be those of channels or of blocks, since the grid is given for each element.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bitwright.quant.reconstruct.grid import Grid
+from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
+from bitwright.quant.reconstruct.moments import Moments
+from bitwright.quant.reconstruct.refit import refit, sum_of
+
+DAMPING = 0.01  # section 3.3, step 3 of the paper
+_LAZY = 128  # columns that are brought up to date together, as in the paper's "lazy batch-updates"
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: float = DAMPING) -> torch.Tensor:
+    """Rounds a weight.
+
+    Args:
+        weight: `[G, R, K]`.
+        hessian: `E[x x^T]` of its inputs, float64 `[G, K, K]`.
+        grid: the values that the weight may take.
+        damping: share of the mean diagonal that is added to the diagonal.
+
+    Returns:
+        float32 `[G, R, K]`, on the grid.
+    """
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    order = diagonal.sum(0).argsort(descending=True, stable=True)
+    damped = hessian[:, order][:, :, order].clone()
+    damped.diagonal(dim1=1, dim2=2).add_((damping * diagonal.mean(1) + _TINY)[:, None])
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left = weight.double()[:, :, order]
+    rounded = torch.empty_like(weight, dtype=torch.float32)
+    for start in range(0, left.shape[2], _LAZY):
+        stop = min(start + _LAZY, left.shape[2])
+        errors = torch.empty_like(left[:, :, start:stop])
+        for k in range(start, stop):
+            chosen = grid.nearest(left[:, :, k], int(order[k]))
+            rounded[:, :, order[k]] = chosen
+            error = (left[:, :, k] - chosen) / factor[:, None, k, k]
+            left[:, :, k:stop] -= error[:, :, None] * factor[:, None, k, k:stop]
+            errors[:, :, k - start] = error
+        left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return rounded
+
+
+class Gptq:
+    """Refits each layer to its inputs and rounds it by GPTQ."""
+
+    name = "gptq"
+
+    def round(self, data: LayerData) -> Rounded:
+        """See the module and `refit`."""
+        whole: Moments = sum_of(data.halves)
+        fit = refit(data.halves, bias=data.has_bias)
+        hessian, _ = whole.centred(bias=data.has_bias)
+        weight = gptq(data.weight + fit.change, hessian, data.grid)
+        return Rounded(weight, rounded_bias(data, weight, fit.follows))
+
+
+ROUNDING = Gptq()

@@ -1,0 +1,151 @@
+"""Layers whose weights can be rounded with their inputs in view, as products of matrices.
+
+A layer is `weight [G, R, K] @ columns [G, K, n]`: G groups (a depthwise convolution has one a channel), R results and K
+terms in each, and n positions, those at which a filter is applied (im2col). Of large maps every `step`-th position in
+each direction is looked at, shifted from sample to sample, so that every position has its turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from bitwright.quant.graph import Node
+from bitwright.quant.quantized_model import QuantizedModel
+
+_CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+# Positions of one sample of one layer: 1,024 of 12,544 in MobileNetV2's first layers, all from 28 x 28 on.
+POSITIONS = 1024
+_RELU6 = (0.0, 6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer and the names of its parameters.
+
+    Attributes:
+        node: the operator.
+        weight: its weight, by the placeholder's name.
+        bias: its bias likewise; None where it has none of its own.
+        weight_shape: of the weight.
+        groups: of a convolution, else 1.
+        bounds: what the activation fused behind it lets through.
+    """
+
+    node: Node
+    weight: str
+    bias: str | None
+    weight_shape: tuple[int, ...]
+    groups: int
+    bounds: tuple[float, float]
+
+    def matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """A tensor that broadcasts to the weight's shape as `[G, R, K]`."""
+        return weight.expand(self.weight_shape).reshape(self.groups, -1, math.prod(self.weight_shape[1:]))
+
+    def columns(self, data: torch.Tensor, sample: int) -> torch.Tensor:
+        """The layer's input at the chosen positions: `[G, K, n]`."""
+        spatial = _CONVOLUTIONS.get(self.node.op, 0)
+        if not spatial:
+            rows = data.reshape(-1, data.shape[-1])
+            return rows[_every(len(rows), 1, sample)[0]].T[None]
+        kernel = self.weight_shape[2:]
+        stride, padding, dilation = (self._window(name, spatial, fill) for name, fill in _WINDOW)
+        windows = F.pad(data, [width for pad in reversed(padding) for width in (pad, pad)])
+        for axis, (size, spread, by) in enumerate(zip(kernel, dilation, stride, strict=True), start=2):
+            windows = windows.unfold(axis, spread * (size - 1) + 1, by)
+        places = _every(math.prod(windows.shape[2 : 2 + spatial]), spatial, sample)
+        windows = windows[(slice(None), slice(None), *places, *(slice(None, None, spread) for spread in dilation))]
+        # [B, C, positions…, kernel…] to [C, kernel…, B, positions…]
+        order = (1, *range(2 + spatial, 2 + 2 * spatial), 0, *range(2, 2 + spatial))
+        return windows.permute(order).reshape(self.groups, math.prod(self.weight_shape[1:]), -1)
+
+    def results(self, result: torch.Tensor, sample: int) -> torch.Tensor:
+        """The layer's result at the same positions: `[G, R, n]`."""
+        spatial = _CONVOLUTIONS.get(self.node.op, 0)
+        if not spatial:
+            rows = result.reshape(-1, result.shape[-1])
+            return rows[_every(len(rows), 1, sample)[0]].T[None]
+        places = _every(math.prod(result.shape[2:]), spatial, sample)
+        chosen = result[(slice(None), slice(None), *places)]
+        return chosen.transpose(0, 1).reshape(self.groups, self.weight_shape[0] // self.groups, -1)
+
+    def _window(self, name: str, spatial: int, fill: int) -> tuple[int, ...]:
+        given: Any = self.node.attributes.get(name, fill)
+        values = tuple(given) if isinstance(given, list | tuple) else (given,)
+        return tuple(int(value) for value in (values * spatial if len(values) == 1 else values))
+
+
+_WINDOW = (("stride", 1), ("padding", 0), ("dilation", 1))
+
+
+def _every(positions: int, spatial: int, sample: int) -> tuple[slice, ...]:
+    """Which positions along each axis; of few all."""
+    step = max(1, math.ceil((positions / POSITIONS) ** (1 / spatial)))
+    offsets = list(product(range(step), repeat=spatial))[sample % step**spatial]
+    return tuple(slice(offset, None, step) for offset in offsets)
+
+
+def find_layers(quantized: QuantizedModel) -> tuple[list[Layer], dict[str, str]]:
+    """The layers that can be rounded with their inputs in view, in the order of the network; why others are not.
+
+    Returns:
+        The layers, and for every other node with a quantized weight the reason why it is rounded to nearest.
+    """
+    found, reasons = [], {}
+    for node in quantized.captured.graph.nodes:
+        if node.name not in quantized.plan.quantized or not any(ref in quantized.plan.weights for ref in node.tensors):
+            continue
+        reason = _reason_for_nearest(quantized, node)
+        if reason:
+            reasons[node.name] = reason
+        else:
+            found.append(_layer(quantized, node))
+    return found, reasons
+
+
+def _reason_for_nearest(quantized: QuantizedModel, node: Node) -> str:
+    graph, weight = quantized.captured.graph, node.tensors[1] if len(node.tensors) > 1 else None
+    if node.op not in _CONVOLUTIONS and node.op != "linear":
+        return f"{node.op!r} is no convolution or linear layer"
+    if weight is None or weight not in quantized.plan.weights or node.tensors[0] in quantized.plan.weights:
+        return "its weight is computed"
+    if len(graph.consumers[weight]) > 1:
+        return f"{len(graph.consumers[weight])} layers share its weight"
+    if isinstance(node.attributes.get("padding"), str):
+        return "its padding is given in words"
+    if not all(graph.tensors[ref].is_floating for ref in node.tensors):
+        return "it does not work on real numbers"
+    return ""
+
+
+def _layer(quantized: QuantizedModel, node: Node) -> Layer:
+    captured, graph = quantized.captured, quantized.captured.graph
+    bias = node.tensors[2] if len(node.tensors) > 2 else None
+    own = bias is not None and bias in captured.value_refs and len(graph.consumers[bias]) == 1
+    weight = captured.value_refs[node.tensors[1]]
+    return Layer(
+        node=node,
+        weight=weight,
+        bias=captured.value_refs[bias] if own and bias is not None else None,
+        weight_shape=tuple(captured.values[weight].shape),
+        groups=int(node.attributes.get("groups", 1)),
+        bounds=_bounds(graph.by_name, quantized.plan.fused, node),
+    )
+
+
+def _bounds(nodes: Mapping[str, Node], chains: tuple[tuple[str, ...], ...], node: Node) -> tuple[float, float]:
+    """The range in which the activation behind a layer tells its results apart."""
+    follower = next((nodes[chain[1]] for chain in chains if chain[0] == node.name), None)
+    if follower is None or follower.op not in ("relu", "relu6", "hardtanh"):
+        return -math.inf, math.inf
+    if follower.op == "relu":
+        return 0.0, math.inf
+    low, high = _RELU6 if follower.op == "relu6" else (-1.0, 1.0)
+    return float(follower.attributes.get("min_val", low)), float(follower.attributes.get("max_val", high))

@@ -1,0 +1,126 @@
+"""Rounds the weights of a quantized network layer by layer, each with the inputs that it will really get.
+
+Two walks go through the network side by side over all samples: the float one up to and with the layer, which says what
+its result should be, and the quantized one up to the layer, with every layer in front of it already rounded, which says
+what it gets. Time is one forward of each beside the methods' own; memory does not grow with the data (`walk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bitwright.quant.calibrate import Arguments, Progress
+from bitwright.quant.fake_quantize import fake_quantize
+from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.reconstruct.grid import Grid
+from bitwright.quant.reconstruct.layers import Layer, find_layers
+from bitwright.quant.reconstruct.method import LayerData, RoundingMethod
+from bitwright.quant.reconstruct.moments import HALVES, Moments
+from bitwright.quant.reconstruct.store import ChosenValues, fingerprint
+from bitwright.quant.reconstruct.walk import Walk, incoming_states
+
+
+@torch.no_grad()
+def reconstruct(
+    quantized: QuantizedModel,
+    samples: Sequence[Arguments],
+    method: RoundingMethod,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Returns the network with weights on their grids and biases that fit them.
+
+    Args:
+        quantized: the network after calibration, biases not corrected.
+        samples: arguments of `forward` at the captured batch size.
+        method: how to round.
+        folder: where finished layers are kept until all are, so that a run that was killed goes on behind them.
+        progress: called with the number of layers done.
+    """
+    chosen = ChosenValues(folder / fingerprint(quantized, samples, method.name) if folder is not None else None)
+    result = _Reconstruction(quantized, samples, method, chosen).run(progress)
+    chosen.clear()
+    return result
+
+
+class _Reconstruction:
+    def __init__(
+        self, quantized: QuantizedModel, samples: Sequence[Arguments], method: RoundingMethod, chosen: ChosenValues
+    ) -> None:
+        self.quantized = quantized
+        self.method = method
+        self.chosen = chosen
+        self.layers, _ = find_layers(quantized)
+        captured = quantized.captured
+        self.positions = {node.name: place for place, (node, _) in enumerate(captured.steps)}
+        self.fx_nodes = {node.name: node for node, _ in captured.steps}
+        self.own: dict[str, Mapping[str, torch.Tensor]] = dict(quantized.simulated_operands)
+        states = incoming_states(captured, samples)
+        self.truth = Walk(captured, samples, states=states)
+        self.rounded = Walk(
+            captured,
+            samples,
+            transform=quantized.transform,
+            operands=lambda name: self.own.get(name, {}),
+            states=states,
+        )
+
+    def run(self, progress: Progress | None) -> QuantizedModel:
+        values = dict(self.quantized.captured.values)
+        for done, layer in enumerate(self.layers, start=1):
+            found = self.chosen.get(layer.node.name)
+            if found is None:
+                found = self._round(layer)
+                self.chosen.put(layer.node.name, found)
+            values.update(found)
+            self.own[layer.node.name] = self._operands(layer, found)
+            if progress:
+                progress(done)
+        captured = replace(self.quantized.captured, values=values)
+        return replace(self.quantized, captured=captured)
+
+    def _round(self, layer: Layer) -> dict[str, torch.Tensor]:
+        """The layer's weight and bias, by their names."""
+        data = self._data(layer)
+        rounded = self.method.round(data)
+        values = {layer.weight: rounded.weight.reshape(layer.weight_shape)}
+        if layer.bias is not None:
+            bias = self.quantized.captured.values[layer.bias]
+            values[layer.bias] = (bias.double() + rounded.shift.reshape(bias.shape)).to(bias.dtype)
+        return values
+
+    def _data(self, layer: Layer) -> LayerData:
+        captured = self.quantized.captured
+        node, place = self.fx_nodes[layer.node.name], self.positions[layer.node.name]
+        weight = layer.matrix(captured.values[layer.weight])
+        qparams = self.quantized.qparams[layer.node.tensors[1]]
+        halves = [Moments.empty(*weight.shape) for _ in range(HALVES)]
+        bias = captured.values[layer.bias] if layer.bias is not None else None
+        pairs = zip(self.rounded.advance(place), self.truth.advance(place + 1), strict=True)
+        for sample, (given, wanted) in enumerate(pairs):
+            columns = layer.columns(given[node.all_input_nodes[0]], sample)
+            truth = layer.results(wanted[node], sample)
+            result = weight @ columns
+            if bias is not None:
+                result += bias.reshape(*weight.shape[:2], 1)
+            halves[sample % HALVES].add(columns, truth.clamp(*layer.bounds) - result.clamp(*layer.bounds))
+        return LayerData(
+            layer=layer,
+            weight=weight,
+            grid=Grid.of(qparams, captured.values[layer.weight], layer.matrix),
+            halves=halves,
+            has_bias=bias is not None,
+        )
+
+    def _operands(self, layer: Layer, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the rounded layer reads in the simulation."""
+        own = dict(values)
+        plan = self.quantized.plan.biases.get(layer.node.name)
+        if plan is not None and layer.bias is not None:
+            own[layer.bias] = fake_quantize(values[layer.bias], self.quantized.bias_qparams(plan))
+        return {**self.own.get(layer.node.name, {}), **own}

@@ -1,0 +1,89 @@
+"""Weights and biases fitted to the inputs that a layer gets from the quantized network in front of it.
+
+Least squares with a ridge towards the weights that the network came with (`D = E[d x^T]`, `H = E[x x^T]`):
+
+    W' = W + D (H + r mean(diag H) I)^-1
+
+undoes what is linear in the error that arrives (asymmetric calibration, as in He et al. 2017, Channel Pruning, section
+3.1.1; of weights only, in float). How much of that is real and how much is chance is tried on samples that were not
+used: two halves, each fitted on the one and tried on the other. Each row takes the ridge that leaves least there,
+or a new bias alone, or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bitwright.quant.reconstruct.moments import Moments
+
+# From "follow the data" to "hardly anything", in shares of the mean square of the inputs.
+RIDGES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What to add.
+
+    Attributes:
+        change: to the weight, float64 `[G, R, K]`.
+        follows: which rows' biases follow the mean of what is missing; of the others only that of the change.
+    """
+
+    change: torch.Tensor
+    follows: torch.Tensor
+
+
+def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: bool) -> Fit:
+    """Chooses for every row by cross-validation.
+
+    Args:
+        halves: moments of the samples in turn; a half without samples leaves nothing to try on.
+        ridges: which to try; with none only the bias is in question.
+        bias: whether the layer has a bias of its own.
+    """
+    whole = sum_of(halves)
+    kept = torch.zeros_like(whole.cross)
+    if any(half.weight == 0 for half in halves):
+        return Fit(kept, torch.zeros_like(whole.square, dtype=torch.bool))
+    error = torch.zeros(len(ridges) + 2, *whole.square.shape, dtype=torch.float64)
+    for held_out, half in enumerate(halves):
+        rest = sum_of([other for index, other in enumerate(halves) if index != held_out])
+        error[0] += half.square
+        for index, change in enumerate([kept, *ridge_solutions(rest, ridges, bias=bias)], start=1):
+            error[index] += half.error(change, shift_of(rest, change, bias=bias))
+    best = error.argmin(0)
+    change = kept
+    wanted = [ridge for index, ridge in enumerate(ridges, start=2) if (best == index).any()]
+    for ridge, found in zip(wanted, ridge_solutions(whole, wanted, bias=bias), strict=True):
+        change = torch.where((best == ridges.index(ridge) + 2)[:, :, None], found, change)
+    return Fit(change, best > 0)
+
+
+def sum_of(parts: Sequence[Moments]) -> Moments:
+    """Of several sets of samples."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def ridge_solutions(moments: Moments, ridges: Sequence[float], *, bias: bool) -> list[torch.Tensor]:
+    """The change of the weight for each ridge, `[G, R, K]`."""
+    hessian, cross = moments.centred(bias=bias)
+    size = hessian.diagonal(dim1=1, dim2=2).mean(1)
+    solutions = []
+    for ridge in ridges:
+        damped = hessian.clone()
+        damped.diagonal(dim1=1, dim2=2).add_((ridge * size + _TINY)[:, None])
+        solutions.append(torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2))
+    return solutions
+
+
+def shift_of(moments: Moments, change: torch.Tensor, *, bias: bool) -> torch.Tensor:
+    """What a bias has to add beside a changed weight so that the means agree, `[G, R]`; 0 without a bias."""
+    x, d = moments.means()
+    return d - (change * x[:, None]).sum(2) if bias else torch.zeros_like(d)

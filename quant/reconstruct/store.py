@@ -1,0 +1,65 @@
+"""Finished layers on disk, so that a run that was killed goes on behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.utils._pytree as pytree
+from safetensors.torch import load_file, save_file
+
+from bitwright.quant.calibrate import Arguments
+from bitwright.quant.quantized_model import QuantizedModel
+
+
+class ChosenValues:
+    """One `.safetensors` file a layer, until all are done.
+
+    They lie in a folder named by what they follow from (`fingerprint`), so that nothing of another network, scheme or
+    data set is ever taken up. A file appears in one step: a half-written one never counts.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, layer: str) -> dict[str, torch.Tensor] | None:
+        """The parameters that were chosen for a layer; None when it is still to do."""
+        path = self._path(layer)
+        return dict(load_file(path)) if path is not None and path.exists() else None
+
+    def put(self, layer: str, values: Mapping[str, torch.Tensor]) -> None:
+        """Keeps them."""
+        path = self._path(layer)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({name: value.contiguous() for name, value in values.items()}, partial)
+        partial.replace(path)
+
+    def clear(self) -> None:
+        """Forgets them: all layers are done."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, layer: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{layer}.safetensors"
+
+
+def fingerprint(quantized: QuantizedModel, samples: Sequence[Arguments], method: str) -> str:
+    """Names what the choice of weights follows from: the network, its qparams, the samples and the method."""
+    digest = hashlib.blake2b(method.encode(), digest_size=8)
+    for part in _tensors(quantized, samples):
+        digest.update(part.detach().contiguous().numpy().tobytes())
+    return f"{method}-{digest.hexdigest()}"
+
+
+def _tensors(quantized: QuantizedModel, samples: Sequence[Arguments]) -> Iterator[torch.Tensor]:
+    yield from quantized.captured.values.values()
+    for qparams in quantized.qparams.values():
+        yield from (qparams.scale, qparams.zero_point)
+    for arguments in samples:
+        yield from (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))

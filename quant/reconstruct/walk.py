@@ -1,0 +1,149 @@
+"""Runs a network on many samples side by side: all of them up to one node, then all of them up to the next.
+
+What is alive between two nodes is kept for every sample: in memory up to a limit, the rest in a temporary folder, so
+that a walk needs one forward of time and bounded memory, whatever the number of samples.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx
+
+from bitwright.quant.calibrate import Arguments
+from bitwright.quant.captured_model import CapturedModel, Transform, call
+from bitwright.quant.fx_nodes import REF
+
+Environment = MutableMapping[torch.fx.Node, Any]
+Operands = Callable[[str], Mapping[str, torch.Tensor]]
+
+# Of one walk; two walk side by side, and the samples themselves and one layer's statistics come on top.
+KEPT_BYTES = 256 << 20
+
+
+class LiveTensors:
+    """What is alive in each sample; beyond `limit` bytes on disk."""
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._limit = limit
+        self._kept: dict[int, dict[torch.fx.Node, Any]] = {}
+        self._bytes: dict[int, int] = {}
+        self._spilled: dict[int, list[torch.fx.Node]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def put(self, sample: int, alive: Mapping[torch.fx.Node, Any]) -> None:
+        """Keeps the tensors of a sample until they are taken."""
+        size = sum(part.nbytes for value in alive.values() for part in _tensors(value))
+        if sum(self._bytes.values()) + size <= self._limit:
+            self._kept[sample], self._bytes[sample] = dict(alive), size
+            return
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="bitwright-walk-")
+        self._spilled[sample] = list(alive)
+        torch.save(list(alive.values()), self._file(sample))
+
+    def take(self, sample: int) -> dict[torch.fx.Node, Any]:
+        """The tensors of a sample, which is forgotten."""
+        if sample in self._kept:
+            self._bytes.pop(sample)
+            return self._kept.pop(sample)
+        values = torch.load(self._file(sample), weights_only=True)
+        return dict(zip(self._spilled.pop(sample), values, strict=True))
+
+    def _file(self, sample: int) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / f"{sample}.pt"
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+class Walk:
+    """A network under way.
+
+    Args:
+        captured: the network.
+        samples: arguments of `forward` at the captured batch size.
+        transform: what readers see of each tensor.
+        operands: what a node reads in place of parameters, by the node's name; asked when the node runs.
+        states: incoming state of each sample, where the network has state.
+        limit: bytes kept in memory.
+    """
+
+    def __init__(
+        self,
+        captured: CapturedModel,
+        samples: Sequence[Arguments],
+        *,
+        transform: Transform | None = None,
+        operands: Operands | None = None,
+        states: Sequence[Mapping[str, torch.Tensor]] = (),
+        limit: int = KEPT_BYTES,
+    ) -> None:
+        self.captured = captured
+        self.samples = samples
+        self.position = 0
+        self._transform = transform or (lambda ref, tensor: tensor)
+        self._operands: Operands = operands or (lambda name: {})
+        self._states = states
+        self._alive = LiveTensors(limit)
+        self._parameters = {
+            node: captured.values[node.name]
+            for node in captured.fx_graph.nodes
+            if node.op == "placeholder" and node.name in captured.values and node.name not in captured.state_names
+        }
+
+    def advance(self, stop: int) -> Iterator[Environment]:
+        """Runs every sample up to the node at `stop` and yields what it holds then, sample by sample.
+
+        Results of the last node stay with those that are alive until the walk goes on. The walk has arrived when the
+        iterator is exhausted.
+        """
+        steps = self.captured.steps[self.position : stop]
+        for sample in range(len(self.samples)):
+            alive = self._alive.take(sample) if self.position else {}
+            environment: Environment = ChainMap(alive, self._parameters)
+            inputs = self._inputs(sample) if any(node.op == "placeholder" for node, _ in steps) else {}
+            for node, dead in steps:
+                if node.op != "placeholder":
+                    call(node, environment, self._transform, self._operands(node.name))
+                elif node not in self._parameters:
+                    environment[node] = self._transform(node.meta[REF][0], inputs[node.name])
+                if node is not steps[-1][0]:
+                    _drop(alive, dead)
+            yield environment
+            if steps:
+                _drop(alive, steps[-1][1])
+            self._alive.put(sample, alive)
+        self.position = stop
+
+    def _inputs(self, sample: int) -> dict[str, torch.Tensor]:
+        names = [node.name for node in self.captured.input_nodes]
+        given = dict(zip(names, self.captured.flatten(self.samples[sample], {}), strict=True))
+        state = self._states[sample] if self._states else self.captured.initial_state()
+        return {**given, **state}
+
+
+def _drop(alive: dict[torch.fx.Node, Any], dead: Sequence[torch.fx.Node]) -> None:
+    for node in dead:
+        alive.pop(node, None)
+
+
+def incoming_states(captured: CapturedModel, samples: Sequence[Arguments]) -> list[dict[str, torch.Tensor]]:
+    """The state in which each sample finds the network, as the float network leaves it; empty where it has none."""
+    if not captured.state_names:
+        return []
+    found, state = [], captured.initial_state()
+    for arguments in samples:
+        found.append({name: value.clone() for name, value in state.items()})
+        captured.run(*arguments, state=state)
+    return found
