@@ -13,11 +13,12 @@ tried on the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 HALVES = 2
+_TOGETHER = 1024  # positions that are multiplied at a time: large layers have few a sample
 _EPS = torch.finfo(torch.float32).eps
 
 
@@ -40,6 +41,7 @@ class Moments:
     square: torch.Tensor
     hessian: torch.Tensor
     cross: torch.Tensor
+    _waiting: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, groups: int, rows: int, terms: int) -> Moments:
@@ -61,13 +63,22 @@ class Moments:
         """One sample: columns `[G, K, n]` and what their result lacks, `[G, R, n]`."""
         square = difference.square().sum(2)
         share = 1.0 / max(float(square.sum()), torch.finfo(torch.float32).tiny)
-        transposed = columns.transpose(1, 2)
         self.weight += share * columns.shape[2]
         self.columns += share * columns.sum(2)
         self.difference += share * difference.sum(2)
         self.square += share * square
-        self.hessian += share * (columns @ transposed)
-        self.cross += share * (difference @ transposed)
+        self._waiting.append((columns * share**0.5, difference * share**0.5))
+        if sum(part.shape[2] for part, _ in self._waiting) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Multiplies what waits; to be called behind the last sample."""
+        if self._waiting:
+            columns, difference = (torch.cat(parts, 2) for parts in zip(*self._waiting, strict=True))
+            transposed = columns.transpose(1, 2)
+            self.hessian += columns @ transposed
+            self.cross += difference @ transposed
+            self._waiting.clear()
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

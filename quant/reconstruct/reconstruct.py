@@ -109,6 +109,8 @@ class _Reconstruction:
             if bias is not None:
                 result += bias.reshape(*weight.shape[:2], 1)
             halves[sample % HALVES].add(columns, truth.clamp(*layer.bounds) - result.clamp(*layer.bounds))
+        for half in halves:
+            half.flush()
         return LayerData(
             layer=layer,
             weight=weight,

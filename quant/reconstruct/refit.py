@@ -20,7 +20,7 @@ import torch
 from bitwright.quant.reconstruct.moments import Moments
 
 # From "follow the data" to "hardly anything", in shares of the mean square of the inputs.
-RIDGES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
 _TINY = torch.finfo(torch.float32).tiny
 
 

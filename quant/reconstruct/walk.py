@@ -9,9 +9,12 @@ from __future__ import annotations
 import tempfile
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.fx
 
@@ -23,7 +26,7 @@ Environment = MutableMapping[torch.fx.Node, Any]
 Operands = Callable[[str], Mapping[str, torch.Tensor]]
 
 # Of one walk; two walk side by side, and the samples themselves and one layer's statistics come on top.
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 
 
 class LiveTensors:
@@ -33,7 +36,7 @@ class LiveTensors:
         self._limit = limit
         self._kept: dict[int, dict[torch.fx.Node, Any]] = {}
         self._bytes: dict[int, int] = {}
-        self._spilled: dict[int, list[torch.fx.Node]] = {}
+        self._spilled: dict[int, list[tuple[torch.fx.Node, Any]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def put(self, sample: int, alive: Mapping[torch.fx.Node, Any]) -> None:
@@ -43,20 +46,20 @@ class LiveTensors:
             self._kept[sample], self._bytes[sample] = dict(alive), size
             return
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="bitwright-walk-")
-        self._spilled[sample] = list(alive)
-        torch.save(list(alive.values()), self._file(sample))
+        with self._file(sample).open("wb") as file:
+            self._spilled[sample] = [(node, _written(value, file)) for node, value in alive.items()]
 
     def take(self, sample: int) -> dict[torch.fx.Node, Any]:
         """The tensors of a sample, which is forgotten."""
         if sample in self._kept:
             self._bytes.pop(sample)
             return self._kept.pop(sample)
-        values = torch.load(self._file(sample), weights_only=True)
-        return dict(zip(self._spilled.pop(sample), values, strict=True))
+        with self._file(sample).open("rb") as file:
+            return {node: _read(left, file) for node, left in self._spilled.pop(sample)}
 
     def _file(self, sample: int) -> Path:
         assert self._folder is not None
-        return Path(self._folder.name) / f"{sample}.pt"
+        return Path(self._folder.name) / f"{sample}.raw"
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -65,6 +68,28 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _tensors(part)
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """What is left in memory of a tensor whose values are in a file."""
+
+    like: torch.Tensor  # on the device "meta"
+
+
+def _written(value: Any, file: BufferedIOBase) -> Any:
+    if isinstance(value, torch.Tensor):
+        file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        return _OnDisk(torch.empty_like(value, device="meta"))
+    return [_written(part, file) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _read(left: Any, file: BufferedIOBase) -> Any:
+    if isinstance(left, _OnDisk):
+        values = np.empty(left.like.nbytes, np.uint8)
+        file.readinto(values.data)
+        return torch.from_numpy(values).view(left.like.dtype).reshape(left.like.shape)
+    return [_read(part, file) for part in left] if isinstance(left, list) else left
 
 
 class Walk:

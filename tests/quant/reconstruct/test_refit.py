@@ -14,6 +14,8 @@ def halves(difference: torch.Tensor, columns: torch.Tensor) -> list[Moments]:
     pairs = zip(columns.split(25, 1), difference.split(25, 1), strict=True)
     for index, (x, d) in enumerate(pairs):
         found[index % 2].add(x[None], d[None])
+    for half in found:
+        half.flush()
     return found
 
 
@@ -47,6 +49,7 @@ def test_the_error_is_that_of_the_data() -> None:
     columns, difference = torch.randn(TERMS, 25), torch.randn(ROWS, 25)
     moments = Moments.empty(1, ROWS, TERMS)
     moments.add(columns[None], difference[None])
+    moments.flush()
     change, shift = torch.randn(1, ROWS, TERMS).double(), torch.randn(1, ROWS).double()
     left = difference - change[0].float() @ columns - shift[0].float()[:, None]
     expected = left.square().sum(1).double() / difference.square().sum()
