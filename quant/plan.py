@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bitwright.quant.formats import IntFormat
-from bitwright.quant.geometry import geometry_tensors
+from bitwright.quant.geometry import geometry_tensors, has_learned_weights
 from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.scheme import BiasKind, Override, QParamsSpec, QuantScheme
 
@@ -105,7 +105,7 @@ class _Planner:
         results = [self.graph.tensors[ref] for ref in node.outputs if self.graph.tensors[ref].is_floating]
         if not results:
             return ""
-        if node.outputs[0] in self.places and not self.graph.is_layer(node):
+        if node.outputs[0] in self.places and not has_learned_weights(self.graph, node):
             return "computes indices or coordinates"
         override = self._override(node)[1]
         if override is not None and override.keep_float:
