@@ -1,0 +1,249 @@
+"""What the errors of the formats make of a network's results: drawn at random, propagated by the network itself.
+
+Each operator's gain is the network's own, on the user's own data; nothing is linearised. Rounding is drawn for every
+operator at the size that its terms say (`rounding.py`); quantized tensors get an error uniform in half a step to either
+side, of power `step**2 / 12` (Widrow and Kollár, *Quantization Noise*, 2008, chapter 1). This is Monte Carlo arithmetic
+(Parker, *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997), with the sizes of its errors derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.export.onnx_builder import value_name
+from bitwright.quant.fake_quantize import aligned
+from bitwright.quant.formats import FloatFormat
+from bitwright.quant.graph import TensorRef
+from bitwright.quant.parity.link import Array
+from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity.torch_links import named_outputs, to_array
+from bitwright.quant.parity_measures.rounding import Rounding, rounding_of
+from bitwright.quant.quantized_model import QuantizedModel
+
+DRAWS = 8
+_LARGEST_SIZE = 2.0**12  # half of float32's digits: whatever does not move then has no ties
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """A network with and without errors of its formats.
+
+    Attributes:
+        clean: results, and inner tensors that were asked for, by name.
+        noisy: the same once for each draw.
+        why: where a tensor's errors are made, in words; under "" those of the results.
+    """
+
+    clean: Mapping[str, Array]
+    noisy: tuple[Mapping[str, Array], ...]
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+class RoundingNoise:
+    """Errors of rounding on what flows through a captured network.
+
+    A tensor is off by what its own operator rounds, relative to the element and to the tensor's root mean square (what
+    cancels has been larger), and by the rounding of the sums behind it: a sound sum is the exact one of operands that
+    are off by `u sqrt(k)` of themselves (backward stability; Higham 2002, section 3.1).
+    """
+
+    def __init__(self, captured: CapturedModel, arithmetic: str = "") -> None:
+        graph = captured.graph
+        self.roundings: dict[TensorRef, Rounding] = {}
+        self._read: dict[TensorRef, float] = {}
+        for node in graph.nodes:
+            found = rounding_of(graph, node, arithmetic)
+            self.roundings |= dict.fromkeys(node.outputs, found)
+            for ref in node.tensors:
+                self._read[ref] = max(self._read.get(ref, 0.0), found.expected)
+
+    def made(self, ref: TensorRef, tensor: torch.Tensor, draw: torch.Generator, size: float = 1.0) -> torch.Tensor:
+        """The tensor with one draw of the errors of what makes it, `size` times as large; whole numbers stay."""
+        own = size * self.roundings[ref].expected if ref in self.roundings else 0.0
+        return self._off(tensor, own, draw, absolute=True)
+
+    def read(self, ref: TensorRef, tensor: torch.Tensor, draw: torch.Generator, size: float = 1.0) -> torch.Tensor:
+        """With one draw of the errors of those who read it."""
+        return self._off(tensor, size * self._read.get(ref, 0.0), draw, absolute=False)
+
+    def _off(self, tensor: torch.Tensor, size: float, draw: torch.Generator, *, absolute: bool) -> torch.Tensor:
+        if not size or not tensor.is_floating_point() or not tensor.numel():
+            return tensor
+        wide = tensor.double()  # float32 would round errors below its own last place away
+        magnitude = wide.abs()
+        if absolute:
+            finite = torch.where(wide.isfinite(), wide, torch.zeros((), dtype=torch.float64))
+            magnitude = (magnitude.square() + finite.square().mean()).sqrt()
+        noise = torch.randn(tensor.shape, generator=draw, dtype=torch.float32)
+        return torch.where(wide.isfinite(), wide + size * magnitude * noise, wide).to(tensor.dtype)
+
+
+class QuantizationNoise:
+    """Errors of half a step at most on every quantized activation, which is cut off where its codes end."""
+
+    def __init__(self, quantized: QuantizedModel) -> None:
+        self._quantized = quantized
+
+    def add(self, ref: TensorRef, tensor: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """The tensor with one draw of errors; tensors that stay in float stay."""
+        qparams = self._quantized.qparams.get(ref)
+        if qparams is None and ref in self._quantized.dynamic and tensor.numel():
+            qparams = self._quantized.dynamic[ref].of(tensor)
+        if qparams is None:
+            return tensor
+        step = aligned(qparams.scale, qparams, tensor)
+        fmt = qparams.spec.format
+        if isinstance(fmt, FloatFormat):
+            # Codes lie 2**-m of the power of two below a value apart; below the smallest normal one evenly.
+            exponent = torch.frexp((tensor / step).abs())[1] - 1
+            step = step * torch.ldexp(torch.ones_like(tensor), exponent.clamp(min=fmt.min_exponent) - fmt.mantissa_bits)
+        uniform = torch.rand(tensor.shape, generator=draw, dtype=tensor.dtype) - 0.5
+        low, high = (aligned(bound, qparams, tensor) for bound in qparams.range)
+        return torch.minimum(torch.maximum(tensor + step * uniform, low), high)
+
+
+def rounding_draws(
+    network: CapturedModel | QuantizedModel,
+    inputs: Inputs,
+    *,
+    draws: int = DRAWS,
+    arithmetic: str = "",
+    wanted: Collection[str] = (),
+    alone: bool = False,
+) -> Draws:
+    """What rounding makes of a network's results and of inner tensors.
+
+    Args:
+        network: as it computes in float, or as its codes are simulated: some of those round to the other side then.
+        inputs: what to run it on.
+        draws: how many runs with errors.
+        arithmetic: what layers compute in on the other side, where that is coarser than here (`tf32`, `float16`).
+        wanted: inner tensors by value name.
+        alone: each wanted tensor by its own operators only: those behind it read it without errors.
+    """
+    (found,) = frame_rounding_draws(network, [inputs], draws=draws, arithmetic=arithmetic, wanted=wanted, alone=alone)
+    return found
+
+
+def frame_rounding_draws(
+    network: CapturedModel | QuantizedModel,
+    frames: Sequence[Inputs],
+    *,
+    draws: int = DRAWS,
+    arithmetic: str = "",
+    wanted: Collection[str] = (),
+    alone: bool = False,
+) -> tuple[Draws, ...]:
+    """The same for frames one behind the other, each draw with its own memory; see `rounding_draws`.
+
+    One code that rounds to the other side is no fault, however seldom: where the draws show none, errors are drawn
+    larger until they do, once a draw in the mean.
+    """
+    asked, run = frozenset(wanted), _Run(network, arithmetic)
+    clean = run.over(frames, asked, None)
+    kept = [{name: each[name] for name in asked} if alone else {} for each in clean]
+    size = 1.0
+    while True:
+        run.flips = 0
+        noisy = [run.over(frames, asked, torch.Generator().manual_seed(n), size, kept) for n in range(draws)]
+        if not isinstance(network, QuantizedModel) or run.flips >= draws or size >= _LARGEST_SIZE:
+            break
+        size *= min(16.0, max(2.0, draws / max(1, run.flips)))
+    why = _why(run.captured, run.noise, asked)
+    return tuple(
+        Draws(clean=each, noisy=tuple(draw[frame] for draw in noisy), why=why) for frame, each in enumerate(clean)
+    )
+
+
+class _Run:
+    """Runs a network over frames, with or without errors; counts the codes that these move."""
+
+    def __init__(self, network: CapturedModel | QuantizedModel, arithmetic: str) -> None:
+        self._network = network
+        self.captured = network.captured if isinstance(network, QuantizedModel) else network
+        self.noise = RoundingNoise(self.captured, arithmetic)
+        self.flips = 0
+
+    def over(
+        self,
+        frames: Sequence[Inputs],
+        asked: frozenset[str],
+        draw: torch.Generator | None,
+        size: float = 1.0,
+        kept: Sequence[Mapping[str, Array]] = (),
+    ) -> list[dict[str, Array]]:
+        """Results and inner tensors of every frame."""
+        state = self.captured.initial_state()
+        recorded = []
+        for number, inputs in enumerate(frames):
+            found: dict[str, Array] = {}
+            visit = partial(self._visit, asked, found, draw, size, kept[number] if kept else {})
+            results = self._network.run(*inputs.args, state=state, transform=visit, **inputs.kwargs)
+            recorded.append({**found, **named_outputs(results)})
+        return recorded
+
+    def _visit(
+        self,
+        asked: frozenset[str],
+        found: dict[str, Array],
+        draw: torch.Generator | None,
+        size: float,
+        kept: Mapping[str, Array],
+        ref: TensorRef,
+        tensor: torch.Tensor,
+    ) -> torch.Tensor:
+        name = value_name(ref)
+        seen = self._rounded(ref, tensor if draw is None else self.noise.made(ref, tensor, draw, size))
+        if draw is not None and isinstance(self._network, QuantizedModel) and ref in self._network.qparams:
+            self.flips += int((seen != self._rounded(ref, tensor)).sum())
+        if name in asked:
+            found[name] = to_array(seen)
+        if draw is None:
+            return seen
+        return self.noise.read(ref, torch.from_numpy(kept[name]).to(seen.dtype) if name in kept else seen, draw, size)
+
+    def _rounded(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        return self._network.transform(ref, tensor) if isinstance(self._network, QuantizedModel) else tensor
+
+
+def quantization_draws(
+    captured: CapturedModel, quantized: QuantizedModel, inputs: Inputs, *, draws: int = DRAWS
+) -> Draws:
+    """What the plan's formats make of a float network's results; weights are the rounded ones in every draw.
+
+    Args:
+        captured: the network in float.
+        quantized: the same behind the same rewrites, with its plan.
+        inputs: what to run both on.
+        draws: how many runs with errors.
+    """
+    noise = QuantizationNoise(quantized)
+    noisy = []
+    for number in range(draws):
+        draw = torch.Generator().manual_seed(number)
+        results = quantized.run(*inputs.args, transform=partial(_shifted, noise, draw), **inputs.kwargs)
+        noisy.append(named_outputs(results))
+    clean = named_outputs(captured.run(*inputs.args, **inputs.kwargs))
+    formats = sorted({spec.format.name for spec in quantized.plan.activations.values()})
+    why = f"{len(quantized.plan.activations)} tensors in {', '.join(formats)}, each off by step² / 12"
+    return Draws(clean=clean, noisy=tuple(noisy), why={"": why})
+
+
+def _shifted(noise: QuantizationNoise, draw: torch.Generator, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+    return noise.add(ref, tensor, draw)
+
+
+def _why(captured: CapturedModel, noise: RoundingNoise, asked: frozenset[str]) -> dict[str, str]:
+    """An inner tensor by its operator; the results by all of them."""
+    rounding = [
+        each for node in captured.graph.nodes for each in (noise.roundings.get(node.outputs[0]),) if each and each.ulps
+    ]
+    longest = max(rounding, key=lambda each: each.expected, default=None)
+    whole = f"{len(rounding)} operators, of which the coarsest is {longest}" if longest else "values only move"
+    inner = {value_name(ref): str(each) for ref, each in noise.roundings.items() if value_name(ref) in asked}
+    return {**inner, "": whole}
