@@ -62,6 +62,8 @@ class Gptq:
     """Refits each layer to its inputs and rounds it by GPTQ."""
 
     name = "gptq"
+    wants_products = True
+    position_bytes = 0
 
     def round(self, data: LayerData) -> Rounded:
         """See the module and `refit`."""

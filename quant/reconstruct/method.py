@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,6 +12,34 @@ from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer
 from bitwright.quant.reconstruct.moments import Moments
 from bitwright.quant.reconstruct.refit import shift_of, sum_of
+
+
+@dataclass
+class Positions:
+    """Some positions of every sample.
+
+    Attributes:
+        columns: inputs from the quantized network, one `[G, K, n]` a sample.
+        truth: results in float before the activation, one `[G, R, n]` a sample.
+        shares: how much each position of a sample counts, as in `Moments`.
+    """
+
+    columns: list[torch.Tensor] = field(default_factory=list)
+    truth: list[torch.Tensor] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def add(self, columns: torch.Tensor, truth: torch.Tensor, share: float, most: int) -> None:
+        """Keeps at most so many positions, evenly spaced."""
+        step = -(-columns.shape[2] // max(1, most))
+        self.columns.append(columns[:, :, ::step].clone())
+        self.truth.append(truth[:, :, ::step].clone())
+        self.shares.append(share)
+
+    def joined(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Columns `[G, K, N]`, truth `[G, R, N]` and shares `[N]`, of mean 1."""
+        counts = torch.tensor([part.shape[2] for part in self.columns])
+        shares = torch.tensor(self.shares).repeat_interleave(counts)
+        return torch.cat(self.columns, 2), torch.cat(self.truth, 2), shares / shares.mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +52,8 @@ class LayerData:
         grid: the values that it may take.
         halves: moments of every other sample.
         has_bias: whether the layer has a bias of its own.
+        bias: of the layer, `[G, R]`; 0 where it has none.
+        positions: some of the columns and what they should give, for methods that ask for them.
     """
 
     layer: Layer
@@ -31,6 +61,8 @@ class LayerData:
     grid: Grid
     halves: Sequence[Moments]
     has_bias: bool
+    bias: torch.Tensor
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +79,17 @@ class Rounded:
 
 
 class RoundingMethod(Protocol):
-    """Rounds one layer after the other."""
+    """Rounds one layer after the other.
+
+    Attributes:
+        name: as users write it.
+        wants_products: whether it needs more of the moments than the means.
+        position_bytes: how much of the positions themselves it wants to see; 0 when moments are enough.
+    """
 
     name: str
+    wants_products: bool
+    position_bytes: int
 
     def round(self, data: LayerData) -> Rounded:
         """Chooses a weight on the grid, and what is added to the bias."""

@@ -20,6 +20,7 @@ import torch
 HALVES = 2
 _TOGETHER = 1024  # positions that are multiplied at a time: large layers have few a sample
 _EPS = torch.finfo(torch.float32).eps
+_SILENCE = 1e-30
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Moments:
         square: `sum d^2`, `[G, R]`.
         hessian: `sum x x^T`, `[G, K, K]`; half the Hessian of the squared error.
         cross: `sum d x^T`, `[G, R, K]`.
+        products: whether the last two are summed.
     """
 
     weight: float
@@ -41,35 +43,42 @@ class Moments:
     square: torch.Tensor
     hessian: torch.Tensor
     cross: torch.Tensor
+    products: bool
     _waiting: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, groups: int, rows: int, terms: int) -> Moments:
-        """Of no data."""
+    def empty(cls, groups: int, rows: int, terms: int, *, products: bool = True) -> Moments:
+        """Of no data; without `products` the last two stay zero and cost nothing."""
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(shape, dtype=torch.float64)
 
+        product = zeros if products else lambda *shape: zeros(1).expand(shape)
         return cls(
             0.0,
             zeros(groups, terms),
             zeros(groups, rows),
             zeros(groups, rows),
-            zeros(groups, terms, terms),
-            zeros(groups, rows, terms),
+            product(groups, terms, terms),
+            product(groups, rows, terms),
+            products,
         )
 
-    def add(self, columns: torch.Tensor, difference: torch.Tensor) -> None:
-        """One sample: columns `[G, K, n]` and what their result lacks, `[G, R, n]`."""
+    def add(self, columns: torch.Tensor, difference: torch.Tensor, truth: torch.Tensor) -> float:
+        """One sample: columns `[G, K, n]`, what their result lacks and should be, `[G, R, n]`; returns its share."""
         square = difference.square().sum(2)
-        share = 1.0 / max(float(square.sum()), torch.finfo(torch.float32).tiny)
+        # Below 70 dB samples are alike: what differs there is float32's own rounding. Silence counts as it is.
+        noise = max(float(square.sum()), _EPS * float(truth.square().sum()))
+        share = 1.0 / noise if noise > _SILENCE else 1.0
         self.weight += share * columns.shape[2]
         self.columns += share * columns.sum(2)
         self.difference += share * difference.sum(2)
         self.square += share * square
-        self._waiting.append((columns * share**0.5, difference * share**0.5))
+        if self.products:
+            self._waiting.append((columns * share**0.5, difference * share**0.5))
         if sum(part.shape[2] for part, _ in self._waiting) >= _TOGETHER:
             self.flush()
+        return share
 
     def flush(self) -> None:
         """Multiplies what waits; to be called behind the last sample."""
@@ -88,6 +97,7 @@ class Moments:
             self.square + other.square,
             self.hessian + other.hessian,
             self.cross + other.cross,
+            self.products,
         )
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +115,12 @@ class Moments:
         return hessian, cross
 
     def error(self, change: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """`sum (d - change x - shift)^2` of each row, `[G, R]`: what a changed weight and bias leave."""
+        """`sum (d - change x - shift)^2` of each row, `[G, R]`: what a changed weight and bias leave.
+
+        Without products only a bias can be tried.
+        """
+        if not self.products:
+            return self.square - 2 * shift * self.difference + shift.square() * self.weight
         explained = (change * self.cross).sum(2) + shift * self.difference
         mixed = ((change @ self.hessian) * change).sum(2) + 2 * shift * (change * self.columns[:, None]).sum(2)
         return self.square - 2 * explained + mixed + shift.square() * self.weight

@@ -15,6 +15,8 @@ class Nearest:
     """The weights that every network gets, with biases that fit what arrives."""
 
     name = "nearest"
+    wants_products = False
+    position_bytes = 0
 
     def round(self, data: LayerData) -> Rounded:
         """See the module."""

@@ -18,7 +18,7 @@ from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer, find_layers
-from bitwright.quant.reconstruct.method import LayerData, RoundingMethod
+from bitwright.quant.reconstruct.method import LayerData, Positions, RoundingMethod
 from bitwright.quant.reconstruct.moments import HALVES, Moments
 from bitwright.quant.reconstruct.store import ChosenValues, fingerprint
 from bitwright.quant.reconstruct.walk import Walk, incoming_states
@@ -99,16 +99,18 @@ class _Reconstruction:
         node, place = self.fx_nodes[layer.node.name], self.positions[layer.node.name]
         weight = layer.matrix(captured.values[layer.weight])
         qparams = self.quantized.qparams[layer.node.tensors[1]]
-        halves = [Moments.empty(*weight.shape) for _ in range(HALVES)]
-        bias = captured.values[layer.bias] if layer.bias is not None else None
+        halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
+        bias = self._bias(layer, weight)
+        positions, most = Positions(), self._positions_a_sample(weight)
         pairs = zip(self.rounded.advance(place), self.truth.advance(place + 1), strict=True)
         for sample, (given, wanted) in enumerate(pairs):
             columns = layer.columns(given[node.all_input_nodes[0]], sample)
             truth = layer.results(wanted[node], sample)
-            result = weight @ columns
-            if bias is not None:
-                result += bias.reshape(*weight.shape[:2], 1)
-            halves[sample % HALVES].add(columns, truth.clamp(*layer.bounds) - result.clamp(*layer.bounds))
+            result = weight @ columns + bias[:, :, None]
+            shown = truth.clamp(*layer.bounds)
+            share = halves[sample % HALVES].add(columns, shown - result.clamp(*layer.bounds), shown)
+            if most:
+                positions.add(columns, truth, share, most)
         for half in halves:
             half.flush()
         return LayerData(
@@ -116,8 +118,22 @@ class _Reconstruction:
             weight=weight,
             grid=Grid.of(qparams, captured.values[layer.weight], layer.matrix),
             halves=halves,
-            has_bias=bias is not None,
+            has_bias=layer.bias is not None,
+            bias=bias,
+            positions=positions if most else None,
         )
+
+    def _bias(self, layer: Layer, weight: torch.Tensor) -> torch.Tensor:
+        """What the layer adds, `[G, R]`, its own or not."""
+        captured, given = self.quantized.captured, layer.node.tensors[2:]
+        if not given:
+            return torch.zeros(weight.shape[:2])
+        return captured.values[captured.value_refs[given[0]]].reshape(weight.shape[:2])
+
+    def _positions_a_sample(self, weight: torch.Tensor) -> int:
+        """How many fit into what the method asks for: of each a column and a result, float32."""
+        groups, rows, terms = weight.shape
+        return self.method.position_bytes // (4 * groups * (rows + terms) * len(self.rounded.samples))
 
     def _operands(self, layer: Layer, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the rounded layer reads in the simulation."""

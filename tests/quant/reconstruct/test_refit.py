@@ -13,7 +13,7 @@ def halves(difference: torch.Tensor, columns: torch.Tensor) -> list[Moments]:
     found = [Moments.empty(1, ROWS, TERMS) for _ in range(2)]
     pairs = zip(columns.split(25, 1), difference.split(25, 1), strict=True)
     for index, (x, d) in enumerate(pairs):
-        found[index % 2].add(x[None], d[None])
+        found[index % 2].add(x[None], d[None], d[None])
     for half in found:
         half.flush()
     return found
@@ -48,9 +48,14 @@ def test_one_sample_that_is_far_louder_does_not_decide() -> None:
 def test_the_error_is_that_of_the_data() -> None:
     columns, difference = torch.randn(TERMS, 25), torch.randn(ROWS, 25)
     moments = Moments.empty(1, ROWS, TERMS)
-    moments.add(columns[None], difference[None])
+    moments.add(columns[None], difference[None], difference[None])
     moments.flush()
     change, shift = torch.randn(1, ROWS, TERMS).double(), torch.randn(1, ROWS).double()
     left = difference - change[0].float() @ columns - shift[0].float()[:, None]
     expected = left.square().sum(1).double() / difference.square().sum()
     torch.testing.assert_close(moments.error(change, shift)[0], expected, rtol=1e-5, atol=0.0)
+
+
+def test_without_any_error_nothing_changes() -> None:
+    fit = refit(halves(torch.zeros(ROWS, 200), torch.randn(TERMS, 200)), bias=True)
+    assert not fit.change.any()
