@@ -8,10 +8,12 @@ side, of power `step**2 / 12` (Widrow and Kollár, *Quantization Noise*, 2008, c
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 
 from bitwright.quant.captured_model import CapturedModel
@@ -141,33 +143,54 @@ def frame_rounding_draws(
 ) -> tuple[Draws, ...]:
     """The same for frames one behind the other, each draw with its own memory; see `rounding_draws`.
 
-    One code that rounds to the other side is no fault, however seldom: where the draws show none, errors are drawn
-    larger until they do, once a draw in the mean.
+    One code that rounds to the other side is no fault, however seldom: where a draw moves none, or no draw one that a
+    result hangs on, errors are drawn larger.
     """
     asked, run = frozenset(wanted), _Run(network, arithmetic)
     clean = run.over(frames, asked, None)
     kept = [{name: each[name] for name in asked} if alone else {} for each in clean]
     size = 1.0
     while True:
-        run.flips = 0
-        noisy = [run.over(frames, asked, torch.Generator().manual_seed(n), size, kept) for n in range(draws)]
-        if not isinstance(network, QuantizedModel) or run.flips >= draws or size >= _LARGEST_SIZE:
+        noisy, moved = [], 0
+        for number in range(draws):
+            noisy.append(run.over(frames, asked, torch.Generator().manual_seed(number), size, kept))
+            moved += run.moved
+        told = moved == draws and _every_result_moves(clean, noisy)
+        if not isinstance(network, QuantizedModel) or told or size >= _LARGEST_SIZE:
             break
-        size *= min(16.0, max(2.0, draws / max(1, run.flips)))
+        size *= 2.0 if moved else 8.0
     why = _why(run.captured, run.noise, asked)
     return tuple(
         Draws(clean=each, noisy=tuple(draw[frame] for draw in noisy), why=why) for frame, each in enumerate(clean)
     )
 
 
+def _every_result_moves(clean: Sequence[Mapping[str, Array]], noisy: Sequence[Sequence[Mapping[str, Array]]]) -> bool:
+    """Whether each result of real values differs in some draw, in any frame."""
+    names = [name for name, value in clean[0].items() if value.dtype.kind == "f" and value.size]
+    return all(
+        any(
+            not np.array_equal(each[name], frame[name])
+            for draw in noisy
+            for each, frame in zip(draw, clean, strict=True)
+        )
+        for name in names
+    )
+
+
 class _Run:
-    """Runs a network over frames, with or without errors; counts the codes that these move."""
+    """Runs a network over frames, with or without errors; notes whether these move a code.
+
+    Attributes:
+        moved: whether the last run with errors has, compared with the run without.
+    """
 
     def __init__(self, network: CapturedModel | QuantizedModel, arithmetic: str) -> None:
         self._network = network
         self.captured = network.captured if isinstance(network, QuantizedModel) else network
         self.noise = RoundingNoise(self.captured, arithmetic)
-        self.flips = 0
+        self.moved = False
+        self._clean: dict[tuple[int, TensorRef], int] = {}  # checksums of codes
 
     def over(
         self,
@@ -179,16 +202,17 @@ class _Run:
     ) -> list[dict[str, Array]]:
         """Results and inner tensors of every frame."""
         state = self.captured.initial_state()
-        recorded = []
+        recorded, self.moved = [], False
         for number, inputs in enumerate(frames):
             found: dict[str, Array] = {}
-            visit = partial(self._visit, asked, found, draw, size, kept[number] if kept else {})
+            visit = partial(self._visit, number, asked, found, draw, size, kept[number] if kept else {})
             results = self._network.run(*inputs.args, state=state, transform=visit, **inputs.kwargs)
             recorded.append({**found, **named_outputs(results)})
         return recorded
 
     def _visit(
         self,
+        frame: int,
         asked: frozenset[str],
         found: dict[str, Array],
         draw: torch.Generator | None,
@@ -199,13 +223,19 @@ class _Run:
     ) -> torch.Tensor:
         name = value_name(ref)
         seen = self._rounded(ref, tensor if draw is None else self.noise.made(ref, tensor, draw, size))
-        if draw is not None and isinstance(self._network, QuantizedModel) and ref in self._network.qparams:
-            self.flips += int((seen != self._rounded(ref, tensor)).sum())
+        self._note(frame, ref, seen, is_clean=draw is None)
         if name in asked:
             found[name] = to_array(seen)
         if draw is None:
             return seen
         return self.noise.read(ref, torch.from_numpy(kept[name]).to(seen.dtype) if name in kept else seen, draw, size)
+
+    def _note(self, frame: int, ref: TensorRef, seen: torch.Tensor, *, is_clean: bool) -> None:
+        if isinstance(self._network, QuantizedModel) and ref in self._network.plan.activations:
+            checksum = zlib.crc32(np.ascontiguousarray(seen.numpy()).data) if seen.numel() else 0
+            if is_clean:
+                self._clean[frame, ref] = checksum
+            self.moved |= self._clean[frame, ref] != checksum
 
     def _rounded(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         return self._network.transform(ref, tensor) if isinstance(self._network, QuantizedModel) else tensor
