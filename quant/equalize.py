@@ -34,8 +34,8 @@ from bitwright.quant.scheme import QParamsSpec, QuantScheme
 
 # Below a clamp a channel grows to its bound divided by this: what calibration saw may be surpassed by so much.
 HEADROOM = 1.25
-_STEPS = 150
-_RATE = 0.05  # of log s
+_STEPS = 50
+_RATE = 0.15  # of log s; 150 steps of 0.05 take 2 s longer on MobileNetV2 and end no lower
 _DEAD = 1e-9  # of a tensor's range: nothing to scale
 _FLOAT_STEPS = 2.0**5  # a float format's largest step in relation to its range, of formats with 3 bits of mantissa
 

@@ -17,8 +17,9 @@ import torch
 
 from bitwright.quant.observers.extremes import memory_order
 
-# `t` in shares of the median energy: on MobileNetV2 in 8 bits 1.0 gives 22.8 dB, 0.3 23.2 dB, 0.1 23.4 dB, and plain
-# squares 21.6 dB. Silent samples count no more than 100 times as much as usual ones.
+# `t` in shares of the median energy. MobileNetV2 in 8 bits, 128 pictures calibrate and 72 others judge: 20.8 dB with
+# plain squares, 22.1 with 1.0, 22.3 with 0.3, 22.5 with 0.1 and below. Silent samples count at most as if nothing else
+# were there: 120 times as much as usual ones.
 SATURATION = 0.1
 
 

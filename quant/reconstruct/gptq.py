@@ -37,12 +37,8 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: fl
     Returns:
         float32 `[G, R, K]`, on the grid.
     """
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    order = diagonal.sum(0).argsort(descending=True, stable=True)
-    damped = hessian[:, order][:, :, order].clone()
-    damped.diagonal(dim1=1, dim2=2).add_((damping * diagonal.mean(1) + _TINY)[:, None])
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor = torch.linalg.cholesky(inverse, upper=True)
+    order = hessian.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
+    factor = _inverse_factor(hessian[:, order[:, None], order], damping)
     left = weight.double()[:, :, order]
     rounded = torch.empty_like(weight, dtype=torch.float32)
     for start in range(0, left.shape[2], _LAZY):
@@ -56,6 +52,15 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: fl
             errors[:, :, k - start] = error
         left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
     return rounded
+
+
+def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """The upper U with `U^T U = (H + damping)^-1`; `hessian` is used up."""
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    diagonal += (damping * diagonal.mean(1) + _TINY)[:, None]
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 class Gptq:

@@ -25,7 +25,7 @@ _SILENCE = 1e-30
 
 @dataclass
 class Moments:
-    """Weighted sums over positions, float64.
+    """Weighted sums over positions, float64; the products float32, which is what they are computed in.
 
     Attributes:
         weight: of all positions.
@@ -53,7 +53,9 @@ class Moments:
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(shape, dtype=torch.float64)
 
-        product = zeros if products else lambda *shape: zeros(1).expand(shape)
+        def product(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape) if products else torch.zeros(1).expand(shape)
+
         return cls(
             0.0,
             zeros(groups, terms),
@@ -105,13 +107,15 @@ class Moments:
         return self.columns / self.weight, self.difference / self.weight
 
     def centred(self, *, bias: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """`E[x x^T]` and `E[d x^T]`; of what remains when the means are left to a bias, where there is one."""
-        hessian, cross = self.hessian / self.weight, self.cross / self.weight
+        """`E[x x^T]` and `E[d x^T]`, float64; of what remains when the means are left to a bias, where there is one."""
+        hessian, cross = self.hessian.double().div_(self.weight), self.cross.double().div_(self.weight)
+        diagonal = hessian.diagonal(dim1=1, dim2=2)
+        lost = _EPS * diagonal.sum(1)  # what float32 products cannot tell from zero
         if bias:
             x, d = self.means()
-            lost = _EPS * hessian.diagonal(dim1=1, dim2=2).sum(1)  # what float32 products cannot tell from zero
-            hessian = hessian - x[:, :, None] * x[:, None, :] + lost[:, None, None] * torch.eye(hessian.shape[1])
-            cross = cross - d[:, :, None] * x[:, None, :]
+            hessian.baddbmm_(x[:, :, None], x[:, None, :], alpha=-1.0)
+            cross.baddbmm_(d[:, :, None], x[:, None, :], alpha=-1.0)
+        diagonal += lost[:, None]
         return hessian, cross
 
     def error(self, change: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -122,5 +126,5 @@ class Moments:
         if not self.products:
             return self.square - 2 * shift * self.difference + shift.square() * self.weight
         explained = (change * self.cross).sum(2) + shift * self.difference
-        mixed = ((change @ self.hessian) * change).sum(2) + 2 * shift * (change * self.columns[:, None]).sum(2)
+        mixed = ((change.float() @ self.hessian) * change).sum(2) + 2 * shift * (change * self.columns[:, None]).sum(2)
         return self.square - 2 * explained + mixed + shift.square() * self.weight

@@ -46,7 +46,7 @@ def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: 
         bias: whether the layer has a bias of its own.
     """
     whole = sum_of(halves)
-    kept = torch.zeros_like(whole.cross)
+    kept = torch.zeros(whole.cross.shape, dtype=torch.float64)
     if any(half.weight == 0 for half in halves):
         return Fit(kept, torch.zeros_like(whole.square, dtype=torch.bool))
     error = torch.zeros(len(ridges) + 2, *whole.square.shape, dtype=torch.float64)
@@ -73,13 +73,15 @@ def sum_of(parts: Sequence[Moments]) -> Moments:
 
 def ridge_solutions(moments: Moments, ridges: Sequence[float], *, bias: bool) -> list[torch.Tensor]:
     """The change of the weight for each ridge, `[G, R, K]`."""
+    if not ridges:
+        return []
     hessian, cross = moments.centred(bias=bias)
-    size = hessian.diagonal(dim1=1, dim2=2).mean(1)
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    own, size = diagonal.clone(), diagonal.mean(1)
     solutions = []
     for ridge in ridges:
-        damped = hessian.clone()
-        damped.diagonal(dim1=1, dim2=2).add_((ridge * size + _TINY)[:, None])
-        solutions.append(torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(damped)).transpose(1, 2))
+        diagonal.copy_(own + (ridge * size + _TINY)[:, None])  # in place: it may have hundreds of megabytes
+        solutions.append(torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(hessian)).transpose(1, 2))
     return solutions
 
 

@@ -16,7 +16,13 @@ from bitwright.experiments.benchmarks.records import Reach, Record, record
 
 ROW = "w8a8_rounded"
 NETWORK = "mobilenet_v2"
-SIDES = ((OURS, "x86-vnni,gptq"), ("nncf", "fast_bias_correction"), ("nncf", "bias_correction"))
+SIDES = (
+    (OURS, "x86-vnni,gptq"),
+    (OURS, "x86-vnni,nearest"),
+    (OURS, "x86-vnni,equalized"),
+    ("nncf", "fast_bias_correction"),
+    ("nncf", "bias_correction"),
+)
 
 
 def run(bench: Bench) -> list[Record]:

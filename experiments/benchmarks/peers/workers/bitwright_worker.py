@@ -22,6 +22,7 @@ from bitwright.quant.scheme import Override, QuantScheme
 # What follows the target in a method, and what it means.
 INT4 = "int4"
 DEPTHWISE_INT8 = "depthwise_int8"
+EQUALIZED = "equalized"
 
 
 def load(request: Request) -> torch.nn.Module:
@@ -33,7 +34,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     """Capture, calibrate, quantize, export.
 
     The method is a target, alone with all defaults; with `int4` for the weights, with `depthwise_int8` for those of
-    depthwise layers, and last a rounding, which brings equalization with it: `x86-vnni,int4,gptq`.
+    depthwise layers, and last `equalized` or a rounding, which brings equalization with it: `x86-vnni,int4,gptq`.
     """
     target, *wishes = request.method.split(",")
     captured = capture(network, (torch.zeros(1, 3, 224, 224),))
@@ -41,7 +42,8 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     scheme = load_target(target).scheme()
     if INT4 in wishes:
         scheme = in_four_bits(scheme, captured.graph, depthwise_int8=DEPTHWISE_INT8 in wishes)
-    options: dict[str, Any] = {"equalization": True, "rounding": wishes[-1]} if wishes else {}
+    rounding = {"rounding": wishes[-1]} if wishes and wishes[-1] != EQUALIZED else {}
+    options: dict[str, Any] = {"equalization": bool(wishes), **rounding}
     file = Path(request.folder) / "quantized.onnx"
     export_onnx_qdq(post_training_quantize(captured, scheme, images, **options), file)
     return Quantized(file=str(file))
