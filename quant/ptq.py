@@ -29,8 +29,6 @@ from bitwright.quant.weights import weight_qparams
 
 # Samples for the mean input of each layer; 64 instead of 16 gain 0.1 dB on MobileNetV2.
 BIAS_SAMPLES = 16
-# Rounding holds its samples in memory; 200 instead of 128 gain 0.4 dB on MobileNetV2 in 4 bits, nothing in 8 bits.
-ROUNDING_SAMPLES = 256
 
 
 @torch.no_grad()
@@ -57,7 +55,7 @@ def quantize(
         equalization: bring channels to like ranges first, and weigh each channel's errors by what they do to the
             results; `forward` must be differentiable.
         rounding: one of `ROUNDINGS.names()`: rounds each layer's weights in view of the inputs that the quantized
-            network in front of it makes, of at most `ROUNDING_SAMPLES` samples, which are kept in memory.
+            network in front of it makes, of as many samples as it asks for, which are kept in memory.
         folder: where rounding keeps its finished layers until all are, so that a run that was killed goes on behind
             them.
         progress: called with the number of calibration batches done.
@@ -69,7 +67,7 @@ def quantize(
     method: RoundingMethod | None = None if rounding is None else ROUNDINGS.load(rounding)
     folded = fold_batch_norm(captured)
     kept: list[Any] = []
-    batches = iter(batches) if method is None else _keeping(folded, batches, kept)
+    batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
     first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction or equalization else []
     importance: dict[TensorRef, Importance] = {}
     if equalization and first:
@@ -79,18 +77,18 @@ def quantize(
     qparams = {**found.qparams, **weight_qparams(folded.graph, decided, found.qparams)}
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     if method is not None:
-        samples = take(folded, kept, ROUNDING_SAMPLES)
+        samples = take(folded, kept, method.samples)
         return reconstruct(quantized, samples, method, folder=folder, progress=rounding_progress)
     return correct_biases(quantized, take(folded, first, BIAS_SAMPLES)) if bias_correction else quantized
 
 
-def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: list[Any]) -> Iterator[Any]:
-    """The batches as they pass, of which `kept` gets those that rounding sees."""
+def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: list[Any], most: int) -> Iterator[Any]:
+    """The batches as they pass, of which `kept` gets the first that hold `most` samples."""
     pieces = 0
     for batch in batches:
-        if pieces < ROUNDING_SAMPLES:
+        if pieces < most:
             kept.append(batch)
-            pieces += len(take(captured, [batch], ROUNDING_SAMPLES))
+            pieces += len(take(captured, [batch], most))
         yield batch
 
 

@@ -75,6 +75,7 @@ class AdaRound:
     """Learns which of its two neighbours each weight becomes; formats of floats, whose steps differ, take GPTQ."""
 
     name = "adaround"
+    samples = 256
     wants_products = True
     position_bytes = 64 << 20
 

@@ -83,11 +83,13 @@ class RoundingMethod(Protocol):
 
     Attributes:
         name: as users write it.
+        samples: how many it wants to see; they are held in memory.
         wants_products: whether it needs more of the moments than the means.
         position_bytes: how much of the positions themselves it wants to see; 0 when moments are enough.
     """
 
     name: str
+    samples: int
     wants_products: bool
     position_bytes: int
 

@@ -15,6 +15,7 @@ class Nearest:
     """The weights that every network gets, with biases that fit what arrives."""
 
     name = "nearest"
+    samples = 64  # 128 instead of 64 gain 0.2 dB on MobileNetV2 in 8 bits, and take as long again
     wants_products = False
     position_bytes = 0
 

@@ -106,6 +106,7 @@ class Dying:
     """A method that is killed at its third layer, and counts the layers that it rounds."""
 
     name = "dying"
+    samples = 8
     wants_products = True
     position_bytes = 0
 
