@@ -68,8 +68,7 @@ def of_masks(reference: Array, other: Array) -> dict[str, float]:
     """Intersection over union, of the mask or of each class that occurs in either: mean, and the worst class."""
     if not reference.size:
         return {}
-    if reference.dtype.kind == "f":
-        reference, other = reference > 0.5, other > 0.5
+    reference, other = decided(reference), decided(other)
     labels = np.union1d(np.unique(reference), np.unique(other))
     if reference.dtype.kind == "b":
         labels = labels[labels]  # what lies outside of a mask is no object
@@ -82,6 +81,12 @@ def of_masks(reference: Array, other: Array) -> dict[str, float]:
         "IoU, worst": min(ratios, default=1.0),
         "pixels that differ, %": 100 * float((reference != other).mean()),
     }
+
+
+def decided(mask: Array) -> Array:
+    """What a mask of probabilities says: inside from a half on; labels and booleans stay."""
+    inside: Array = mask > 0.5 if mask.dtype.kind == "f" else mask
+    return inside
 
 
 def of_embeddings(reference: Array, other: Array) -> dict[str, float]:

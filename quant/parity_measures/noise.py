@@ -149,16 +149,14 @@ def frame_rounding_draws(
     asked, run = frozenset(wanted), _Run(network, arithmetic)
     clean = run.over(frames, asked, None)
     kept = [{name: each[name] for name in asked} if alone else {} for each in clean]
-    size = 1.0
-    while True:
-        noisy, moved = [], 0
-        for number in range(draws):
-            noisy.append(run.over(frames, asked, torch.Generator().manual_seed(number), size, kept))
-            moved += run.moved
-        told = moved == draws and _every_result_moves(clean, noisy)
-        if not isinstance(network, QuantizedModel) or told or size >= _LARGEST_SIZE:
-            break
-        size *= 2.0 if moved else 8.0
+    has_ties = isinstance(network, QuantizedModel)
+    size, noisy = 1.0, list[list[dict[str, Array]]]()
+    while len(noisy) < draws:
+        noisy.append(run.over(frames, asked, torch.Generator().manual_seed(len(noisy)), size, kept))
+        told = run.moved and (len(noisy) < draws or _every_result_moves(clean, noisy))
+        if has_ties and not told and size < _LARGEST_SIZE:
+            size *= 2.0 if len(noisy) > 1 else 8.0
+            noisy = []
     why = _why(run.captured, run.noise, asked)
     return tuple(
         Draws(clean=each, noisy=tuple(draw[frame] for draw in noisy), why=why) for frame, each in enumerate(clean)
@@ -167,15 +165,12 @@ def frame_rounding_draws(
 
 def _every_result_moves(clean: Sequence[Mapping[str, Array]], noisy: Sequence[Sequence[Mapping[str, Array]]]) -> bool:
     """Whether each result of real values differs in some draw, in any frame."""
-    names = [name for name, value in clean[0].items() if value.dtype.kind == "f" and value.size]
-    return all(
-        any(
-            not np.array_equal(each[name], frame[name])
-            for draw in noisy
-            for each, frame in zip(draw, clean, strict=True)
-        )
-        for name in names
-    )
+
+    def moves(name: str) -> bool:
+        pairs = ((a[name], b[name]) for draw in noisy for a, b in zip(clean, draw, strict=True))
+        return not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+    return all(moves(name) for name, value in clean[0].items() if value.dtype.kind == "f" and value.size)
 
 
 class _Run:

@@ -7,7 +7,8 @@ draws often look steadier than they are, and never more of them than that many d
 
 Counts (objects missed, indices moved, pixels of another class) are rare events: what is seen is compared with the
 negative binomial that predicts a Poisson count from those of the draws (Jeffreys' prior), in units of the draws' own
-dispersion where events come in bunches.
+dispersion where events come in bunches. Where no draw moves any, none may: an index that moves without cause is a
+fault.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitwright.quant.parity_measures.distances import decided
 from bitwright.quant.parity_measures.measured import Array, Kind, Measured, finite_pair
 from bitwright.quant.parity_measures.noise import Draws
 from bitwright.quant.parity_measures.outputs import measure_outputs
 
 # How often a sound result may be called broken. A choice, not a tolerance: of a million tensors one.
 FALSE_ALARMS = 1e-6
-# How often the variance of the draws may lie above its limit. With it the rate of false alarms stays below what is
-# asked for: 1.1e-6 at one degree of freedom, 1.3e-7 at 1.5, less above, of ten million draws each; at 1e-2 it does not.
+# How often the variance of the draws may lie above its limit. With it the rate of false alarms is 1.1e-6 at one
+# degree of freedom, 1.3e-7 at 1.5 and less above, of ten million draws each; at 1e-2 it reaches 1.5e-6.
 _CONFIDENCE = 1e-3
-# Figures that count something, of those that measures give.
+# Kinds of which it counts how many elements differ, and figures that count something.
+_COUNTED = frozenset({Kind.PLACES, Kind.CLASSES, Kind.TRACKS, Kind.MASK, Kind.CODES})
 _COUNTS = ("missed", "extra", "with another class", "with another track", "places that moved")
 
 
@@ -106,13 +109,14 @@ def _of_measured(
         return [_broken(seen.name, "; ".join(broken))]
     if seen.kind is Kind.DETECTIONS:
         return [_of_figure(seen, drawn, key, why) for key in seen.figures if key in _COUNTS or "off by" in key]
-    if seen.kind in (Kind.PLACES, Kind.CLASSES, Kind.TRACKS, Kind.MASK, Kind.CODES):
-        noisy = [each[seen.name] for each in draws.noisy]
-        return [judge_count(seen.name, reference[seen.name], other[seen.name], draws.clean[seen.name], noisy, why=why)]
-    noisy = [each[seen.name] for each in draws.noisy]
-    return [
-        judge_values(seen.name, reference[seen.name], other[seen.name], noisy, why=why, clean=draws.clean[seen.name])
-    ]
+    name, noisy = seen.name, [each[seen.name] for each in draws.noisy]
+    first, second, clean = reference[name], other[name], draws.clean[name]
+    if seen.kind is Kind.MASK:
+        first, second, clean = decided(first), decided(second), decided(clean)
+        noisy = [decided(each) for each in noisy]
+    if seen.kind in _COUNTED:
+        return [judge_count(name, first, second, clean, noisy, why=why)]
+    return [judge_values(name, first, second, noisy, why=why, clean=clean)]
 
 
 def judge_values(

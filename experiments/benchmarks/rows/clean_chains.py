@@ -4,7 +4,7 @@ Public architectures and driving-style networks, with seeded random weights, in 
 are judged against draws of its formats' errors (`quant.parity_measures`); nothing was adjusted on these networks. Some
 files do compute something else in a runtime: an alarm is a false one unless single layers, each given the simulation's
 own codes, give other codes than rounding ties explain (`quant.parity.compare_links`, which has thresholds of its own).
-What was found of a network is kept until the code changes, so that a run that was cut off goes on where it was.
+What was found of a network is kept until the measures change, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -48,14 +48,7 @@ CALIBRATION = 4
 Results = Mapping[str, npt.NDArray[Any]]
 Case = dict[str, Any]
 Make = Callable[[], tuple[torch.nn.Module, tuple[Any, ...]]]
-_CODE = (
-    *(
-        f"quant.{each}"
-        for each in ("parity_measures", "capture", "plan", "ptq", "calibrate", "export", "fake_quantize")
-    ),
-    "hw_constraints.parity_links",
-    f"experiments.benchmarks.rows.{ROW}",
-)
+_CODE = ("quant.parity_measures", f"experiments.benchmarks.rows.{ROW}")
 
 
 def run(bench: Bench) -> list[Record]:

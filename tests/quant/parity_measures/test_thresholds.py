@@ -171,3 +171,15 @@ def test_a_lone_nan_and_another_shape_are_alarms() -> None:
     for wrong in (nan, np.ones((1, 4), np.float32)):
         (found,) = judge_outputs(clean, {"x": wrong}, draws, kinds={"x": Kind.VALUES})
         assert not found.agrees
+
+
+def test_masks_of_probabilities_are_judged_by_what_they_decide() -> None:
+    rng = np.random.default_rng(0)
+    clean = {"result['mask']": rng.uniform(size=(1, 50, 50))}
+    draws = Draws(
+        clean=clean, noisy=tuple({n: v + 1e-6 * rng.normal(size=v.shape) for n, v in clean.items()} for _ in range(8))
+    )
+    (sound,) = judge_outputs(clean, {n: v + 1e-6 * rng.normal(size=v.shape) for n, v in clean.items()}, draws)
+    (wrong,) = judge_outputs(clean, {n: v + 1e-2 for n, v in clean.items()}, draws)
+    assert sound.agrees, sound.reason
+    assert not wrong.agrees
