@@ -127,13 +127,13 @@ def _sole_tuner(out: Path) -> Iterator[None]:
 
 def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
     """A network by its entry, or a recipe's; what a recipe trains is trained first."""
+    from bitwright.experiments.quantized_network import quantized_network
     from bitwright.experiments.run import run_recipe
     from bitwright.experiments.scheme_settings import scheme_of
     from bitwright.experiments.workbench import Workbench, load_weights
     from bitwright.quant.calibrate import take
     from bitwright.quant.capture import capture
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-    from bitwright.quant.ptq import quantize
 
     target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
     recipe = recipe_of(asked.model, target, asked.data)
@@ -145,12 +145,9 @@ def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
         run_recipe(recipe, folder, until="train", console=console)
         load_weights(model, folder / "stages" / "train" / "weights.safetensors")
     captured = capture(model, bench.example(model))
-    with console.track("calibrating, batches", recipe.calibrate.samples) as advance:
-        quantized = quantize(
-            captured, scheme_of(recipe, bench.target), bench.calibration(model),
-            bias_correction=recipe.quantize.bias_correction, equalization=recipe.quantize.equalization,
-            progress=advance,
-        )  # fmt: skip
+    quantized = quantized_network(
+        recipe, captured, scheme_of(recipe, bench.target), bench.calibration(model), console=console
+    )
     splits = (Split.CALIBRATE, Split.EVALUATE)
     search, others = (take(captured, bench.arguments(model, split, batch=1), 2 * SAMPLES) for split in splits)
     return Subject(

@@ -57,19 +57,13 @@ def train_quantized(context: Context) -> QATResult:
 
 
 def _after_training(context: Context, scheme: QuantScheme) -> QuantizedModel:
+    from bitwright.experiments.quantized_network import quantized_network
     from bitwright.quant.capture import capture
-    from bitwright.quant.ptq import quantize
 
-    model = context.model()
-    captured = capture(model, context.bench.example(model))
-    asked = context.recipe.quantize
-    return quantize(
-        captured,
-        scheme,
-        context.bench.calibration(model),
-        bias_correction=asked.bias_correction,
-        equalization=asked.equalization,
-    )
+    recipe, bench, model = context.recipe, context.bench, context.model()
+    captured = capture(model, bench.example(model))
+    calibration, folder = bench.calibration(model), context.run_folder / "rounding"
+    return quantized_network(recipe, captured, scheme, calibration, folder=folder, console=context.console)
 
 
 def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
@@ -158,12 +152,14 @@ STAGE = Stage(
     needs=("train",),
     reads=(
         "model", "data", "target", "example_inputs", "evaluate.entry", "evaluate.metric", "evaluate.direction",
-        "evaluate.samples", "calibrate", "quantize.bias_correction", "quantize.equalization", "prove.runtimes", "qat",
+        "evaluate.samples", "calibrate", "quantize.bias_correction", "quantize.equalization", "quantize.rounding",
+        "prove.runtimes", "qat",
     ),
     reads_data=True,
     reads_machine=True,
     code=("bitwright.quant", "bitwright.qat", "bitwright.experiments.training", "bitwright.experiments.evaluation",
-          "bitwright.experiments.runtime_model", "bitwright.experiments.scheme_settings"),
+          "bitwright.experiments.runtime_model", "bitwright.experiments.quantized_network",
+          "bitwright.experiments.scheme_settings"),
     packages=("torch", "onnxruntime", "openvino"),
     wanted=lambda recipe: recipe.qat is not None,
 )  # fmt: skip

@@ -29,13 +29,13 @@ _QUALITY_SAMPLES = 8
 def quantize_model(context: Context) -> QuantizeResult:
     """Writes `float.onnx`, `quantized.onnx` and their provenance."""
     from bitwright.experiments.inputs import CountedSamples
+    from bitwright.experiments.quantized_network import quantized_network
     from bitwright.experiments.scheme_settings import scheme_of, spelled
     from bitwright.experiments.tensor_quality import tensor_quality
     from bitwright.quant.calibrate import take
     from bitwright.quant.capture import capture
     from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-    from bitwright.quant.ptq import quantize
 
     recipe, bench, target = context.recipe, context.bench, context.bench.target
     model = context.model()
@@ -43,18 +43,9 @@ def quantize_model(context: Context) -> QuantizeResult:
     scheme, mixed = _mixed(context, model, captured, scheme_of(recipe, target))
     calibration = CountedSamples(bench.calibration(model))
     began = time.monotonic()
-    with context.console.track(*_steps(recipe, captured)) as advance:
-        quantized = quantize(
-            captured,
-            scheme,
-            calibration,
-            bias_correction=recipe.quantize.bias_correction,
-            equalization=recipe.quantize.equalization,
-            rounding=recipe.quantize.rounding,
-            folder=context.run_folder / "rounding",
-            progress=advance,
-            rounding_progress=lambda layers: advance(recipe.calibrate.samples + layers),
-        )
+    quantized = quantized_network(
+        recipe, captured, scheme, calibration, folder=context.run_folder / "rounding", console=context.console
+    )
     fewer = calibration_notes(calibration.count, recipe.calibrate.samples)
     for note in fewer:
         context.console.say(f"    note: {note}")
@@ -79,14 +70,6 @@ def quantize_model(context: Context) -> QuantizeResult:
         ),
         mixed=mixed,
     )
-
-
-def _steps(recipe: Recipe, captured: CapturedModel) -> tuple[str, int]:
-    """What takes its time, and in how many steps."""
-    if recipe.quantize.rounding is None:
-        return "calibrating, batches", recipe.calibrate.samples
-    layers = sum(captured.graph.is_layer(node) for node in captured.graph.nodes)
-    return "calibrating and rounding, batches and layers", recipe.calibrate.samples + layers
 
 
 def _mixed(
@@ -139,6 +122,7 @@ STAGE = Stage(
     reads_files=_tables,
     code=(
         "bitwright.quant",
+        "bitwright.experiments.quantized_network",
         "bitwright.experiments.scheme_settings",
         "bitwright.experiments.tensor_quality",
         "bitwright.experiments.mixed_formats",

@@ -1,0 +1,59 @@
+"""A network quantized after training as its recipe says: the one way for every stage and command that needs it so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bitwright.experiments.console import Console
+from bitwright.experiments.recipe import Recipe
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.ptq import quantize
+from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import QuantScheme
+
+
+def quantized_network(
+    recipe: Recipe,
+    captured: CapturedModel,
+    scheme: QuantScheme,
+    calibration: Iterable[Any],
+    *,
+    folder: Path | None = None,
+    console: Console,
+) -> QuantizedModel:
+    """Quantizes by `quantize` of the recipe, with the progress of what takes its time.
+
+    Args:
+        recipe: says how ranges, biases and weights are chosen.
+        captured: the network in float.
+        scheme: the formats; see `scheme_settings.scheme_of`.
+        calibration: batches of arguments.
+        folder: where rounding keeps finished layers for a run that is killed.
+        console: where the progress goes.
+
+    Raises:
+        InputError: no data, an unknown rounding, or NaN or infinity on the way.
+    """
+    asked, samples = recipe.quantize, recipe.calibrate.samples
+    with console.track(*_steps(recipe, captured)) as advance:
+        return quantize(
+            captured,
+            scheme,
+            calibration,
+            bias_correction=asked.bias_correction,
+            equalization=asked.equalization,
+            rounding=asked.rounding,
+            folder=folder,
+            progress=advance,
+            rounding_progress=lambda layers: advance(samples + layers),
+        )
+
+
+def _steps(recipe: Recipe, captured: CapturedModel) -> tuple[str, int]:
+    """What takes its time, and in how many steps."""
+    if recipe.quantize.rounding is None:
+        return "calibrating, batches", recipe.calibrate.samples
+    layers = sum(captured.graph.is_layer(node) for node in captured.graph.nodes)
+    return "calibrating and rounding, batches and layers", recipe.calibrate.samples + layers
