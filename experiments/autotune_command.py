@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitwright.experiments.autotune_subject import SAMPLES, Subject, apart, subject_of, tune
 from bitwright.experiments.console import Console
 from bitwright.experiments.datasets import Split
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
 from bitwright.experiments.model_commands import check_runtime, recipe_of, usable_runtimes
 from bitwright.experiments.recipe import ENTRY, DataSection
-from bitwright.hw_constraints.autotune import Budget, Tuned, autotune
+from bitwright.hw_constraints.autotune import Budget, Tuned
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.backends.artifacts import readers
-from bitwright.hw_constraints.table.lock import sole_writer
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
-    from bitwright.hw_constraints.backends import Arrays
     from bitwright.quant.captured_model import CapturedModel
-    from bitwright.quant.quantized_model import QuantizedModel
 
-SAMPLES = 64  # to search with, and as many others to check the result with
 _TABLES = (".npy", ".npz")
 _OTHER_FILES = (".tflite", ".pt2", ".pte", ".engine", ".plan", ".xml")  # built for one runtime: no Q/DQ to move
 
@@ -43,26 +39,8 @@ class Asked:
     budget: int = 40
     minutes: float = 10.0
     threads: int = 1
+    table: Path | None = None
     out: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """A quantized network with data.
-
-    Attributes:
-        name: for the folder.
-        quantized: everything in low precision that the target allows, or as the file has it.
-        reference: the same in float.
-        search: arguments to search with.
-        held_out: others.
-    """
-
-    name: str
-    quantized: QuantizedModel
-    reference: CapturedModel
-    search: Sequence[tuple[Any, ...]]
-    held_out: Sequence[tuple[Any, ...]]
 
 
 def autotune_model(asked: Asked, *, console: Console) -> Tuned:
@@ -78,9 +56,10 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         raise InputError(f"--minutes = {asked.minutes:g}; expected a number above 0")
     if asked.threads < 1:
         raise InputError(f"--threads = {asked.threads}; at least 1 is needed")
-    if Path(asked.model).suffix in _OTHER_FILES:
+    if Path(asked.model).suffix.lower() in _OTHER_FILES:
         raise InputError(
-            f"{asked.model}: autotune takes package.module:function, a recipe, or an ONNX file in its place"
+            f"{asked.model}: is built for one runtime, which leaves no Q/DQ to move; autotune takes "
+            "package.module:function, a recipe, or an ONNX file in its place"
         )
     if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
         raise InputError(f"--out = {str(asked.out)!r}: is a file; expected a folder for the record and the artefact")
@@ -91,38 +70,15 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
             f"there are: {', '.join(readers('onnx'))}"
         )
     subject = _of_file(asked, runtime) if asked.model.endswith(".onnx") else _of_network(asked, runtime, console)
-    out = asked.out or Path("runs") / f"autotune-{subject.name}-{runtime}"
-    search, held_out = (_feeds(subject.reference, each) for each in (subject.search, subject.held_out))
-    console.say(
-        f"{subject.name} → {out} ({runtime}, {len(search)} samples to search with, {len(held_out)} to check with)"
+    return tune(
+        subject,
+        asked.out or Path("runs") / f"autotune-{subject.name}-{runtime}",
+        runtime=runtime,
+        budget=Budget(tries=asked.budget, minutes=asked.minutes),
+        threads=asked.threads,
+        table=asked.table,
+        console=console,
     )
-    with _sole_tuner(out), console.track("tuning, tries", asked.budget) as advance:
-        return autotune(
-            subject.quantized,
-            subject.reference,
-            runtime=runtime,
-            search_samples=search,
-            held_out=held_out,
-            out=out,
-            budget=Budget(tries=asked.budget, minutes=asked.minutes),
-            threads=asked.threads,
-            progress=advance,
-        )
-
-
-@contextmanager
-def _sole_tuner(out: Path) -> Iterator[None]:
-    """The folder of the record, made and held for this process alone.
-
-    Raises:
-        InputError: it cannot be a folder, or another process tunes into it.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out = {str(out)!r}: cannot be a folder: {error.strerror}") from error
-    with sole_writer(out / "tries.jsonl", doing="tuning", instead="choose another --out"):
-        yield
 
 
 def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
@@ -131,9 +87,7 @@ def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
     from bitwright.experiments.run import run_recipe
     from bitwright.experiments.scheme_settings import scheme_of
     from bitwright.experiments.workbench import Workbench, load_weights
-    from bitwright.quant.calibrate import take
     from bitwright.quant.capture import capture
-    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
     target = target_of_this_cpu("--target") if asked.target == THIS_CPU else asked.target
     recipe = recipe_of(asked.model, target, asked.data)
@@ -148,12 +102,7 @@ def _of_network(asked: Asked, runtime: str, console: Console) -> Subject:
     quantized = quantized_network(
         recipe, captured, scheme_of(recipe, bench.target), bench.calibration(model), console=console
     )
-    splits = (Split.CALIBRATE, Split.EVALUATE)
-    search, others = (take(captured, bench.arguments(model, split, batch=1), 2 * SAMPLES) for split in splits)
-    return Subject(
-        name=recipe.name, quantized=quantized, reference=fold_batch_norm(captured),
-        **dict(zip(("search", "held_out"), _apart(search, others), strict=True)),
-    )  # fmt: skip
+    return subject_of(bench, model, captured, quantized)
 
 
 def _of_file(asked: Asked, runtime: str) -> Subject:
@@ -180,49 +129,8 @@ def _of_file(asked: Asked, runtime: str) -> Subject:
         samples = take(captured, _batches(captured, asked.data), 2 * SAMPLES)
         quantized = quantize(captured, target.scheme(), samples[: max(1, len(samples) // 2)])
         reference = fold_batch_norm(captured)
-    search, held_out = _apart(samples, ())
+    search, held_out = apart(samples, ())
     return Subject(name=file.stem, quantized=quantized, reference=reference, search=search, held_out=held_out)
-
-
-def _apart(
-    search: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]
-) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
-    """Samples to search with and samples that are none of them; the first are halved where there are no others.
-
-    Raises:
-        InputError: there are fewer than two samples.
-    """
-    seen = {_content(sample) for sample in search}
-    fresh = [sample for sample in others if _content(sample) not in seen]
-    if not fresh:
-        middle = len(search) // 2
-        search, fresh = search[:middle], list(search[middle:])
-    if not search or not fresh:
-        raise InputError("data: autotune needs at least two samples, to search with one and check with the other")
-    return search[:SAMPLES], fresh[:SAMPLES]
-
-
-def _content(sample: tuple[Any, ...]) -> bytes:
-    import torch
-    import torch.utils._pytree as pytree
-
-    leaves = [leaf for leaf in pytree.tree_leaves(sample) if isinstance(leaf, torch.Tensor)]
-    return b"".join(leaf.detach().cpu().contiguous().numpy().tobytes() for leaf in leaves)
-
-
-def _feeds(captured: CapturedModel, samples: Iterable[tuple[Any, ...]]) -> list[Arrays]:
-    """Arguments under the names that the exported file's inputs have."""
-    import torch
-    import torch.utils._pytree as pytree
-
-    from bitwright.quant.export.onnx_builder import value_name
-
-    names = [value_name(ref) for ref in captured.graph.inputs]
-    feeds: list[Arrays] = []
-    for sample in samples:
-        leaves = [leaf for leaf in pytree.tree_leaves(sample) if isinstance(leaf, torch.Tensor)]
-        feeds.append({name: leaf.detach().cpu().numpy() for name, leaf in zip(names, leaves, strict=True)})
-    return feeds
 
 
 def _batches(captured: CapturedModel, data: str) -> Iterator[tuple[Any, ...]]:

@@ -77,26 +77,31 @@ class AccuracyGate(Section):
         max_drop: the largest loss against the float network, in the metric's own unit.
         bound: the worst acceptable value (a minimum when higher is better, else a maximum).
         min_agreement: the smallest share of samples on which both networks decide alike, 0 to 1.
+        min_sqnr_db: the least signal to noise ratio of the results against the float network's.
     """
 
     max_drop: Annotated[float, Field(ge=0)] | None = None
     bound: float | None = None
     min_agreement: Share | None = None
+    min_sqnr_db: float | None = None
 
 
 class Evaluate(Section):
     """How good the network is: a built-in metric, or `entry(model, loader) -> {metric: value}`.
 
     Attributes:
-        metric: which of the metrics counts for the gate; for an entry, one of the keys it returns.
+        metric: which of the metrics counts for the gate; for an entry, one of the keys it returns. `agreement` needs
+            no labels: the float network's decisions are the truth.
         direction: whether more is better; built-in metrics know.
         samples: evaluate on the first so many only.
+        held_out: leave out what calibrated, where the data name the same samples for both.
     """
 
     entry: Entry | None = None
     metric: str = "top1"
     direction: Literal["higher", "lower"] = "higher"
     samples: Count | None = None
+    held_out: bool = False
     gate: AccuracyGate = AccuracyGate()
 
 
@@ -281,6 +286,19 @@ class Measure(Section):
         return text
 
 
+class Autotune(Section):
+    """Chooses where Q/DQ go by measured latency and accuracy together: `autotune/tuned.onnx`, never slower.
+
+    `table`: latencies of kernels (`measure kernels`), to try promising files first.
+    """
+
+    runtime: str | None = None
+    tries: Count = 40
+    minutes: Annotated[float, Field(gt=0)] = 10.0
+    threads: Count = 1
+    table: str | None = None
+
+
 class QAT(Section):
     """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
 
@@ -338,7 +356,10 @@ class Report(Section):
 
 
 class Recipe(Section):
-    """One run. A section that is left out takes its defaults; `train`, `qat`, `parity` and `search` run when given."""
+    """One run. A section that is left out takes its defaults.
+
+    `train`, `autotune`, `qat`, `parity` and `search` run when given.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")]
     description: str = ""
@@ -357,6 +378,7 @@ class Recipe(Section):
     parity: Parity | None = None
     measure: Measure = Measure()
     lower: Lower = Lower()
+    autotune: Autotune | None = None
     qat: QAT | None = None
     search: Search | None = None
     report: Report = Report()

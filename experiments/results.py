@@ -360,6 +360,38 @@ class MeasureResult(Part):
     reason: str = ""
 
 
+class TunedResult(Part):
+    """Where Q/DQ went by measured latency and accuracy together.
+
+    Attributes:
+        runtime: that it was tuned for, with its version and device.
+        choice: which file is the artefact: tuned, full int8 or float.
+        latencies: of each of them in the final measurement.
+        ratios: time of the artefact in relation to each.
+        agreement: share of samples on which the artefact decides as the float network does; none without decisions.
+        agreement_int8: the same of full int8.
+        sqnr: of the artefact's results against the float network's.
+        sqnr_int8: the same of full int8.
+        floats: layers and results that are left in float.
+        sites: how many choices there were.
+        tries: files that were tried.
+        why: in words, where the tuned file is not the artefact, or the search found nothing.
+    """
+
+    runtime: str
+    choice: str
+    latencies: dict[str, Figure]
+    ratios: dict[str, Figure]
+    agreement: Figure | None
+    agreement_int8: Figure | None
+    sqnr: Figure
+    sqnr_int8: Figure
+    floats: tuple[str, ...]
+    sites: int
+    tries: int
+    why: str = ""
+
+
 class QATEpoch(Epoch):
     """An epoch of quantization-aware training; `quantized`: the metric of the simulated network behind it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitwright.experiments.record import Record
-from bitwright.experiments.results import MeasureResult, ProveResult, VerdictResult
+from bitwright.experiments.results import MeasureResult, ProveResult, TunedResult, VerdictResult
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import REPORT, TENSORBOARD
 
@@ -16,12 +16,26 @@ def print_summary(record: Record, folder: Path) -> None:
     if rows:
         print_table(("runtime", "low-precision MACs", "float", "quantized", "quantized / float"), rows)
         print()
+    tuned = record.stages.get("autotune")
+    if tuned is not None and tuned.result:
+        print(f"{tuned_text(TunedResult.model_validate(tuned.result))}\n")
     verdict = record.stages.get("verdict")
     if verdict is not None and verdict.result:
         print(VerdictResult.model_validate(verdict.result).text)
         print()
     for path in where_to_look(record, folder):
         print(path)
+
+
+def tuned_text(tuned: TunedResult) -> str:
+    """What tuning came to, in a line."""
+    against = " and ".join(
+        f"x {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of {name}"
+        for name, ratio in tuned.ratios.items() if name != tuned.choice
+    )  # fmt: skip
+    why = f"; {tuned.why}" if tuned.why else ""
+    sites = f"{len(tuned.floats)} of {tuned.sites} sites in float"
+    return f"tuned for {tuned.runtime}: {tuned.choice} is kept ({sites}), {against}{why}"
 
 
 def _runtime_rows(record: Record) -> list[tuple[str, ...]]:

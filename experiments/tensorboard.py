@@ -28,6 +28,7 @@ from bitwright.experiments.results import (
     QuantizeResult,
     TensorQuality,
     TrainResult,
+    TunedResult,
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
@@ -168,6 +169,17 @@ def _speed(record: Record, runs: Runs) -> None:
     writer.add_image("latency", images.latency_image(measured.speeds), dataformats="HWC")
 
 
+def _tuned(record: Record, runs: Runs) -> None:
+    tuned = result_of(record, "autotune", TunedResult)
+    if tuned is None:
+        return
+    writer = runs[f"tuned/{engine_name(tuned.runtime)}"]
+    writer.add_scalar("latency/median_ms", tuned.latencies[tuned.choice].value)
+    _scalar_with_interval(writer, "latency/ratio_to_float", tuned.ratios["float"])
+    if tuned.agreement is not None:
+        writer.add_scalar("quality/agreement_percent", tuned.agreement.value)
+
+
 def _scalar_with_interval(writer: SummaryWriter, tag: str, figure: Figure) -> None:
     for suffix, value in (("", figure.value), ("_95_low", figure.low), ("_95_high", figure.high)):
         if value is not None:
@@ -256,5 +268,5 @@ def _search(record: Record, runs: Runs) -> None:
 
 
 _WRITERS: tuple[Callable[[Record, Runs], None], ...] = (
-    _text, _training, _quality, _speed, _proof, _lowering, _layers, _qat, _search,
+    _text, _training, _quality, _speed, _tuned, _proof, _lowering, _layers, _qat, _search,
 )  # fmt: skip

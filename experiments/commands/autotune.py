@@ -23,6 +23,10 @@ def autotune(
     budget: Annotated[int, typer.Option(help="Files to try at most.")] = 40,
     minutes: Annotated[float, typer.Option(help="Minutes to measure at most.")] = 10.0,
     threads: Threads = 1,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Latencies of kernels (`measure kernels`): promising files are tried first."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the record and the artefact.")] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -41,6 +45,7 @@ def autotune(
         budget=budget,
         minutes=minutes,
         threads=threads,
+        table=table,
         out=out,
     )
     tuned = autotune_model(asked, console=Console(quiet=quiet or json))

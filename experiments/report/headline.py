@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bitwright.experiments.figure_text import format_change, format_interval, format_value
 from bitwright.experiments.read_run import result_of
 from bitwright.experiments.record import Figure, Record
-from bitwright.experiments.results import EvaluateResult, MeasureResult, ProveResult, QuantizeResult
+from bitwright.experiments.results import EvaluateResult, MeasureResult, ProveResult, QuantizeResult, TunedResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ def headline_rows(record: Record) -> Iterator[HeadlineRow]:
     measured = result_of(record, "measure", MeasureResult)
     if measured is not None:
         yield from _speed(measured)
+    tuned = result_of(record, "autotune", TunedResult)
+    if tuned is not None:
+        yield from _tuned(tuned)
     quantized = result_of(record, "quantize", QuantizeResult)
     if quantized is not None:
         yield _size(quantized)
@@ -81,6 +84,28 @@ def _speed(measured: MeasureResult) -> Iterator[HeadlineRow]:
             change=f"× {row.ratio.value:.3f} ({format_interval(row.ratio)})",
             origins=(row.quantized_latency, row.ratio),
         )
+
+
+def _tuned(tuned: TunedResult) -> Iterator[HeadlineRow]:
+    artefact, floats = tuned.latencies[tuned.choice], len(tuned.floats)
+    yield HeadlineRow(
+        quantity="latency, tuned",
+        note=f"{tuned.choice}: {floats} of {tuned.sites} sites in float; {tuned.tries} files tried",
+        float_figure=tuned.latencies["float"],
+        quantized=artefact,
+        change="; ".join(
+            f"× {ratio.value:.3f} ({format_interval(ratio)}) of {name}"
+            for name, ratio in tuned.ratios.items() if name != tuned.choice
+        ),
+        origins=(artefact, *tuned.ratios.values()),
+    )  # fmt: skip
+    closeness, before = tuned.agreement or tuned.sqnr, tuned.agreement_int8 or tuned.sqnr_int8
+    yield HeadlineRow(
+        quantity="agreement with float, tuned" if tuned.agreement else "SQNR of the outputs, tuned",
+        quantized=closeness,
+        change=f"full int8: {format_value(before.value, before.unit)}",
+        origins=(closeness,),
+    )
 
 
 def _size(quantized: QuantizeResult) -> HeadlineRow:

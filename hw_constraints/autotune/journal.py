@@ -19,6 +19,10 @@ FORMAT = "bitwright-autotune/1"
 Document = dict[str, Any]
 
 
+class OtherSearchError(InputError):
+    """The record is of another search."""
+
+
 class Journal:
     """A file of answers; each is on disk before it is used.
 
@@ -36,7 +40,8 @@ class Journal:
             header: what the answers hang on: network, data, runtime, machine.
 
         Raises:
-            InputError: the file is no such record, or one of something else.
+            InputError: the file is no such record.
+            OtherSearchError: it is one of something else.
         """
         self.path = path
         self.seconds = 0.0
@@ -58,7 +63,7 @@ class Journal:
                 raise InputError(f"{self.path}: not a record of autotune; delete it or choose another --out")
             if differs:
                 key = min(differs)
-                raise InputError(
+                raise OtherSearchError(
                     f"{self.path}: is the record of another search ({key} = {line.get(key)!r}, "
                     f"now {begin.get(key)!r}); delete it or choose another --out"
                 )

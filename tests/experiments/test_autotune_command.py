@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from bitwright.experiments.autotune_command import _sole_tuner
+from bitwright.experiments.autotune_subject import sole_tuner
+from bitwright.hw_constraints.table import KernelTable, TableKey
+from bitwright.hw_constraints.table.reference import REFERENCE
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_float
 
@@ -126,7 +128,8 @@ def test_ctrl_c_leaves_a_record_that_goes_on(folder):
         ),
         (
             ("net.tflite", "--data", "pictures.npy"),
-            "net.tflite: autotune takes package.module:function, a recipe, or an ONNX file in its place",
+            "net.tflite: is built for one runtime, which leaves no Q/DQ to move; autotune takes "
+            "package.module:function, a recipe, or an ONNX file in its place",
         ),
         (
             ("float.onnx", "--data", "pictures.npy", "--target", "edge-tpu", "--runtime", "onnxruntime"),
@@ -147,7 +150,7 @@ def test_what_cannot_be_is_one_line(folder, arguments, message):
 
 
 def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(folder):
-    with _sole_tuner(folder / "shared"):
+    with sole_tuner(folder / "shared"):
         code, _, error = bitwright(folder, *FILE, "--budget", 1, "--out", "shared")
     assert code == 2
     assert error.endswith(
@@ -169,3 +172,19 @@ def test_data_of_another_shape_or_name_are_refused(folder):
         code, _, error = bitwright(folder, "float.onnx", "--data", data, "--target", "x86-vnni")
         assert code == 2
         assert message in error
+
+
+def test_a_table_that_tries_cannot_be_ordered_by_is_refused(folder):
+    one, two = TableKey.here("onnxruntime", 1), TableKey.here("onnxruntime", 2)
+    for name, key in (("empty.table", one), ("two.table", two)):
+        with KernelTable.writing(folder / name, key, REFERENCE.to_json()):
+            pass
+    differs = f"is a table of {two}, which differs: threads 2, here 1"
+    for table, message in (
+        ("none.table", "no such file"),
+        ("empty.table", "has no measured kernel; fill it first: bitwright measure kernels --out empty.table"),
+        ("two.table", f"{differs}. Measure another one for this: bitwright measure kernels --out ANOTHER"),
+    ):
+        code, _, error = bitwright(folder, *FILE, "--table", table, "--out", "ordered")
+        assert code == 2
+        assert f"bitwright: {table}: {message}" in error

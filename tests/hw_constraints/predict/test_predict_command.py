@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_up_machine import SCHEME, network_us, networks, splits, table
 
+from bitwright.experiments.autotune_subject import prediction
 from bitwright.experiments.cli import build_app
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
@@ -113,3 +114,11 @@ def test_without_a_table_a_run_predicts_nothing(tmp_path: Path) -> None:
         load_recipe("digits", list(SMALL)), tmp_path / "run", until="predict", console=Console(quiet=True)
     )
     assert record.stages["predict"].status == "skipped"
+
+
+def test_tuning_orders_its_tries_by_the_same_prediction(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "made-up.table"
+    monkeypatch.setattr(TableKey, "here", lambda runtime, threads: KernelTable.load(path).key)
+    microseconds = prediction(path, "onnxruntime", 1)
+    assert microseconds(folder / "float.onnx") == pytest.approx(_truth("float32"), rel=0.1)
+    assert microseconds(folder / "int8.onnx") == pytest.approx(_truth("int8"), rel=0.1)
