@@ -15,6 +15,7 @@ Entry = Annotated[str, Field(pattern=ENTRY, description="package.module:function
 Count = Annotated[int, Field(ge=1)]
 MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+AGREEMENT = "agreement"  # the metric that needs no labels: the share of the float network's decisions that are kept
 
 
 class Section(BaseModel):
@@ -323,6 +324,7 @@ class SearchLimits(Section):
     macs: Annotated[float, Field(gt=0)] | None = None
     weight_bytes: Annotated[float, Field(gt=0)] | None = None
     activation_bytes: Annotated[float, Field(gt=0)] | None = None
+    predicted_ms: Annotated[float, Field(gt=0)] | None = None
     latency_ms: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -336,16 +338,20 @@ class Search(Section):
         objectives: accuracy is the metric of `evaluate`; all others should be small.
         limits: what a candidate must keep.
         train: how each feasible candidate is trained.
+        table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
+            end of its interval is refused untrained.
     """
 
     space: SearchSpace
     trials: Count = 24
     sampler: Literal["nsga2", "random", "tpe"] = "tpe"
     objectives: Annotated[
-        tuple[Literal["accuracy", "latency_ms", "macs", "weight_bytes", "activation_bytes"], ...], Field(min_length=1)
+        tuple[Literal["accuracy", "latency_ms", "predicted_ms", "macs", "weight_bytes", "activation_bytes"], ...],
+        Field(min_length=1),
     ] = ("accuracy", "latency_ms")
     limits: SearchLimits = SearchLimits()
     train: Train = Train(epochs=2)
+    table: str | None = None
 
 
 class Report(Section):

@@ -18,6 +18,7 @@ class FigureKind:
 FIGURES: Mapping[str, FigureKind] = {
     "accuracy": FigureKind(unit="the metric's", origin="measured", cheap=False),
     "latency_ms": FigureKind(unit="ms", origin="measured", cheap=False),
+    "predicted_ms": FigureKind(unit="ms", origin="modelled", cheap=True),
     "macs": FigureKind(unit="MAC", origin="modelled", cheap=True),
     "weight_bytes": FigureKind(unit="bytes", origin="modelled", cheap=True),
     "activation_bytes": FigureKind(unit="bytes", origin="modelled", cheap=True),

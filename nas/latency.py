@@ -93,7 +93,10 @@ def measure_against(reference: Reference, artifact: Path) -> ComparableLatency:
     return ComparableLatency(latency_ms=ratio.value * scale, low_ms=ratio.low * scale, high_ms=ratio.high * scale)
 
 
-def predicted_latency(table: Path) -> Callable[[Graph, QuantPlan], ComparableLatency]:
+PredictLatency = Callable[[Graph, QuantPlan], ComparableLatency]
+
+
+def predicted_latency(table: Path) -> PredictLatency:
     """Latency of a candidate before it is trained or exported, from a table of measured kernels.
 
     Args:

@@ -166,6 +166,34 @@ def count_costs(attempt: _Attempt) -> Violations:
     return attempt.beyond_limits(("macs", "weight_bytes", "activation_bytes"))
 
 
+def predict_latency(attempt: _Attempt) -> Violations:
+    """Refuses, untrained, what is too slow even at the fast end of its interval.
+
+    Raises:
+        InputError: the network cannot be predicted, and the search needs the figure.
+    """
+    predict = attempt.setup.predict
+    if predict is None:
+        return ()
+    try:
+        found = predict(attempt.graph, attempt.plan)
+    except InputError:
+        if attempt.setup.prediction_needed:
+            raise
+        return ()
+    attempt.figures["predicted_ms"] = found.latency_ms
+    if math.isfinite(found.high_ms):  # a table with few whole networks promises no interval
+        attempt.figures["predicted_ms_low"], attempt.figures["predicted_ms_high"] = found.low_ms, found.high_ms
+    violations, limit = attempt.beyond_limits(("predicted_ms",)), attempt.setup.limits.get("latency_ms", math.inf)
+    if found.low_ms <= limit:
+        return violations
+    too_slow = (
+        f"latency_ms is predicted as {found.latency_ms:.4g}, at least {found.low_ms:.4g}; "
+        f"the search's limit is {limit:.6g}"
+    )
+    return (*violations, Violation(constraint="latency_ms", amount=found.low_ms / limit - 1, reason=too_slow))
+
+
 def train_candidate(attempt: _Attempt) -> Violations:
     """Trains shortly; candidates that differ in formats only share the weights of the one that came first."""
     path = attempt.setup.folder / "weights" / f"{hash_of(dict(attempt.architecture))}.safetensors"
@@ -200,6 +228,7 @@ def measure_latency(attempt: _Attempt) -> Violations:
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("lint", lint_candidate),
     ("costs", count_costs),
+    ("predict", predict_latency),
     ("train", train_candidate),
     ("quantize", score_quantized),
     ("measure", measure_latency),

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from bitwright.hw_constraints.table import KernelTable
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.latency import device_name, open_reference
 from bitwright.nas.objective import evaluate
@@ -22,7 +23,7 @@ from bitwright.nas.study import note_candidate, opened, owned, recover, tell, to
 from bitwright.nas.workload import Workload
 from bitwright.quant.errors import InputError, unknown
 
-LATENCY = "latency_ms"
+LATENCY, PREDICTED = "latency_ms", "predicted_ms"
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to propose
 _MOST_FAILURES = 5  # in a row: it is not the candidates' fault
 
@@ -38,6 +39,7 @@ class SearchSettings:
         objectives: names of `figures.FIGURES`; accuracy goes the way of its metric, all others down.
         limits: the largest permitted value of figures, by name.
         threads: of the runtime when latency is measured.
+        table: measured kernels that latencies are predicted from, before anything is trained.
     """
 
     trials: int
@@ -46,6 +48,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ("accuracy", LATENCY)
     limits: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
+    table: Path | None = None
 
     def __post_init__(self) -> None:
         check_sampler(self.sampler)
@@ -54,11 +57,18 @@ class SearchSettings:
         for name in (*self.objectives, *self.limits):
             if name not in FIGURES:
                 raise unknown("search figure", name, FIGURES)
+        if self.needs_prediction and self.table is None:
+            raise InputError(f"search figure {PREDICTED!r} needs search.table; make one: bitwright measure kernels")
 
     @property
     def wants_latency(self) -> bool:
         """Whether anything has to be timed."""
         return LATENCY in self.objectives or LATENCY in self.limits
+
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether a candidate has no score without a predicted latency."""
+        return PREDICTED in self.objectives or PREDICTED in self.limits
 
 
 Evaluate = Callable[[Candidate, Setup], Result]
@@ -95,7 +105,10 @@ def search(
         opened(folder, names=settings.objectives, maximize=maximize, definition=defined) as study,
     ):
         reference = open_reference(workload, runtime, folder, threads=settings.threads) if runtime else None
-        setup = Setup(space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits))
+        setup = Setup(
+            space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits),
+            table=settings.table, prediction_needed=settings.needs_prediction,
+        )  # fmt: skip
         driver = _Driver(study, setup, settings, evaluate, on_told or (lambda told: None))
         recovered = recover(study, space, driver.files, settings.objectives)
         driver.run()
@@ -131,6 +144,7 @@ def _definition(
         "workload": dict(workload.fingerprint),
         "bitwright": version("bitwright"),
         "device": f"{device_name(runtime)}, {settings.threads} threads" if runtime else None,
+        "table": KernelTable.load(settings.table).content_hash if settings.table else None,
     }
 
 

@@ -14,7 +14,7 @@ from bitwright.quant.graph import Graph
 if TYPE_CHECKING:
     import torch
 
-    from bitwright.nas.latency import Reference
+    from bitwright.nas.latency import PredictLatency, Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Setup:
         folder: where artefacts and trained weights are kept, shared by all candidates.
         reference: what latency is measured against; None when nobody asks for latency.
         limits: the largest permitted value of figures, by name.
+        table: measured kernels that latencies are predicted from; None when nobody asks for that.
+        prediction_needed: whether a candidate whose latency cannot be predicted has no score; else it is measured.
     """
 
     space: SearchSpace
@@ -34,6 +36,9 @@ class Setup:
     folder: Path
     reference: Reference | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
+    table: Path | None = None
+    prediction_needed: bool = False
+    _predictors: list[PredictLatency] = field(default_factory=list, init=False, repr=False, compare=False)
     _graphs: dict[str, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -42,7 +47,22 @@ class Setup:
         return self.folder / "results"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_graphs": {}}
+        return {**self.__dict__, "_graphs": {}, "_predictors": []}
+
+    @property
+    def predict(self) -> PredictLatency | None:
+        """Latency by the table, which is read once a process.
+
+        Raises:
+            InputError: the table is missing, damaged or empty.
+        """
+        if self.table is None:
+            return None
+        if not self._predictors:
+            from bitwright.nas.latency import predicted_latency
+
+            self._predictors.append(predicted_latency(self.table))
+        return self._predictors[0]
 
     def graph(self, architecture: Mapping[str, Value], model: torch.nn.Module) -> Graph:
         """The network as a graph without values; architectures that were captured before are looked up.

@@ -60,7 +60,12 @@ def search_settings(recipe: Recipe) -> SearchSettings:
         objectives=recipe.search.objectives,
         limits=recipe.search.limits.model_dump(exclude_none=True),
         threads=recipe.measure.threads,
+        table=None if recipe.search.table is None else Path(recipe.search.table),
     )
+
+
+def _tables(recipe: Recipe) -> tuple[str, ...]:
+    return () if recipe.search is None or recipe.search.table is None else (recipe.search.table,)
 
 
 def study_folder(run: Path) -> Path:
@@ -80,6 +85,7 @@ STAGE = Stage(
     ),
     reads_data=True,
     reads_machine=True,
+    reads_files=_tables,
     code=(
         "bitwright.nas", "bitwright.hw_constraints.backends", "bitwright.hw_constraints.measure",
         "bitwright.hw_constraints.rules", "bitwright.hw_constraints.lint", "bitwright.quant",

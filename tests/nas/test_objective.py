@@ -15,6 +15,7 @@ from torch import nn
 
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.target import load_target
+from bitwright.nas.latency import ComparableLatency
 from bitwright.nas.objective import evaluate
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.search import SearchSettings, search
@@ -220,3 +221,53 @@ def test_a_whole_search_with_measured_latency(tmp_path: Path) -> None:
     again = search(SPACE, workload, settings, tmp_path)
     assert again.results == outcome.results
     assert len(workload.trained) == trained
+
+
+def predicting(monkeypatch: pytest.MonkeyPatch, low: float, high: float = 3.0) -> Path:
+    """A table that says 2 ms of everything."""
+    found = ComparableLatency(latency_ms=2.0, low_ms=low, high_ms=high)
+    monkeypatch.setattr("bitwright.nas.latency.predicted_latency", lambda table: lambda graph, plan: found)
+    return Path("made-up.table")
+
+
+def test_what_is_surely_too_slow_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = predicting(monkeypatch, low=1.5)
+    setup = setup_for(tmp_path, limits={"latency_ms": 1.2}, table=table)
+    result = evaluate(candidate(), setup)
+    assert (result.outcome, result.stage) == (Outcome.INFEASIBLE, "predict")
+    assert setup.workload.trained == []  # type: ignore[attr-defined]
+    (violation,) = result.violations
+    assert violation.reason == "latency_ms is predicted as 2, at least 1.5; the search's limit is 1.2"
+    assert violation.amount == pytest.approx(0.25)
+
+
+def test_what_may_be_fast_enough_is_trained_and_keeps_its_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = predicting(monkeypatch, low=1.5)
+    result = evaluate(candidate(), setup_for(tmp_path, limits={"latency_ms": 1.6}, table=table))
+    assert result.outcome is Outcome.SCORED
+    assert {name: value for name, value in result.figures.items() if name.startswith("predicted")} == {
+        "predicted_ms": 2.0, "predicted_ms_low": 1.5, "predicted_ms_high": 3.0,
+    }  # fmt: skip
+
+
+def test_a_table_without_intervals_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = predicting(monkeypatch, low=0.0, high=float("inf"))
+    result = evaluate(candidate(), setup_for(tmp_path, limits={"latency_ms": 0.1}, table=table))
+    assert result.outcome is Outcome.SCORED
+    assert "predicted_ms_high" not in result.figures
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_without_a_prediction_a_candidate_is_measured_unless_the_search_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool
+) -> None:
+    def refuses(graph: object, plan: object) -> ComparableLatency:
+        raise InputError("no kernel for that")
+
+    monkeypatch.setattr("bitwright.nas.latency.predicted_latency", lambda table: refuses)
+    setup = setup_for(tmp_path, table=Path("made-up.table"), prediction_needed=needed)
+    result = evaluate(candidate(), setup)
+    assert result.outcome is (Outcome.FAILED if needed else Outcome.SCORED)
+    assert result.reason == ("predict: InputError: no kernel for that" if needed else "")

@@ -240,7 +240,7 @@ def test_when_everything_fails_the_search_stops(synthetic: ModuleType, tmp_path:
 
 
 def test_latency_needs_a_runtime(synthetic: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing on this machine runs .*'x86-vnni'; choose among accuracy, macs"):
+    with pytest.raises(InputError, match=r"nothing on this machine runs .*'x86-vnni'; choose among accuracy, pre"):
         synthetic.run(tmp_path, objectives=("accuracy", "latency_ms"))
     assert not study_exists(tmp_path)
 
@@ -259,6 +259,7 @@ def test_a_lost_result_is_named(synthetic: ModuleType, tmp_path: Path) -> None:
         ({"sampler": "tpo"}, r"unknown sampler 'tpo'; there are: nsga2, random, tpe \(did you mean 'tpe'\?\)"),
         ({"objectives": ()}, r"search objectives = \[\]; give at least one"),
         ({"objectives": ("latency",)}, r"unknown search figure 'latency'; .*did you mean 'latency_ms'\?"),
+        ({"objectives": ("predicted_ms",)}, r"'predicted_ms' needs search.table; make one: bitwright measure kernels"),
         ({"limits": {"mac": 1.0}}, r"unknown search figure 'mac'; .*did you mean 'macs'\?"),
     ],
 )
