@@ -117,7 +117,8 @@ def _speed(measurement: Measurement, runtime: str) -> SpeedRow:
 
 def latency_figure(latency: Latency, engine: str) -> Figure:
     """Median with the quartiles' distance around it."""
-    source = f"{engine} on {latency.device.cpu_model}, {latency.threads} threads; median, interquartile range"
+    threads = f"{latency.threads} thread{'s' * (latency.threads > 1)}"
+    source = f"{engine} on {latency.device.cpu_model}, {threads}; median, interquartile range"
     return Figure(
         value=latency.median_us / 1e3,
         unit="ms",

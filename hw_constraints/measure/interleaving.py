@@ -39,7 +39,7 @@ class Latency:
     basis: str
 
     def __str__(self) -> str:
-        facts = f"{self.n} rounds, {self.threads} threads, {self.basis}"
+        facts = f"{self.n} rounds, {self.threads} thread{'s' * (self.threads > 1)}, {self.basis}"
         return f"{self.median_us:.0f} µs, interquartile range {self.spread_us:.0f} ({facts})"
 
 
