@@ -146,7 +146,7 @@ def test_latency_carries_where_it_comes_from():
     latency = result.latency("a")
     assert (latency.versions, latency.threads, latency.n) == ({"onnxruntime": "1.0"}, 1, len(result.times_us["a"]))
     assert latency.device == result.device
-    assert "rounds, 1 threads, wall time)" in str(latency)
+    assert "rounds, 1 thread, wall time)" in str(latency)
     assert latency.spread_us > 0
     assert result.latency("b").versions == {}
     assert measurement_from_json(json.loads(json.dumps(result.to_json()))) == result
