@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bitwright.hw_constraints.kernels import Family, split
+from bitwright.hw_constraints.kernels import Family
 from bitwright.hw_constraints.predict.from_table import load_predictor
 from bitwright.hw_constraints.predict.prediction import NetworkPrediction
 from bitwright.hw_constraints.profile.expected import Expected, ExpectedOp
@@ -26,7 +26,7 @@ def predicted(path: Path, runtime: str, table: Path, *, threads: int) -> Expecte
         InputError: the table is damaged, empty, or holds for something else.
     """
     predictor = load_predictor(table, key=TableKey.here(runtime, threads))
-    return expected_of(predictor.network(split(path, runtime)))
+    return expected_of(predictor.network(predictor.split(path)))
 
 
 def expected_of(found: NetworkPrediction) -> Expected:
