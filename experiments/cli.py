@@ -42,6 +42,7 @@ _ORDER = (
 _KEEPING = {
     "run": "finished stages",
     "search": "finished stages",
+    "quantize": "finished stages and tries",
     "kernels": "measured kernels",
     "autotune": "measured tries",
 }

@@ -15,6 +15,7 @@ from bitwright.experiments.datasets import Split
 from bitwright.experiments.entries import call_entry, wrong_result
 from bitwright.experiments.inputs import arguments_of, first_rows, row_count
 from bitwright.experiments.metrics import Agreement, create_metric, first_tensor
+from bitwright.experiments.recipe import AGREEMENT
 from bitwright.experiments.training import check_classes, labels_of
 from bitwright.experiments.workbench import Workbench
 from bitwright.hw_constraints.figures import Interval
@@ -43,6 +44,7 @@ class Comparison:
     sqnr_db: float
     samples: int
     difference: Interval | None = None
+    sqnr_interval: Interval | None = None
 
 
 def evaluate_model(bench: Workbench, model: torch.nn.Module) -> Score:
@@ -84,6 +86,7 @@ def evaluate(
         for arguments, labels in _labelled(bench, model):
             logits = [first_tensor(network(*arguments)) for network in networks]
             check_classes(logits[0], data)
+            labels = decisions(logits[0]) if labels is None else labels
             for each, counter, agreement, hit in zip(logits, counters, agreements, hits, strict=True):
                 counter.update(each, labels)
                 agreement.update(logits[0], each)
@@ -92,7 +95,7 @@ def evaluate(
             advance(samples)
     if not samples:
         raise InputError("data: the evaluation split is empty; there is nothing to score")
-    paired = asked.metric == "top1" and hits[0][0].dim() == 1
+    paired = asked.metric in ("top1", AGREEMENT) and hits[0][0].dim() == 1
     scores = [Score(metrics={asked.metric: counter.value()}, samples=samples) for counter in counters]
     return scores, [
         Comparison(
@@ -101,24 +104,39 @@ def evaluate(
             sqnr_db=each.sqnr_db,
             samples=samples,
             difference=paired_interval(torch.cat(hits[0]), torch.cat(hit)) if paired else None,
+            sqnr_interval=each.sqnr_interval(),
         )
         for each, hit in zip(agreements[1:], hits[1:], strict=True)
     ]
 
 
-def _labelled(bench: Workbench, model: torch.nn.Module) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Arguments and labels of the evaluation data, as many samples as the recipe asks for."""
-    read, left = arguments_of(model, bench.recipe.data.inputs), bench.recipe.evaluate.samples
-    for batch in bench.data.loader(Split.EVALUATE, _BATCH, None):
-        arguments, labels = read(batch), labels_of(batch)
+def _labelled(bench: Workbench, model: torch.nn.Module) -> Iterator[tuple[Any, torch.Tensor | None]]:
+    """Arguments and labels of the evaluation data, as many samples as the recipe asks for; no labels for agreement."""
+    recipe, left = bench.recipe, bench.recipe.evaluate.samples
+    read, labelled = arguments_of(model, recipe.data.inputs), recipe.evaluate.metric != AGREEMENT
+    for batch in bench.evaluation(model, batch=_BATCH):
+        arguments = read(batch)
+        parts = (*arguments, labels_of(batch)) if labelled else arguments
+        rows = row_count(parts)
         if left is not None:
-            if left < len(labels):
-                cut = first_rows((*arguments, labels), left)
-                arguments, labels = cut[:-1], cut[-1]
-            left -= len(labels)
-        yield arguments, labels
+            parts, left = (first_rows(parts, left) if left < rows else parts), left - min(left, rows)
+        yield (parts[:-1], parts[-1]) if labelled else (parts, None)
         if left == 0:
             return
+
+
+def decisions(logits: torch.Tensor) -> torch.Tensor:
+    """What a network decides: int64 `[N, …]` of `[N, classes, …]`.
+
+    Raises:
+        InputError: the output has no dimension of classes.
+    """
+    if logits.dim() < 2:
+        raise InputError(
+            f"evaluate.metric = {AGREEMENT!r}: the model's output {list(logits.shape)} has no dimension of classes; "
+            "give evaluate.entry, a metric of your own"
+        )
+    return logits.argmax(1)
 
 
 def paired_interval(reference: torch.Tensor, candidate: torch.Tensor) -> Interval:
@@ -145,7 +163,7 @@ def _by_entry(
     asked, entry = bench.recipe.evaluate, bench.recipe.evaluate.entry or ""
     scores = []
     for network in networks:
-        loader = bench.data.loader(Split.EVALUATE, _BATCH, None)
+        loader = bench.evaluation(model, batch=_BATCH)
         result = call_entry("evaluate.entry", entry, network, loader)
         if not isinstance(result, Mapping) or not all(isinstance(each, int | float) for each in result.values()):
             raise wrong_result("evaluate.entry", entry, result, "a dict of numbers by metric name")
@@ -156,11 +174,19 @@ def _by_entry(
         scores.append(Score(metrics={name: float(each) for name, each in result.items()}, samples=0))
     agreements = [Agreement() for _ in networks[1:]]
     compared = 0
-    for arguments in itertools.islice(bench.arguments(model, Split.EVALUATE, batch=_BATCH), _COMPARED_BATCHES):
+    read = arguments_of(model, bench.recipe.data.inputs)
+    for arguments in map(read, itertools.islice(bench.evaluation(model, batch=_BATCH), _COMPARED_BATCHES)):
         compared += row_count(arguments)
         reference = first_tensor(networks[0](*arguments))
         for network, agreement in zip(networks[1:], agreements, strict=True):
             agreement.update(reference, first_tensor(network(*arguments)))
     return scores, [
-        Comparison(agreement_percent=None, decisions=0, sqnr_db=each.sqnr_db, samples=compared) for each in agreements
+        Comparison(
+            agreement_percent=None,
+            decisions=0,
+            sqnr_db=each.sqnr_db,
+            samples=compared,
+            sqnr_interval=each.sqnr_interval(),
+        )
+        for each in agreements
     ]

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
+from bitwright.experiments.recipe import AGREEMENT
+from bitwright.hw_constraints.figures import Interval
 from bitwright.quant.errors import InputError
 from bitwright.quant.sqnr import sqnr_db
 
-METRICS = ("top1", "miou")
-UNITS = {"top1": "%", "miou": "%"}
+METRICS = ("top1", "miou", AGREEMENT)
+UNITS = dict.fromkeys(METRICS, "%")
+_RESAMPLES = 1_000
+_FEWEST = 8  # samples, for an interval that means something
 
 
 class Metric(Protocol):
@@ -79,6 +84,8 @@ def create_metric(name: str, *, classes: int | None, ignore_label: int | None) -
     Raises:
         InputError: there is no such metric, or it needs to know the number of classes.
     """
+    if name == AGREEMENT:  # top1 with the float network's decisions for labels
+        return TopOne()
     if name == "top1":
         return TopOne(ignore_label)
     if name == "miou" and classes is not None:
@@ -94,8 +101,7 @@ class Agreement:
 
     alike: int = 0
     decisions: int = 0
-    signal: float = 0.0
-    noise: float = 0.0
+    rows: list[torch.Tensor] = field(default_factory=list)  # signal and noise of each sample, float64 [N, 2]
 
     def update(self, reference: torch.Tensor, candidate: torch.Tensor) -> None:
         """Counts one batch of logits."""
@@ -103,8 +109,8 @@ class Agreement:
             same = reference.argmax(1) == candidate.argmax(1)
             self.alike += int(same.sum())
             self.decisions += same.numel()
-        self.signal += float(reference.double().square().sum())
-        self.noise += float((reference.double() - candidate.double()).square().sum())
+        parts = (reference.double(), reference.double() - candidate.double())
+        self.rows.append(torch.stack([each.square().reshape(len(each), -1).sum(1) for each in parts], 1))
 
     @property
     def percent(self) -> float:
@@ -114,7 +120,19 @@ class Agreement:
     @property
     def sqnr_db(self) -> float:
         """`10 log10(Σ reference² / Σ (reference − candidate)²)` over everything counted."""
-        return sqnr_db(self.signal, self.noise)
+        signal, noise = torch.cat(self.rows).sum(0).tolist() if self.rows else (0.0, 0.0)
+        return sqnr_db(signal, noise)
+
+    def sqnr_interval(self) -> Interval | None:
+        """The SQNR with its 95 % interval, bootstrapped over samples; None where they are too few or exact."""
+        samples = torch.cat(self.rows).numpy() if self.rows else np.zeros((0, 2))
+        if len(samples) < _FEWEST or samples.sum(0).min() <= 0:
+            return None
+        drawn = np.random.default_rng(0).multinomial(len(samples), np.full(len(samples), 1 / len(samples)), _RESAMPLES)
+        signal, noise = (drawn @ samples).T
+        ends = np.percentile(10 * np.log10(signal / np.maximum(noise, np.finfo(float).tiny)), [2.5, 97.5])
+        value = self.sqnr_db
+        return Interval(value=value, low=min(value, ends[0]), high=max(value, ends[1]))
 
 
 Predict = Callable[..., Any]

@@ -27,15 +27,25 @@ def quantize_model(
     Raises:
         InputError: an entry without target or data, an unknown exporter, or anything that `run_recipe` refuses.
     """
-    from bitwright.experiments.extensions import EXPORTERS
     from bitwright.experiments.run import run_recipe
 
-    recipe = recipe_of(model, target, data)
-    if export is not None:
-        EXPORTERS.check(export)
-        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"format": export})})
+    recipe = with_export(recipe_of(model, target, data), export)
     folder = out or Path("runs") / recipe.name
     return run_recipe(recipe, folder, until="export", console=Console(quiet=quiet)), folder
+
+
+def with_export(recipe: Recipe, name: str | None) -> Recipe:
+    """The recipe with another exporter, where one is named.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    from bitwright.experiments.extensions import EXPORTERS
+
+    if name is None:
+        return recipe
+    EXPORTERS.check(name)
+    return recipe.model_copy(update={"export": recipe.export.model_copy(update={"format": name})})
 
 
 def recipe_of(model: str, target: str | None, data: str | None) -> Recipe:

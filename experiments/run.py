@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,11 +15,12 @@ from typing import Any
 from bitwright.experiments import host as host_facts
 from bitwright.experiments.console import Console
 from bitwright.experiments.extensions import STAGES
+from bitwright.experiments.ingredients import IngredientsOf
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Gate, Record, StageRecord
 from bitwright.experiments.run_folder import RECORD, claim
 from bitwright.experiments.stage import Context, FinishedStage, Stage
-from bitwright.experiments.stage_store import Ingredients, StageStore, code_hash, replace_file
+from bitwright.experiments.stage_store import Ingredients, StageStore, replace_file
 from bitwright.experiments.views import write_views
 from bitwright.experiments.workbench import Workbench
 from bitwright.quant.errors import InputError, unknown
@@ -33,7 +33,7 @@ def run_recipe(
     folder: Path,
     *,
     again: Sequence[str] = (),
-    until: str | None = None,
+    until: str | Sequence[str] | None = None,
     console: Console | None = None,
 ) -> Record:
     """Runs a recipe in a folder, or goes on where an earlier run stopped.
@@ -42,7 +42,7 @@ def run_recipe(
         recipe: the checked recipe.
         folder: where results go; see `run_folder.claim`.
         again: stages to run even when nothing has changed; those behind them follow.
-        until: the last stage to run, with all that it needs; None for the whole recipe.
+        until: the last stage to run, or several, with all that they need; None for the whole recipe.
         console: where progress goes.
 
     Returns:
@@ -52,15 +52,16 @@ def run_recipe(
         InputError: something the user gave is wrong, the disk is full, or the folder is not free.
     """
     stages = load_stages()
-    for name in (*again, *([until] if until else ())):
+    last = [until] if isinstance(until, str) else list(until or ())
+    for name in (*again, *last):
         if name not in {stage.name for stage in stages}:
             raise unknown("stage", name, [stage.name for stage in stages])
-    if until is not None:
-        stages = needed_for(until, stages)
+    if last:
+        stages = needed_for(last, stages)
     with claim(folder, recipe) as store:
         run = _Run(recipe, folder, store, stages, frozenset(again), console or Console())
         record = run.execute()
-        if until is None and (recipe.report.html or recipe.report.tensorboard):
+        if not last and (recipe.report.html or recipe.report.tensorboard):
             run.console.say("  report …")
             write_views(folder, html=recipe.report.html, tensorboard=recipe.report.tensorboard)
         return record
@@ -84,9 +85,9 @@ def load_stages() -> tuple[Stage, ...]:
     return tuple(ordered)
 
 
-def needed_for(name: str, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stages that lead to one, and itself."""
-    wanted = {name}
+def needed_for(names: Collection[str], stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages that lead to some, and themselves."""
+    wanted = set(names)
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted.update(stage.needs)
@@ -155,22 +156,7 @@ class _Run:
             raise error
 
     def _ingredients(self, stage: Stage) -> Ingredients:
-        parts: dict[str, Any] = {f"recipe {path}": self.recipe.section(path) for path in stage.reads}
-        parts["seed"] = self.recipe.seed
-        parts["code"] = code_hash(stage)
-        parts.update({f"version of {name}": self.versions.get(name, "none") for name in stage.packages})
-        parts.update({f"stage {name}": done.key for name in stage.needs if (done := self.finished.get(name))})
-        if "target" in stage.reads:
-            parts["target file"] = self.bench.target_fingerprint
-        if "model" in stage.reads:
-            parts["model code"] = self.bench.model_fingerprint
-        if stage.reads_data:
-            parts["data"] = self.bench.data.fingerprint
-        if stage.reads_machine:
-            parts["machine"] = self.host.model_dump(mode="json", exclude={"system", "memory_bytes"})
-        for file in stage.reads_files(self.recipe):
-            parts[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else "missing"
-        return Ingredients(parts=parts)
+        return self.ingredients_of.stage(stage, {name: done.key for name, done in self.finished.items()})
 
     def _keep(self, name: str, done: FinishedStage, status: Any, reason: str) -> None:
         self.finished[name] = done
@@ -193,9 +179,9 @@ class _Run:
             seed=self.recipe.seed,
             started=self.started,
             finished=finished,
-            versions=self.versions,
+            versions=self.ingredients_of.versions,
             git=self.git,
-            host=self.host,
+            host=self.ingredients_of.host,
             recipe=self.recipe.model_dump(mode="json"),
             stages=self.records,
             gates=gates,
@@ -209,12 +195,8 @@ class _Run:
         return Workbench(self.recipe)
 
     @cached_property
-    def versions(self) -> Mapping[str, str]:
-        return host_facts.versions()
-
-    @cached_property
-    def host(self) -> Any:
-        return host_facts.host()
+    def ingredients_of(self) -> IngredientsOf:
+        return IngredientsOf(self.recipe, self.bench)
 
     @cached_property
     def git(self) -> Any:

@@ -77,6 +77,17 @@ class Workbench:
         batches = take_samples(self.arguments(model, Split.CALIBRATE, batch=1), asked.samples)
         return _counted(batches, row_count, least=min(asked.min_samples, asked.samples))
 
+    def evaluation(self, model: torch.nn.Module, *, batch: int) -> Iterable[Any]:
+        """Batches to score, as the loader gives them; without the samples that calibrate where the recipe asks so."""
+        batches = self.data.loader(Split.EVALUATE, batch, None)
+        if not self.recipe.evaluate.held_out:
+            return batches
+        from bitwright.experiments.held_out import HeldOut, row_hashes
+        from bitwright.experiments.inputs import arguments_of
+
+        calibrated = frozenset(each for arguments in self.calibration(model) for each in row_hashes(arguments))
+        return HeldOut(batches, arguments_of(model, self.recipe.data.inputs), calibrated)
+
     def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
         """The arguments that the network is captured and measured with.
 

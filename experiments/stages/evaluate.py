@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import Accuracy, EvaluateResult
 from bitwright.experiments.stage import Context, Stage
+
+if TYPE_CHECKING:
+    from bitwright.experiments.evaluation import Comparison
 
 
 def evaluate_model(context: Context) -> EvaluateResult:
@@ -50,11 +55,27 @@ def evaluate_model(context: Context) -> EvaluateResult:
             n=scores[1].samples or None,
             source=f"{engines[0]} against PyTorch eager, paired by sample",
         ),
-        agreement=None
-        if first.agreement_percent is None
-        else Figure(value=first.agreement_percent, unit="%", origin="measured", n=first.decisions, source=engines[0]),
-        sqnr=Figure(value=first.sqnr_db, unit="dB", origin="measured", n=first.samples, source=engines[0]),
+        agreement=None if first.agreement_percent is None else _agreement(first, engines[0]),
+        sqnr=Figure(
+            value=first.sqnr_db,
+            unit="dB",
+            origin="measured",
+            low=None if first.sqnr_interval is None else first.sqnr_interval.low,
+            high=None if first.sqnr_interval is None else first.sqnr_interval.high,
+            n=first.samples,
+            source=engines[0],
+        ),
     )
+
+
+def _agreement(found: Comparison, engine: str) -> Figure:
+    """With Wilson's interval where every sample decides once; the pixels of a picture do not decide alone."""
+    from bitwright.experiments.comparable import wilson_interval
+
+    value, count = found.agreement_percent, found.decisions
+    assert value is not None
+    _, low, high = wilson_interval(value, count) if count == found.samples else (None, None, None)
+    return Figure(value=value, unit="%", origin="measured", low=low, high=high, n=count, source=engine)
 
 
 STAGE = Stage(
@@ -64,7 +85,7 @@ STAGE = Stage(
     needs=("train", "quantize"),
     reads=(
         "model", "data", "target", "example_inputs", "evaluate.entry", "evaluate.metric", "evaluate.direction",
-        "evaluate.samples", "prove.runtimes",
+        "evaluate.samples", "evaluate.held_out", "prove.runtimes",
     ),
     reads_data=True,
     code=("bitwright.experiments.evaluation", "bitwright.experiments.metrics", "bitwright.experiments.runtime_model",

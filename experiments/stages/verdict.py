@@ -59,9 +59,7 @@ def give_verdict(context: Context) -> VerdictResult:
         statements=verdict.statements,
         holds_back=verdict.holds_back,
         changes=verdict.changes,
-        gates=tuple(
-            Gate(name=gate.name, holds=gate.passed, wanted=_limits(gate), found=_found(gate)) for gate in verdict.gates
-        ),
+        gates=tuple(map(as_recorded, verdict.gates)),
         passed=verdict.passed,
         text=str(verdict),
     )
@@ -78,17 +76,7 @@ def gates(
     """The recipe's limits with what was found; an error of the linter always fails."""
     errors = sum(each.severity == "error" for each in linted.findings)
     yield figures.Gate(name="errors of the linter", value=errors, at_most=0)
-    accuracy, metric = recipe.evaluate.gate, evaluated.metric
-    if accuracy.max_drop is not None:
-        yield figures.Gate(name=f"drop of {metric}", value=evaluated.drop.value, at_most=accuracy.max_drop)
-    if accuracy.bound is not None:
-        value = evaluated.quantized[0].metrics[metric].value
-        lower, upper = (accuracy.bound, None) if evaluated.direction == "higher" else (None, accuracy.bound)
-        yield figures.Gate(name=metric, value=value, at_least=lower, at_most=upper)
-    if accuracy.min_agreement is not None:
-        agreement = evaluated.agreement
-        share = None if agreement is None else agreement.value / 100
-        yield figures.Gate(name="agreement with float", value=share, at_least=accuracy.min_agreement)
+    yield from accuracy_gates(recipe, evaluated)
     if recipe.prove.gate.min_mac_share is not None:
         for proof in proved.proofs:
             share = proof.low_precision_macs.value / 100
@@ -105,6 +93,23 @@ def gates(
         # A lower bound keeps no limit.
         known = lowered.latency.value if lowered.latency is not None and not lowered.without_time else None
         yield figures.Gate(name="modelled latency, ms", value=known, at_most=recipe.lower.gate.max_ms)
+
+
+def accuracy_gates(recipe: Recipe, evaluated: EvaluateResult) -> Iterator[figures.Gate]:
+    """The recipe's `evaluate.gate` with what was found."""
+    accuracy, metric = recipe.evaluate.gate, evaluated.metric
+    if accuracy.max_drop is not None:
+        yield figures.Gate(name=f"drop of {metric}", value=evaluated.drop.value, at_most=accuracy.max_drop)
+    if accuracy.bound is not None:
+        value = evaluated.quantized[0].metrics[metric].value
+        lower, upper = (accuracy.bound, None) if evaluated.direction == "higher" else (None, accuracy.bound)
+        yield figures.Gate(name=metric, value=value, at_least=lower, at_most=upper)
+    if accuracy.min_agreement is not None:
+        agreement = evaluated.agreement
+        share = None if agreement is None else agreement.value / 100
+        yield figures.Gate(name="agreement with float", value=share, at_least=accuracy.min_agreement)
+    if accuracy.min_sqnr_db is not None:
+        yield figures.Gate(name="SQNR of the results, dB", value=evaluated.sqnr.value, at_least=accuracy.min_sqnr_db)
 
 
 def _parity_gates(recipe: Recipe, found: ParityResult | None) -> Iterator[figures.Gate]:
@@ -194,13 +199,12 @@ def _expected(predicted: PredictResult | None) -> Iterator[str]:
         yield f"Predicted beforehand, from {gain.table}: {gain.text or gain.reason}."
 
 
-def _limits(gate: figures.Gate) -> str:
+def as_recorded(gate: figures.Gate) -> Gate:
+    """A gate as it stands in the record."""
     limits = [(">=", gate.at_least), ("<=", gate.at_most)]
-    return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
-
-
-def _found(gate: figures.Gate) -> str:
-    return "not measured" if gate.value is None else f"{gate.value:.4g}"
+    wanted = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    found = "not measured" if gate.value is None else f"{gate.value:.4g}"
+    return Gate(name=gate.name, holds=gate.passed, wanted=wanted, found=found)
 
 
 STAGE = Stage(

@@ -37,7 +37,7 @@ def test_mean_iou_against_sets_of_pixels(classes: int, seed: int) -> None:
 
 def test_metrics_that_are_not_there() -> None:
     with pytest.raises(
-        InputError, match=r"^evaluate.metric = 'top5'; built in are top1, miou; others come from evaluate.en"
+        InputError, match=r"^evaluate.metric = 'top5'; built in are top1, miou, agreement; others come from evaluate.en"
     ):
         create_metric("top5", classes=10, ignore_label=None)
     with pytest.raises(InputError, match=r"^evaluate.metric = 'miou' needs data with a known number of classes$"):

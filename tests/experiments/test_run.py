@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bitwright.experiments import ingredients
 from bitwright.experiments import run as engine
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
@@ -100,7 +101,7 @@ def test_other_reasons_to_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = tmp_path / "run"
     go(folder)
     if part == "code":
-        monkeypatch.setattr(engine, "code_hash", lambda stage: "changed")
+        monkeypatch.setattr(ingredients, "code_hash", lambda stage: "changed")
     elif part == "versions":
         from dataclasses import replace
 
@@ -250,7 +251,7 @@ def test_shipped_stages_come_in_an_order_that_works(monkeypatch: pytest.MonkeyPa
         assert all(names.index(need) < names.index(stage.name) for need in stage.needs)
         for section in stage.reads:
             RECIPE.section(section)
-    assert [stage.name for stage in needed_for("quantize", stages)] == ["train", "quantize"]
+    assert [stage.name for stage in needed_for(["quantize"], stages)] == ["train", "quantize"]
 
 
 def test_a_recipe_without_a_section_skips_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
