@@ -21,6 +21,7 @@ from bitwright.quant.operand_axes import summed_axis
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams, choose_qparams, second_level
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
+from bitwright.quant.softmax_scale import with_softmax_scales
 
 Arguments = tuple[Any, ...]
 Progress = Callable[[int], None]
@@ -85,8 +86,9 @@ def calibrate(
     ranges = {ref: empty if observer in unseen else observer.range() for ref, observer in observers.items()}
     specs = {**plan.activations, **plan.weights}
     dynamic = {ref: spec for ref, spec in plan.activations.items() if spec.dynamic}
+    chosen = {ref: choose_qparams(*found, specs[ref]) for ref, found in ranges.items() if ref not in dynamic}
     return Calibration(
-        {ref: choose_qparams(*found, specs[ref]) for ref, found in ranges.items() if ref not in dynamic},
+        with_softmax_scales(captured.graph, plan, chosen),
         {ref: _dynamic_qparams(captured, ref, spec, ranges.get(ref)) for ref, spec in dynamic.items()},
     )
 

@@ -76,20 +76,41 @@ def weight_qparams(graph: Graph, plan: QuantPlan, activations: Mapping[TensorRef
         if ref not in activations
     }
     for bias in plan.biases.values():
-        values = torch.from_numpy(graph.array(bias.bias))
-        chosen[bias.weight] = _holding_bias(chosen[bias.weight], values, activations[bias.input].scale)
+        values = torch.from_numpy(graph.array(bias.weight)).movedim(weight_axis(graph, bias.weight), 0).flatten(1)
+        added = torch.from_numpy(graph.array(bias.bias))
+        chosen[bias.weight] = _holding_bias(chosen[bias.weight], values, added, activations[bias.input])
     return chosen
 
 
-def _holding_bias(weight: QParams, bias: torch.Tensor, input_scale: torch.Tensor) -> QParams:
-    """Widens the scale of channels whose bias would not fit into int32.
+def _holding_bias(weight: QParams, rows: torch.Tensor, bias: torch.Tensor, data: QParams) -> QParams:
+    """Widens the scale of channels whose bias would not fit into int32 beside the sum that it is added to.
 
     Batch norms with a vanishing gamma leave weights of 1e-20 beside a bias of 1: with the scale that such weights ask
-    for, the bias saturates and the channel is wrong, while its weights do not matter.
+    for, the bias saturates or the sum wraps around, and the channel is wrong, while its weights do not matter.
+
+    With `n` weights `w` a channel and codes of the data up to `x` from their zero point, the accumulator holds at most
+    `|b| / (s_data s) + x (sum |w| / s + n)`: half a step a weight for its rounding, half a step for the correction of
+    the bias by what rounding does. That must not exceed `2**31 - 1`. Where sums can pass that without any bias (of
+    8-bit codes from `2**31 / (255 * 127)` = 66,311 products on, of 16-bit ones from 516 on) no bias is to blame: it
+    gets half of the range.
+
+    Args:
+        weight: as the weights alone ask for; `[]` or `[C]`.
+        rows: the weights, `[C, n]`.
+        bias: `[C]`, or several groups of them.
+        data: of what the weights are multiplied by; per tensor.
     """
-    needed = bias.abs().double() / (input_scale.double() * (2**31 - 1))
-    needed = needed.reshape(-1, *weight.scale.shape).amax(0).to(torch.float32) * (1 + 2**-22)
-    scale = torch.maximum(weight.scale, needed)
+    low, high = data.spec.code_range
+    farthest = float(torch.maximum(high - data.zero_point, data.zero_point - low))
+
+    def of_scales(channels: torch.Tensor) -> torch.Tensor:
+        return channels.reshape(-1, *weight.scale.shape).amax(0)
+
+    addend = of_scales(bias.abs().double() / data.scale.double())
+    products = farthest * of_scales(rows.double().abs().sum(1))
+    room = 2**31 - 1 - farthest * rows.shape[1]
+    needed = torch.where(products < room * weight.scale, (addend + products) / max(room, 1), addend / 2**30)
+    scale = torch.maximum(weight.scale, needed.to(torch.float32) * (1 + 2**-22))
     if weight.spec.scale_kind is ScaleKind.POWER_OF_TWO:
         scale = next_power_of_two(scale)
     return replace(weight, scale=scale)
