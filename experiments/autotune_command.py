@@ -14,7 +14,8 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.datasets import Split
 from bitwright.experiments.load_recipe import THIS_CPU, target_of_this_cpu
 from bitwright.experiments.model_commands import check_runtime, recipe_of, usable_runtimes
-from bitwright.experiments.recipe import ENTRY, DataSection
+from bitwright.experiments.recipe_data import DataSection
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.hw_constraints.autotune import Budget, Tuned
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.backends.artifacts import readers

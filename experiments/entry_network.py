@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.entries import call_entry, wrong_result
-from bitwright.experiments.recipe import ENTRY
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.quant.errors import InputError, suggestion
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.entry_network import entry_network
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.recipe import ENTRY
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.hw_constraints.finding import Finding
 from bitwright.hw_constraints.lint import lint
 from bitwright.hw_constraints.lint_cost import costs_us

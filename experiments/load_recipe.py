@@ -21,7 +21,8 @@ from bitwright.experiments.extensions import (
     TARGETS,
     ExtensionPoint,
 )
-from bitwright.experiments.recipe import Chosen, EntryArguments, Recipe
+from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe_section import Chosen, EntryArguments
 from bitwright.experiments.scheme_settings import RefusedSettingError, scheme_of
 from bitwright.hw_constraints.machine import this_machine
 from bitwright.hw_constraints.target import load_target

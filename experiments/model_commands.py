@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.recipe import ENTRY, Recipe
+from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.experiments.record import Record
 from bitwright.quant.errors import InputError
 

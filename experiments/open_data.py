@@ -8,7 +8,7 @@ from typing import Any
 from bitwright.experiments.datasets import NO_SPLITS, Data, DataSetKind, Loader, Split
 from bitwright.experiments.entries import call_entry, entry_fingerprint, wrong_result
 from bitwright.experiments.extensions import DATASETS
-from bitwright.experiments.recipe import DataSection
+from bitwright.experiments.recipe_data import DataSection
 from bitwright.quant.errors import InputError
 
 _EXPECTED = (

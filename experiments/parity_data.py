@@ -13,7 +13,8 @@ import torch
 
 from bitwright.experiments.inputs import first_rows
 from bitwright.experiments.parity_sides import Side
-from bitwright.experiments.recipe import ENTRY, DataSection
+from bitwright.experiments.recipe_data import DataSection
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.onnx_network import OnnxNetwork
 from bitwright.quant.parity.results import Inputs, Origin

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.experiments.recipe import ENTRY, Recipe
+from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe_section import ENTRY
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.experiments.workbench import Workbench, load_weights
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink

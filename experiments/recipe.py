@@ -8,60 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-ENTRY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-Entry = Annotated[str, Field(pattern=ENTRY, description="package.module:function")]
-Count = Annotated[int, Field(ge=1)]
+from bitwright.experiments.recipe_data import Calibrate, DataSection
+from bitwright.experiments.recipe_section import Chosen, Count, Entry, Section, Share
+
 MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 AGREEMENT = "agreement"  # the metric that needs no labels: the share of the float network's decisions that are kept
-
-
-class Section(BaseModel):
-    """What all sections share: frozen; unknown keys, NaN and infinity are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Chosen(BaseModel):
-    """Something registered, by its `kind`, or the user's own, by its `entry`.
-
-    The other keys are the kind's own settings, checked against them, or `arguments` for the entry.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    kind: str | None = None
-    entry: Entry | None = None
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
-        if (self.kind is None) == (self.entry is None):
-            raise ValueError("needs either kind (see `bitwright ls`) or entry (package.module:function)")
-        return self
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The keys that belong to the kind or the entry."""
-        return dict(self.model_extra or {})
 
 
 class ModelSection(Chosen):
     """Which network. `weights`: a .safetensors or .pt file (loaded without running code from it)."""
 
     weights: str | None = None
-
-
-class EntryArguments(Section):
-    """What an entry is called with."""
-
-    arguments: dict[str, Any] = {}
-
-
-class DataSection(Chosen):
-    """Which data. `inputs`: which parts of a batch are the model's arguments, when the default does not fit."""
-
-    inputs: tuple[str | int, ...] | None = None
 
 
 class ExampleInputs(Section):
@@ -114,15 +73,6 @@ class Train(Section):
     lr: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     label_smoothing: Share = 0.0
-
-
-class Calibrate(Section):
-    """What the ranges of activations are chosen from, and how."""
-
-    samples: Count = 200
-    min_samples: Count = 16
-    observer: str | None = None
-    observer_arguments: dict[str, Any] = {}
 
 
 class Spec(Section):
@@ -211,7 +161,7 @@ class Export(Section):
     """
 
     format: str | None = None
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = Field(default_factory=dict)
 
 
 class LowerGate(Section):

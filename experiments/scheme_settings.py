@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from bitwright.experiments.recipe import Calibrate, QuantizeOverride, Recipe, Spec
+from bitwright.experiments.recipe import QuantizeOverride, Recipe, Spec
+from bitwright.experiments.recipe_data import Calibrate
 from bitwright.hw_constraints.target import Target
 from bitwright.quant.errors import InputError
 from bitwright.quant.formats import IntFormat, get_format

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bitwright.experiments.datasets import Data, Split
 from bitwright.experiments.open_data import open_data
-from bitwright.experiments.recipe import DataSection
+from bitwright.experiments.recipe_data import DataSection
 from bitwright.quant.errors import InputError
 
 
