@@ -8,6 +8,7 @@ from pathlib import Path
 from bitwright.quant.errors import InputError
 
 SAMPLE_VARIABLE = "BITWRIGHT_IMAGENET_SAMPLE"
+CAMVID_VARIABLE = "BITWRIGHT_CAMVID"
 
 
 def checkout() -> Path:
@@ -38,9 +39,22 @@ def imagenet_root(given: str | None) -> Path:
     Raises:
         InputError: neither names a folder.
     """
-    text = given or os.environ.get(SAMPLE_VARIABLE, "")
+    return _root(given, SAMPLE_VARIABLE, "val/WNID/*.jpg")
+
+
+def camvid_root(given: str | None) -> Path:
+    """The folder of labelled road scenes: the option's, else the environment's.
+
+    Raises:
+        InputError: neither names a folder.
+    """
+    return _root(given, CAMVID_VARIABLE, "train/images/*, train/labels/*.png and the same of test/")
+
+
+def _root(given: str | None, variable: str, holds: str) -> Path:
+    text = given or os.environ.get(variable, "")
     if not text:
-        raise InputError(f"this row needs data.root=FOLDER (or ${SAMPLE_VARIABLE}): a folder with val/WNID/*.jpg")
+        raise InputError(f"this row needs data.root=FOLDER (or ${variable}): a folder with {holds}")
     if not Path(text).is_dir():
         raise InputError(f"data.root = {text!r}: no such folder")
     return Path(text)

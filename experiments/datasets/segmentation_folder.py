@@ -21,7 +21,10 @@ from bitwright.experiments.datasets.pictures import (
 from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
+    from PIL.Image import Image
 
 Sample = tuple[Path, Path]
 Side = Annotated[int, Field(ge=8)]
@@ -44,7 +47,7 @@ def open_segmentation_folder(settings: Settings) -> Data:
         InputError: a folder or a label file is missing.
     """
     root = Path(settings.root)
-    training, scored = _pairs(root / settings.train), _pairs(root / settings.evaluate)
+    training, scored = labelled_pictures(root / settings.train), labelled_pictures(root / settings.evaluate)
     splits = {
         Split.TRAIN: training,
         Split.CALIBRATE: [training[index] for index in chosen(len(training), settings)],
@@ -71,7 +74,12 @@ def open_segmentation_folder(settings: Settings) -> Data:
     )
 
 
-def _pairs(folder: Path) -> list[Sample]:
+def labelled_pictures(folder: Path) -> list[Sample]:
+    """The pictures of a split in sorted order, each with the file of its labels.
+
+    Raises:
+        InputError: a folder or a label file is missing.
+    """
     if not (folder / "images").is_dir() or not (folder / "labels").is_dir():
         raise InputError(f"{folder}: expected the folders images/ and labels/ in it")
     images = pictures_in(folder / "images")
@@ -88,29 +96,48 @@ def _read(sample: Sample, settings: Settings) -> tuple[torch.Tensor, torch.Tenso
     """float32 [3, H, W] and int64 [H, W]; labels are scaled by nearest neighbour."""
     import numpy as np
     import torch
-    from PIL import Image
+    from PIL import Image as pillow
 
     picture, label_file = sample
-    image = open_picture(picture)
-    try:
-        with Image.open(label_file) as opened:
-            labels = opened.copy()
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{label_file}: not a readable picture ({error}); mend or remove it") from None
+    image, labels = open_picture(picture), open_labels(label_file)
     if settings.size is not None:
         height, width = settings.size
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        labels = labels.resize((width, height), Image.Resampling.NEAREST)
+        image = image.resize((width, height), pillow.Resampling.BILINEAR)
+        labels = labels.resize((width, height), pillow.Resampling.NEAREST)
     ids = np.asarray(labels, dtype=np.int64)
     if ids.shape != (image.height, image.width):
         raise InputError(f"{label_file}: labels are {list(ids.shape)}, the picture is {[image.height, image.width]}")
-    wrong = ids[(ids >= settings.classes) & (ids != settings.ignore_label)]
+    check_ids(ids, label_file, classes=settings.classes, ignore_label=settings.ignore_label)
+    return normalized(image, settings), torch.from_numpy(ids)
+
+
+def open_labels(file: Path) -> Image:
+    """Decodes a picture whose values are class ids.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from PIL import Image as pillow
+
+    try:
+        with pillow.open(file) as opened:
+            return opened.copy()
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"{file}: not a readable picture ({error}); mend or remove it") from None
+
+
+def check_ids(ids: npt.NDArray[np.integer], file: Path, *, classes: int, ignore_label: int | None) -> None:
+    """Compares class ids with the classes that a recipe names.
+
+    Raises:
+        InputError: there are others.
+    """
+    wrong = ids[(ids >= classes) & (ids != ignore_label)]
     if wrong.size:
         raise InputError(
-            f"{label_file}: holds class {wrong[0]}; data.classes = {settings.classes} allows 0 to "
-            f"{settings.classes - 1} and data.ignore_label = {settings.ignore_label}"
+            f"{file}: holds class {wrong[0]}; data.classes = {classes} allows 0 to {classes - 1} and "
+            f"data.ignore_label = {ignore_label}"
         )
-    return normalized(image, settings), torch.from_numpy(ids)
 
 
 DATASET = DataSetKind(settings=Settings, open=open_segmentation_folder)

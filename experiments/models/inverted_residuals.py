@@ -8,6 +8,7 @@ from torch import nn
 # (channels, stride) of each group of blocks at width 1: three halvings behind the stem's, 64² to 4².
 GROUPS = ((16, 1), (24, 2), (40, 2), (80, 2))
 STEM_CHANNELS, HEAD_CHANNELS = 16, 160
+DECODER_CHANNELS = 48
 
 
 def scaled_channels(channels: int, width: float) -> int:
@@ -47,6 +48,19 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_skip else y
 
 
+def _groups(*, width: float, depth: int, kernel: int, expansion: int) -> list[nn.Sequential]:
+    """`depth` blocks for each of `GROUPS`, behind a stem."""
+    groups, channels = [], scaled_channels(STEM_CHANNELS, width)
+    for outputs, stride in ((scaled_channels(c, width), s) for c, s in GROUPS):
+        group = nn.Sequential()
+        for index in range(depth):
+            step = stride if index == 0 else 1
+            group.append(InvertedResidual(channels, outputs, stride=step, kernel=kernel, expansion=expansion))
+            channels = outputs
+        groups.append(group)
+    return groups
+
+
 class MobileNet(nn.Module):
     """Stem, groups of inverted residuals, head, average pool, one linear layer."""
 
@@ -54,17 +68,11 @@ class MobileNet(nn.Module):
         self, *, width: float = 1.0, depth: int = 2, kernel: int = 3, expansion: int = 4, classes: int = 10
     ) -> None:
         super().__init__()
-        channels = scaled_channels(STEM_CHANNELS, width)
-        self.stem = ConvBNReLU6(3, channels, kernel=3, stride=2)
-        blocks: list[nn.Module] = []
-        for outputs, stride in ((scaled_channels(c, width), s) for c, s in GROUPS):
-            for index in range(depth):
-                step = stride if index == 0 else 1
-                blocks.append(InvertedResidual(channels, outputs, stride=step, kernel=kernel, expansion=expansion))
-                channels = outputs
-        self.blocks = nn.Sequential(*blocks)
+        self.stem = ConvBNReLU6(3, scaled_channels(STEM_CHANNELS, width), kernel=3, stride=2)
+        groups = _groups(width=width, depth=depth, kernel=kernel, expansion=expansion)
+        self.blocks = nn.Sequential(*(block for group in groups for block in group))
         head = scaled_channels(HEAD_CHANNELS, max(1.0, width))
-        self.head = ConvBNReLU6(channels, head)
+        self.head = ConvBNReLU6(scaled_channels(GROUPS[-1][0], width), head)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(head, classes)
 
@@ -72,4 +80,29 @@ class MobileNet(nn.Module):
         """float32 [N, 3, H, W] to logits [N, classes]."""
         features = self.pool(self.head(self.blocks(self.stem(x)))).flatten(1)
         logits: torch.Tensor = self.classifier(features)
+        return logits
+
+
+class MobileSegmenter(nn.Module):
+    """Features at a sixteenth of the size, scaled up, beside those at a quarter (Chen et al. 2018, DeepLabv3+)."""
+
+    def __init__(self, *, width: float = 1.0, depth: int = 2, expansion: int = 4, classes: int = 11) -> None:
+        super().__init__()
+        self.stem = ConvBNReLU6(3, scaled_channels(STEM_CHANNELS, width), kernel=3, stride=2)
+        groups = _groups(width=width, depth=depth, kernel=3, expansion=expansion)
+        self.shallow = nn.Sequential(*groups[:2])
+        self.deep = nn.Sequential(*groups[2:])
+        inner = scaled_channels(DECODER_CHANNELS, width)
+        shallow, deep = (scaled_channels(GROUPS[index][0], width) for index in (1, 3))
+        self.head = ConvBNReLU6(deep, inner)
+        self.up = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False)
+        self.skip = ConvBNReLU6(shallow, inner)
+        self.mix = ConvBNReLU6(2 * inner, 2 * inner, kernel=3, groups=2 * inner)
+        self.classifier = nn.Conv2d(2 * inner, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [N, 3, H, W] to logits [N, classes, H, W]; H and W are multiples of 16."""
+        shallow = self.shallow(self.stem(x))
+        features = torch.cat([self.up(self.head(self.deep(shallow))), self.skip(shallow)], dim=1)
+        logits: torch.Tensor = self.up(self.classifier(self.mix(features)))
         return logits

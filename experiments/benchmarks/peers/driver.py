@@ -23,7 +23,7 @@ class PeerJob:
     Attributes:
         peer: a name in `PEERS`, or `OURS`.
         method: one of its methods; for ours the target.
-        network: `mobilenet_v2` or `resnet18`.
+        network: a name of torchvision's, or the file that describes a network trained here.
         float_file: the float network as ONNX.
         calibration: .npy of the calibration images.
         scored: .npy of the images to score; None for none.
@@ -79,7 +79,7 @@ def run_peer(job: PeerJob, *, home: Path, cache: Path, fresh: bool = False) -> P
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
     """
     require_peer(job.peer, home)
-    folder = cache / f"{job.peer}-{job.method}-{job.network}-{_digest(job)}"
+    folder = cache / f"{job.peer}-{job.method}-{Path(job.network).stem}-{_digest(job)}"
     answer = folder / "answer.json"
     if fresh or not answer.exists():
         _run_worker(job, folder, answer, home)

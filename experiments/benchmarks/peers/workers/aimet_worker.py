@@ -25,7 +25,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     from aimet_torch.common.quantsim_config.utils import get_path_for_per_channel_config
     from aimet_torch.quantsim import QuantizationSimModel
 
-    example = torch.zeros(1, 3, 224, 224)
+    example = torch.zeros(request.shape)
     fold_all_batch_norms(network, input_shapes=tuple(example.shape), dummy_input=example)
     simulated = QuantizationSimModel(
         network,

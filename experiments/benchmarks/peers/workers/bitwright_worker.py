@@ -37,7 +37,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     depthwise layers, and last `equalized` or a rounding, which brings equalization with it: `x86-vnni,int4,gptq`.
     """
     target, *wishes = request.method.split(",")
-    captured = capture(network, (torch.zeros(1, 3, 224, 224),))
+    captured = capture(network, (torch.zeros(request.shape),))
     images = (torch.from_numpy(request.image(index)) for index in range(request.count))
     scheme = load_target(target).scheme()
     if INT4 in wishes:

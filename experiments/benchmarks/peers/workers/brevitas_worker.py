@@ -41,7 +41,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
         calibrate(batches, quantized)
         apply_bias_correction(batches, quantized)
     file = str(Path(request.folder) / "quantized.onnx")
-    export_onnx_qcdq(quantized, args=torch.zeros(1, 3, 224, 224), export_path=file, opset_version=20, dynamo=False)
+    export_onnx_qcdq(quantized, args=torch.zeros(request.shape), export_path=file, opset_version=20, dynamo=False)
 
     def forward(images: Images) -> Any:
         with torch.no_grad():

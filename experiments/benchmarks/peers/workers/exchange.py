@@ -27,11 +27,11 @@ class Request:
     """What to quantize.
 
     Attributes:
-        network: `mobilenet_v2` or `resnet18`.
+        network: see `networks.load_network`.
         method: one of the peer's methods.
         float_file: the float network as ONNX, batch 1.
         library: the folder with torchvision and the weights.
-        calibration: .npy, float32 [images, 3, 224, 224].
+        calibration: .npy, float32 [images, 3, H, W].
         scored: .npy of the images whose logits are asked for; empty for none.
         folder: where results go.
         repeat: how often the calibration images are gone through, as if there were so many more.
@@ -52,12 +52,17 @@ class Request:
         return loaded
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image as the network takes it: (1, 3, H, W)."""
+        return (1, *self._images.shape[1:])
+
+    @property
     def count(self) -> int:
         """How many calibration images there are, repetitions included."""
         return len(self._images) * self.repeat
 
     def image(self, index: int) -> Images:
-        """One calibration image, float32 [1, 3, 224, 224], read from disk as it is used."""
+        """One calibration image, float32 [1, 3, H, W], read from disk as it is used."""
         position = index % len(self._images)
         return np.array(self._images[position : position + 1])
 
@@ -73,7 +78,7 @@ class Quantized:
 
     Attributes:
         file: its artefact; empty where it writes none.
-        forward: float32 images [n, 3, 224, 224] → logits [n, classes]; None where the artefact is to be scored.
+        forward: float32 images [n, 3, H, W] → logits [n, classes, …]; None where the artefact is to be scored.
         note: what a reader of the figures has to know.
     """
 

@@ -32,7 +32,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     file = ""
     if request.method == "int8":  # its fp8 export of convolutions leaves their weights to another tool
         file = str(Path(request.folder) / "quantized.onnx")
-        _export(quantized, file)
+        _export(quantized, file, request.shape)
 
     def forward(images: Images) -> Any:
         with torch.no_grad():
@@ -41,11 +41,9 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     return Quantized(file=file, forward=forward, note="scored in torch")
 
 
-def _export(quantized: torch.nn.Module, file: str) -> None:
+def _export(quantized: torch.nn.Module, file: str, shape: tuple[int, ...]) -> None:
     with torch.inference_mode():
-        torch.onnx.export(
-            quantized, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, opset_version=20, input_names=["input"]
-        )
+        torch.onnx.export(quantized, (torch.zeros(shape),), file, dynamo=False, opset_version=20, input_names=["input"])
 
 
 if __name__ == "__main__":

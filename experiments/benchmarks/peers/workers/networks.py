@@ -1,10 +1,12 @@
-"""The float networks of the benchmarks: torchvision's architectures, without its compiled operators.
+"""The float networks of the benchmarks: torchvision's, without its compiled operators, and those trained here.
 
 Needs torch, and the folder that `setup_peers` fills with torchvision and the MobileNetV2 weights.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ def load_network(name: str, library: str | Path) -> torch.nn.Module:
     """A float network in eval mode: `mobilenet_v2` with its ImageNet weights, any other with seeded random ones.
 
     Args:
-        name: a classifier of torchvision.
+        name: a classifier of torchvision, or the file that describes a network trained here (see `_trained`).
         library: the folder with torchvision and the weights.
 
     Raises:
         ValueError: torchvision has no such classifier.
     """
+    if name.endswith(".json"):
+        return _trained(Path(name))
     models = torchvision_models(str(library))
     if name == "mobilenet_v2":
         network = models.mobilenet_v2(weights=None)
@@ -38,6 +42,19 @@ def load_network(name: str, library: str | Path) -> torch.nn.Module:
         raise ValueError(f"unknown network {name!r}; there are: {', '.join(known)}")
     float_network: torch.nn.Module = network.eval().requires_grad_(False)
     return float_network
+
+
+def _trained(file: Path) -> torch.nn.Module:
+    """The network of a description: `source`, a file of plain PyTorch; `name` of its class; `settings`; `weights`."""
+    told = json.loads(file.read_text())
+    spec = importlib.util.spec_from_file_location("trained_network", told["source"])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # torch.fx looks classes up by their module
+    spec.loader.exec_module(module)
+    network: torch.nn.Module = getattr(module, told["name"])(**told["settings"])
+    network.load_state_dict(torch.load(told["weights"], weights_only=True))
+    return network.eval().requires_grad_(False)
 
 
 def torchvision_models(library: str) -> Any:

@@ -20,7 +20,7 @@ BATCH = 20
 def load(request: Request) -> Any:
     """The exported program's module, with a dynamic batch."""
     network = load_network(request.network, request.library)
-    example = (torch.zeros(2, 3, 224, 224),)
+    example = (torch.zeros(2, *request.shape[1:]),)
     return torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
 
 
