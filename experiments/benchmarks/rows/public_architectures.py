@@ -7,10 +7,9 @@ that a run that was cut off goes on where it was.
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import torch
 
 from bitwright.experiments.benchmarks.architectures import ARCHITECTURES, Architecture, build
 from bitwright.experiments.benchmarks.context import Bench
+from bitwright.experiments.benchmarks.kept import kept
 from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.experiments.benchmarks.survey import Survey, survey
 from bitwright.experiments.console import Console
-from bitwright.experiments.stage_store import source_hash
 from bitwright.hw_constraints.target import list_targets, load_target
 from bitwright.hw_constraints.target_types import Capability, Target
 
@@ -40,23 +39,10 @@ def run(bench: Bench) -> list[Record]:
     lines = []
     with Console().track("architectures", len(ARCHITECTURES)) as advance:
         for done, architecture in enumerate(ARCHITECTURES, 1):
-            lines.append(_kept(architecture, targets, bench))
+            look = partial(_look, architecture, targets, bench.home / LIBRARY)
+            lines.append(kept(bench.ours / ROW, architecture.name, repr(architecture), _CODE, look))
             advance(done, architecture.name)
     return _records(lines, targets)
-
-
-def _kept(architecture: Architecture, targets: Sequence[Target], bench: Bench) -> dict[str, Any]:
-    parts = [repr(architecture), *(source_hash(f"bitwright.{module}") for module in _CODE)]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    file = bench.ours / ROW / f"{architecture.name}-{digest}.json"
-    if not file.exists():
-        line = _look(architecture, targets, bench.home / LIBRARY)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(line, ensure_ascii=False))
-        partial.rename(file)
-    kept: dict[str, Any] = json.loads(file.read_text())
-    return kept
 
 
 def _look(architecture: Architecture, targets: Sequence[Target], library: Path) -> dict[str, Any]:
