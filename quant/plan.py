@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bitwright.quant.divisors import reads_as_divisor
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.geometry import geometry_tensors, has_learned_weights
 from bitwright.quant.graph import Graph, Node, TensorRef
@@ -54,7 +55,7 @@ def plan(graph: Graph, scheme: QuantScheme) -> QuantPlan:
     A node runs in low precision when its operator type is in `scheme.quantized_operators`, it works on float32, it is
     no geometry, and no override keeps it in float. Its operands and the result of its fused chain are then quantized;
     operators that only move codes pass qparams on and tie them together. A result of the network stays in float
-    unless a node in low precision reads it, too, or the scheme quantizes outputs.
+    unless a node in low precision reads it, too, or the scheme quantizes outputs; what is only divided by does.
 
     Where several overrides meet (in a fused chain, in a group that shares qparams, at a weight that layers share),
     the one that stands last in the scheme decides for all of them.
@@ -116,6 +117,8 @@ class _Planner:
             return f"scheme {self.scheme.name!r} has no quantized {node.op!r}"
         if results[0].dtype != "float32":
             return f"computes in {results[0].dtype}; only float32 is quantized"
+        if self._writes_codes_only(node) and all(map(self._is_divisor, node.outputs)):
+            return "is divided by, and small codes would be zero"
         return "works on constants only" if all(map(self.graph.is_constant, node.tensors)) else None
 
     def _chains(self, reasons: Mapping[str, str | None]) -> list[tuple[Node, ...]]:
@@ -164,11 +167,14 @@ class _Planner:
         self.decided.update(dict.fromkeys(chain[-1].outputs, (rank, spec)))
         if spec.dynamic:
             return  # sums leave a product in full precision; whoever multiplies next chooses the scale
-        codes_only = self.scheme.quantize_outputs or chain[0].op in self.scheme.codes_only_operators
+        codes_only = self._writes_codes_only(chain[0])
         for ref in chain[-1].outputs:
-            stays = ref in self.places or not self._is_float32(ref)
+            stays = ref in self.places or self._is_divisor(ref) or not self._is_float32(ref)
             if not stays and (codes_only or self._is_needed(ref) or not self._is_leaving(ref)):
                 self._assign(ref, rank, spec)
+
+    def _writes_codes_only(self, node: Node) -> bool:
+        return self.scheme.quantize_outputs or node.op in self.scheme.codes_only_operators
 
     def _is_float32(self, ref: TensorRef) -> bool:
         return self.graph.tensors[ref].dtype == "float32"
@@ -176,6 +182,16 @@ class _Planner:
     def _is_leaving(self, ref: TensorRef) -> bool:
         """Whether a tensor is a result of the network, be it after moves only."""
         return ref in self.leaves or any(self._is_leaving(moved) for moved in self._moved(ref))
+
+    def _is_divisor(self, ref: TensorRef) -> bool:
+        """Whether a tensor is only divided by, in float, be it after moves."""
+        readers = self.graph.consumers[ref]
+        return bool(readers) and ref not in self.leaves and all(self._divides(node, ref) for node in readers)
+
+    def _divides(self, node: Node, ref: TensorRef) -> bool:
+        if node.op in self.scheme.shared_qparams_operators:
+            return all(map(self._is_divisor, node.outputs))
+        return reads_as_divisor(node, ref) and node.op not in self.scheme.quantized_operators
 
     def _is_needed(self, ref: TensorRef) -> bool:
         """Whether a node in low precision reads a tensor, be it after moves only."""

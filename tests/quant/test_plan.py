@@ -289,6 +289,28 @@ def test_a_module_glob_selects_what_lies_below(u8s8: QuantScheme) -> None:
     assert quantized(graph, decided) == ["conv2d"]
 
 
+@pytest.mark.parametrize("codes_only", [True, False])
+def test_what_is_only_divided_by_stays_in_float(codes_only: bool, u8s8: QuantScheme) -> None:
+    scheme = replace(u8s8, codes_only_operators=frozenset({"add"} if codes_only else ()))
+    graph, decided = planned(
+        scheme, lambda m, x: m.b(m.a(x) / (m.c(x).transpose(2, 3) + 1e-5)), a=conv(), b=conv(), c=conv()
+    )
+    divisor = node_of(graph, "add").outputs[0]
+    assert divisor not in decided.activations
+    assert node_of(graph, "transpose").outputs[0] in decided.activations
+    said = {node.op: decided.kept_float.get(node.name) for node in graph.nodes}
+    assert (said.get("add") == "is divided by, and small codes would be zero") == codes_only
+
+
+def test_a_divisor_that_a_layer_reads_as_well_is_in_codes(u8s8: QuantScheme) -> None:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        below = m.a(x) + 1.0
+        return x / below + m.b(below)
+
+    graph, decided = planned(u8s8, forward, a=conv(), b=conv())
+    assert node_of(graph, "add").outputs[0] in decided.activations
+
+
 @pytest.mark.parametrize("target", ["a", "act"])
 def test_an_override_of_any_member_of_a_chain_sets_its_result(target: str, u8s8: QuantScheme) -> None:
     scheme = u8s8.with_overrides(Override(module=target, activations=INT16))
