@@ -4,7 +4,8 @@ Public architectures and driving-style networks, with seeded random weights, in 
 are judged against draws of its formats' errors (`quant.parity_measures`); nothing was adjusted on these networks. Some
 files do compute something else in a runtime: an alarm is a false one unless single layers, each given the simulation's
 own codes, give other codes than rounding ties explain (`quant.parity.compare_links`, which has thresholds of its own).
-What was found of a network is kept until the measures change, so that a run that was cut off goes on where it was.
+What was found of a network is kept until code that it hangs on changes, so that a run that was cut off goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +25,46 @@ import numpy.typing as npt
 import torch
 import torch.utils._pytree as pytree
 
-from bitwright.experiments.benchmarks import driving
+from bitwright.experiments.benchmarks import driving, places
 from bitwright.experiments.benchmarks.architectures import ARCHITECTURES, build
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.experiments.console import Console
-from bitwright.experiments.stage_store import source_hash
+from bitwright.experiments.stage_store import replace_file
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
-from bitwright.quant.parity import Inputs, compare_links
-from bitwright.quant.parity.torch_links import EagerLink, SimulationLink
-from bitwright.quant.parity_measures import Draws, judge_outputs, quantization_draws, rounding_draws
+from bitwright.quant.parity.link import Link
+from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity.torch_links import CapturedLink, EagerLink, SimulationLink
+from bitwright.quant.parity_measures import (
+    Draws,
+    Verdict,
+    judge_outputs,
+    quantization_draws,
+    rounding_draws,
+)
+from bitwright.quant.parity_measures.noise import DRAWS
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 
 ROW = "clean_chains"
+TARGET = "x86-vnni"
+DRIVING = "driving: "
 CALIBRATION = 4
+_CODE = ("bitwright.quant", "bitwright.hw_constraints.parity_links", f"bitwright.experiments.benchmarks.rows.{ROW}")
 Results = Mapping[str, npt.NDArray[Any]]
 Case = dict[str, Any]
 Make = Callable[[], tuple[torch.nn.Module, tuple[Any, ...]]]
-_CODE = ("quant.parity_measures", f"experiments.benchmarks.rows.{ROW}")
+# Draws to begin with. What is seen and no more than their mean is allowed by `DRAWS` of them, too: the mean of all is
+# at least a quarter of theirs, and more than seven times that is allowed (F at 1e-6, of 7 and 56 degrees of freedom or
+# fewer).
+FEW = 2
 
 
 def run(bench: Bench) -> list[Record]:
@@ -56,7 +72,7 @@ def run(bench: Bench) -> list[Record]:
     torch.set_num_threads(1)
     install_library(bench.home)
     networks: dict[str, Make] = {each.name: partial(build, each, bench.home / LIBRARY) for each in ARCHITECTURES}
-    networks |= {f"driving: {name}": partial(_driving, name) for name in driving.names()}
+    networks |= {f"{DRIVING}{name}": partial(_driving, name) for name in driving.names()}
     lines = []
     with Console().track("networks", len(networks)) as advance:
         for done, (name, make) in enumerate(networks.items(), 1):
@@ -71,18 +87,31 @@ def _driving(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
 
 
 def _kept(name: str, make: Make, bench: Bench) -> list[Case]:
-    parts = [name, *(source_hash(f"bitwright.{module}") for module in _CODE)]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    file = bench.ours / ROW / f"{name.replace(': ', '-')}-{digest}.json"
-    if not file.exists():
-        found = list(look(name, *make()))
+    file = bench.ours / ROW / f"{name.replace(': ', '-')}.json"
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"code": {"": ""}}
+    if any(_hash(code) != known for code, known in kept["code"].items()):
+        lines = list(look(name, *make()))
+        kept = {"code": {code: _hash(code) for code in _code(name)}, "lines": lines}
         gc.collect()  # modules refer to themselves, and seventy networks' weights do not fit beside each other
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(found, ensure_ascii=False))
-        partial.rename(file)
-    kept: list[Case] = json.loads(file.read_text())
-    return kept
+        replace_file(file, json.dumps(kept, ensure_ascii=False, indent=1))
+    found: list[Case] = kept["lines"]
+    return found
+
+
+def _code(name: str) -> Iterator[str]:
+    """The files of what has been imported, as far as a result can hang on it."""
+    for module in sorted(sys.modules):
+        if module.startswith(_CODE) and (file := getattr(sys.modules[module], "__file__", None)):
+            yield str(Path(file).relative_to(places.checkout()))
+    yield f"hw_constraints/targets/{TARGET}.yaml"
+    if name.startswith(DRIVING):
+        yield str(driving.source_file(name.removeprefix(DRIVING)).relative_to(places.checkout()))
+
+
+def _hash(code: str) -> str:
+    file = places.checkout() / code
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 
 
 def look(name: str, module: torch.nn.Module, args: tuple[Any, ...]) -> Iterator[Case]:
@@ -96,34 +125,54 @@ def look(name: str, module: torch.nn.Module, args: tuple[Any, ...]) -> Iterator[
     with tempfile.TemporaryDirectory() as folder:
         yield from _float_forms(name, module, captured, inputs, Path(folder))
         try:
-            quantized = quantize(captured, load_target("x86-vnni").scheme(), list(_calibration(args)))
+            quantized = quantize(captured, load_target(TARGET).scheme(), list(_calibration(args)))
         except (InputError, ValueError) as error:
             yield {"network": name, "form": "W8A8", "problem": _short(error)}
             return
         yield from _quantized_forms(name, captured, quantized, inputs, Path(folder))
 
 
+class _Judge:
+    """Judges results of one network by draws of its errors, by few where these say enough."""
+
+    def __init__(self, draw: Callable[[int], Draws], begin: int = FEW) -> None:
+        self._draw, self._begin = cache(draw), begin
+
+    def worst(self, results: Results) -> Verdict:
+        """The result that comes closest to what is allowed, or farthest beyond."""
+        found = self._by(self._draw(self._begin), results)
+        if self._begin < DRAWS and any(each.seen > each.expected for each in found):
+            found = self._by(self._draw(DRAWS), results)
+        return max(found, key=lambda each: each.severity)
+
+    def _by(self, draws: Draws, results: Results) -> tuple[Verdict, ...]:
+        return judge_outputs(draws.clean, dict(zip(draws.clean, results.values(), strict=True)), draws)
+
+
 def _float_forms(
     name: str, module: torch.nn.Module, captured: CapturedModel, inputs: Inputs, folder: Path
 ) -> Iterator[Case]:
-    draws = rounding_draws(captured, inputs)
+    judge = _Judge(lambda draws: rounding_draws(captured, inputs, draws=draws))
     folded = fold_batch_norm(captured)
 
     def file(level: str) -> Results:
         return OnnxRuntimeLink(export_float(folded.graph, folder / "float.onnx"), level).run(inputs).outputs
 
-    yield _case(name, "float: eager", draws, lambda: EagerLink(module).run(inputs).outputs)
-    yield _case(name, "float: batch norms folded", draws, lambda: rounding_draws(folded, inputs, draws=1).clean)
+    yield _case(name, "float: eager", judge, lambda: EagerLink(module).run(inputs).outputs)
+    yield _case(name, "float: batch norms folded", judge, lambda: CapturedLink(folded).run(inputs).outputs)
     for level in ("disabled", "all"):
-        yield _case(name, f"float: file, optimisations {level}", draws, partial(file, level))
+        yield _case(name, f"float: file, optimisations {level}", judge, partial(file, level))
 
 
 def _quantized_forms(
     name: str, captured: CapturedModel, quantized: QuantizedModel, inputs: Inputs, folder: Path
 ) -> Iterator[Case]:
-    noise = quantization_draws(captured, quantized, inputs)
-    yield _case(name, "W8A8: simulation against float", noise, lambda: rounding_draws(quantized, inputs, draws=1).clean)
-    ties = rounding_draws(quantized, inputs)
+    simulation = SimulationLink(quantized)
+    noise = _Judge(lambda draws: quantization_draws(captured, quantized, inputs, draws=draws))
+    yield _case(name, "W8A8: simulation against float", noise, lambda: simulation.run(inputs).outputs)
+    ties = _Judge(
+        lambda draws: rounding_draws(quantized, inputs, draws=draws), DRAWS
+    )  # their size follows their number
 
     def link(level: str) -> OnnxRuntimeLink:
         return OnnxRuntimeLink(export_onnx_qdq(quantized, folder / "codes.onnx"), level)
@@ -131,25 +180,26 @@ def _quantized_forms(
     def results(level: str) -> Results:
         return link(level).run(inputs).outputs
 
-    def broken(level: str) -> str:
-        breaks = compare_links(SimulationLink(quantized), link(level), [inputs]).breaks
-        return "; ".join(f"{each.tensor.op} {each.tensor.name}: {each.own.error}" for each in breaks if each.own)[:300]
-
     for level in ("disabled", "all"):
         case = _case(name, f"W8A8: file, optimisations {level}", ties, partial(results, level))
         if case.get("of what is allowed", 0.0) > 1:
-            case["broken layers"] = broken(level)
+            case["broken layers"] = _broken_layers(simulation, link(level), inputs)
         yield case
 
 
-def _case(name: str, form: str, draws: Draws, results: Callable[[], Results]) -> Case:
+def _broken_layers(simulation: Link, file: Link, inputs: Inputs) -> str:
+    from bitwright.quant.parity import compare_links  # most networks do not hang on it
+
+    breaks = compare_links(simulation, file, [inputs]).breaks
+    return "; ".join(f"{each.tensor.op} {each.tensor.name}: {each.own.error}" for each in breaks if each.own)[:300]
+
+
+def _case(name: str, form: str, judge: _Judge, results: Callable[[], Results]) -> Case:
     """The worst result of one form."""
     try:
-        found = results()
+        worst = judge.worst(results())
     except InputError as error:
         return {"network": name, "form": form, "problem": _short(error)}
-    joined = dict(zip(draws.clean, found.values(), strict=True))
-    worst = max(judge_outputs(draws.clean, joined, draws), key=lambda each: each.severity)
     return {
         "network": name,
         "form": form,
