@@ -17,7 +17,7 @@ from bitwright.quant.equalize import equalize
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.importance import Importance
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.prepare import prepare
 from bitwright.quant.plan import plan
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
@@ -65,7 +65,7 @@ def quantize(
         InputError: no data, no such rounding, or NaN or infinity on the way.
     """
     method: RoundingMethod | None = None if rounding is None else ROUNDINGS.load(rounding)
-    folded = fold_batch_norm(captured)
+    folded = prepare(captured, scheme)
     kept: list[Any] = []
     batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
     first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction or equalization else []

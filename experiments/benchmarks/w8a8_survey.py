@@ -23,7 +23,7 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.prepare import prepare
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.regions import Region, Regions
@@ -86,7 +86,7 @@ def _survey_region(
     quantized = quantize(captured, scheme, samples)
     export_onnx_qdq(quantized, file)
     example = captured.arguments(samples[0])
-    found.layers |= layer_sqnr(fold_batch_norm(captured), quantized, example)
+    found.layers |= layer_sqnr(prepare(captured, scheme), quantized, example)
     expected = captured.run(*example)
     got = RuntimeModel(file, RUNTIME, expected)(*samples[0])
     pairs = zip(captured.outputs(expected), captured.outputs(got), strict=True)
@@ -120,11 +120,11 @@ def mean_removed_sqnr(expected: torch.Tensor, got: torch.Tensor) -> float:
     return sqnr_db(signal, float((truth - got.double()).square().sum()))
 
 
-def layer_sqnr(folded: CapturedModel, quantized: QuantizedModel, arguments: Arguments) -> dict[str, float]:
+def layer_sqnr(prepared: CapturedModel, quantized: QuantizedModel, arguments: Arguments) -> dict[str, float]:
     """Mean-removed SQNR of the result of every convolution, linear layer and product, by its reference.
 
     Args:
-        folded: the network in float, batch norms folded as in the quantized one.
+        prepared: the network in float, of the same operators as the quantized one.
         quantized: the network.
         arguments: one call.
     """
@@ -145,7 +145,7 @@ def layer_sqnr(folded: CapturedModel, quantized: QuantizedModel, arguments: Argu
             found[str(ref)] = mean_removed_sqnr(truth[ref], rounded)
         return rounded
 
-    folded.run(*arguments, transform=keep)
+    prepared.run(*arguments, transform=keep)
     quantized.run(*arguments, transform=compare)
     return found
 

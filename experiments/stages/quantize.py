@@ -35,7 +35,7 @@ def quantize_model(context: Context) -> QuantizeResult:
     from bitwright.quant.calibrate import take
     from bitwright.quant.capture import capture
     from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
-    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.prepare import prepare
 
     recipe, bench, target = context.recipe, context.bench, context.bench.target
     model = context.model()
@@ -51,7 +51,7 @@ def quantize_model(context: Context) -> QuantizeResult:
         context.console.say(f"    note: {note}")
     export_onnx_qdq(quantized, context.folder / "quantized.onnx")
     seconds = time.monotonic() - began
-    reference = fold_batch_norm(captured)
+    reference = prepare(captured, scheme)
     export_float(reference.graph, context.folder / "float.onnx")
     samples = take(reference, bench.calibration(model), _QUALITY_SAMPLES)
     return QuantizeResult(
@@ -122,6 +122,7 @@ STAGE = Stage(
     reads_files=_tables,
     code=(
         "bitwright.quant",
+        "bitwright.experiments.calibration_data",
         "bitwright.experiments.quantized_network",
         "bitwright.experiments.scheme_settings",
         "bitwright.experiments.tensor_quality",

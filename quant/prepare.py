@@ -1,0 +1,53 @@
+"""What is rewritten of a network before it is quantized, so that a scheme finds operators that it knows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.graph import Graph, Node
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.passes.write_out_attention import write_out_attention
+from bitwright.quant.rewrite import Refused
+from bitwright.quant.scheme import QuantScheme
+
+_ATTENTION = "scaled_dot_product_attention"
+_ITS_PRODUCT = "matmul"
+_MASK = 3  # its position among the operands
+
+
+def prepare(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
+    """Folds batch norms, and writes attention out where the scheme has its products in low precision but not itself.
+
+    Attention that cannot be written out, that an override keeps in float, or whose mask holds infinities, which no
+    code stands for, stays one operator; the plan then says that it is in float.
+
+    Args:
+        captured: the network as it was captured.
+        scheme: what the target asks for.
+    """
+    prepared = fold_batch_norm(captured)
+    known = scheme.quantized_operators
+    if _ITS_PRODUCT not in known or _ATTENTION in known:
+        return prepared
+    for node in prepared.graph.nodes:
+        if node.op == _ATTENTION and _has_finite_mask(prepared.graph, node) and not _is_kept_float(node, scheme):
+            rewritten = write_out_attention(prepared, node.name)
+            prepared = prepared if isinstance(rewritten, Refused) else rewritten
+    return prepared
+
+
+def _has_finite_mask(graph: Graph, node: Node) -> bool:
+    """Whether what is added to the scores, if anything, is known to be finite."""
+    if node.attributes.get("is_causal"):
+        return False
+    mask = node.inputs[_MASK] if len(node.inputs) > _MASK else None
+    if mask is None:
+        return True
+    values = graph.array(mask) if graph.is_constant(mask) and graph.load is not None else None
+    return values is not None and values.dtype != bool and bool(np.isfinite(values).all())
+
+
+def _is_kept_float(node: Node, scheme: QuantScheme) -> bool:
+    override = scheme.override_for(module_path=node.module_path, operator=node.op)
+    return override is not None and override.keep_float
