@@ -88,8 +88,8 @@ def _driving(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
 
 def _kept(name: str, make: Make, bench: Bench) -> list[Case]:
     file = bench.ours / ROW / f"{name.replace(': ', '-')}.json"
-    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"code": {"": ""}}
-    if any(_hash(code) != known for code, known in kept["code"].items()):
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if not kept or any(_hash(code) != known for code, known in kept["code"].items()):
         lines = list(look(name, *make()))
         kept = {"code": {code: _hash(code) for code in _code(name)}, "lines": lines}
         gc.collect()  # modules refer to themselves, and seventy networks' weights do not fit beside each other
