@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.recipe_section import ENTRY
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.experiments.workbench import Workbench, load_weights
@@ -150,10 +149,14 @@ def _network_side(what: str, shapes: Sequence[str]) -> Side:
 
 
 def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
-    """The whole chain of a run: its network with the weights that it trained, and both of its files."""
-    import yaml
+    """The whole chain of a run: its network with the weights that it trained, and both of its files.
 
-    recipe = Recipe.model_validate(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
+    Raises:
+        InputError: another version wrote the run's recipe, or the run has no quantized network.
+    """
+    from bitwright.experiments.load_recipe import load_recipe
+
+    recipe = load_recipe(str(folder / RESOLVED))
     bench = Workbench(recipe)
     network = bench.new_model()
     weights = folder / "stages" / "train" / "weights.safetensors"

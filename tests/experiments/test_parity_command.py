@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from bitwright.experiments.run_folder import RESOLVED
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 
 NETWORK = """
@@ -144,3 +145,11 @@ def test_misuse_is_one_line_and_2(folder: Path, arguments: tuple[str, ...], says
     done = bitwright(folder, *arguments)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_of_another_version_is_refused_with_the_key_that_it_has_and_this_one_does_not(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / RESOLVED).write_text("name: old\nfuture: 1\n")
+    done = bitwright(tmp_path, "run")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"bitwright: {Path('run') / RESOLVED}:2: future: no such key; allowed: name, " in done.stderr
