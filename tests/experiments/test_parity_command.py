@@ -152,4 +152,4 @@ def test_a_run_of_another_version_is_refused_with_the_key_that_it_has_and_this_o
     (tmp_path / "run" / RESOLVED).write_text("name: old\nfuture: 1\n")
     done = bitwright(tmp_path, "run")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"bitwright: {Path('run') / RESOLVED}:2: future: no such key; allowed: name, " in done.stderr
+    assert f"{Path('run') / RESOLVED}:2: future: no such key; allowed: name, " in done.stderr
