@@ -12,6 +12,8 @@ from pydantic import Field
 
 from bitwright.experiments.mixed_result import MixedResult
 from bitwright.experiments.record import Figure, Gate, Part
+from bitwright.experiments.slice_result import SliceResult
+from bitwright.experiments.tensor_result import TensorQuality
 
 
 class Epoch(Part):
@@ -128,39 +130,6 @@ class LowerResult(Part):
         return tuple(layer for layer in self.layers if layer.us is None)
 
 
-class TensorQuality(Part):
-    """How well one tensor survives quantization.
-
-    Attributes:
-        tensor: its `TensorRef`.
-        module_path: the module that makes it.
-        op: the operator that makes it; empty for inputs and weights.
-        kind: `activation` or `weight`.
-        format: its number format.
-        sqnr: signal to quantization noise against the float network, with everything before it quantized, too.
-            Weights: of the rounding alone.
-        own_sqnr: the same, given its quantized inputs in float: which layer is to blame.
-        clipped: share of the float values that the format cuts off.
-        low: the smallest real value that is not clipped (per channel: the smallest of all).
-        high: the largest.
-        counts: a histogram of the float values over the calibration data.
-        edges: its bin edges, one more than counts.
-    """
-
-    tensor: str
-    module_path: str
-    op: str
-    kind: Literal["activation", "weight"]
-    format: str
-    sqnr: Figure
-    own_sqnr: Figure
-    clipped: Figure
-    low: float
-    high: float
-    counts: tuple[int, ...] = ()
-    edges: tuple[float, ...] = ()
-
-
 class ExportResult(Part):
     """The artefact that the target's toolchain reads.
 
@@ -221,6 +190,7 @@ class EvaluateResult(Part):
         drop: how much worse the quantized network is (first runtime), in the metric's unit; negative when better.
         agreement: on how many samples (or pixels) both decide alike; None for a user's own metric.
         sqnr: of the network's outputs against float.
+        slices: the same by slice of the data, where the recipe names slices.
     """
 
     metric: str
@@ -230,6 +200,7 @@ class EvaluateResult(Part):
     drop: Figure
     agreement: Figure | None
     sqnr: Figure
+    slices: tuple[SliceResult, ...] = ()
 
 
 class LayerRow(Part):
@@ -375,7 +346,7 @@ class TunedResult(Part):
         floats: layers and results that are left in float.
         sites: how many choices there were.
         tries: files that were tried.
-        why: in words, where the tuned file is not the artefact, or the search found nothing.
+        why: in words, where it is not the tuned one.
     """
 
     runtime: str

@@ -40,7 +40,7 @@ class Tuned:
     Attributes:
         file: the artefact; its provenance lies beside it.
         choice: which it is: `tuned`, `full int8` or `float`.
-        why: in words, where it is not the tuned one, or the search found nothing.
+        why: in words, where it is not the tuned one.
         decision: where its Q/DQ are.
         sites: how many choices there were.
         against: the artefact's time in relation to the float and the full int8 network, by their names.
@@ -177,7 +177,7 @@ def _finish(lab: Laboratory, search: Search, held_out: Sequence[Arrays], out: Pa
         why = f"a faster one was given up: on data that the search had not seen, its {loss}"
     medians, ratios = _compare(lab, full, best)
     tuned_against = {FLOAT: ratios[TUNED, FLOAT], FULL: ratios[TUNED, FULL]}
-    choice = TUNED
+    choice = TUNED if best != full else FULL
     if any(ratio.high > NEVER_SLOWER for ratio in tuned_against.values()):
         choice = min(medians, key=lambda name: medians[name])
         slower = ", ".join(f"{ratio} of {name}" for name, ratio in tuned_against.items() if ratio.high > NEVER_SLOWER)
