@@ -12,6 +12,8 @@ import numpy.typing as npt
 from bitwright.experiments.benchmarks import float_networks, places
 from bitwright.experiments.benchmarks.imagenet_sample import ImagenetSample
 from bitwright.experiments.benchmarks.peers.driver import PeerJob, PeerResult, run_peer
+from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
+from bitwright.experiments.benchmarks.trained_networks import TrainedNetwork, trained_network
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Bench:
     """The surroundings of one run of a row.
 
     Attributes:
-        data_root: the folder of the ImageNet sample as the user named it; None leaves it to the environment.
+        data_root: the folder of the row's pictures as the user named it; None leaves it to the environment.
         home: the peers' environments.
         cache: what is kept between runs.
     """
@@ -65,6 +67,12 @@ class Bench:
             calibration=calibration or self.sample.calibration_file,
             scored=self.sample.scored_file if scored else None,
         )
+
+    def trained(self, recipe: str) -> TrainedNetwork:
+        """A network that a recipe trains on road scenes, kept between runs."""
+        root = f"data.root={places.camvid_root(self.data_root)}"
+        install_library(self.home)
+        return trained_network(recipe, root, library=self.home / LIBRARY, cache=self.cache)
 
     @property
     def peers(self) -> Path:

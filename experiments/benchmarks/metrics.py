@@ -57,12 +57,12 @@ def bootstrap(
 def agreement_percent(reference: Floats, logits: Floats) -> Estimate:
     """Share of images with the reference's top-1 class, in percent. Logits are [images, classes]."""
     same = reference.argmax(axis=1) == logits.argmax(axis=1)
-    return _mean(100.0 * same)
+    return share_percent(same)
 
 
 def top1_percent(logits: Floats, labels: Labels) -> Estimate:
     """Share of images whose top-1 class is the label, in percent."""
-    return _mean(100.0 * (logits.argmax(axis=1) == labels))
+    return share_percent(logits.argmax(axis=1) == labels)
 
 
 def top1_drop_points(reference: Floats, logits: Floats, labels: Labels) -> Estimate:
@@ -75,12 +75,18 @@ def sqnr_db(reference: Floats, approximation: Floats) -> Estimate:
     """Signal to quantization-noise ratio, `10 log10(Σ reference² / Σ (reference - approximation)²)` in dB.
 
     Args:
-        reference: float logits, [images, classes].
+        reference: float logits, [images, classes, …].
         approximation: the quantized network's, same shape.
     """
-    signal = np.square(reference, dtype=np.float64).sum(axis=1)
-    noise = np.square(reference.astype(np.float64) - approximation).sum(axis=1)
+    axes = tuple(range(1, reference.ndim))
+    signal = np.square(reference, dtype=np.float64).sum(axis=axes)
+    noise = np.square(reference.astype(np.float64) - approximation).sum(axis=axes)
     return bootstrap(np.stack([signal, noise], axis=1), _decibels)
+
+
+def share_percent(per_image: npt.NDArray[np.bool_] | Floats) -> Estimate:
+    """The mean of what each image contributes, from 0 to 1, in percent."""
+    return _mean(100.0 * per_image)
 
 
 def _decibels(sums: Floats) -> Floats:
