@@ -170,7 +170,8 @@ class _Planner:
         codes_only = self._writes_codes_only(chain[0])
         for ref in chain[-1].outputs:
             stays = ref in self.places or self._is_divisor(ref) or not self._is_float32(ref)
-            if not stays and (codes_only or self._is_needed(ref) or not self._is_leaving(ref)):
+            stays_real = self.scheme.codes_as_read or self._is_leaving(ref)
+            if not stays and (codes_only or self._is_needed(ref) or not stays_real):
                 self._assign(ref, rank, spec)
 
     def _writes_codes_only(self, node: Node) -> bool:

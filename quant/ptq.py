@@ -14,11 +14,13 @@ from bitwright.quant.calibrate import Arguments, Progress, calibrate, take
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import channel_axes
 from bitwright.quant.equalize import equalize
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.importance import Importance
-from bitwright.quant.prepare import prepare
 from bitwright.quant.plan import plan
+from bitwright.quant.preparations import PREPARATIONS
+from bitwright.quant.preparations.method import Preparation
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
 from bitwright.quant.reconstruct.method import RoundingMethod
@@ -39,6 +41,7 @@ def quantize(
     *,
     bias_correction: bool = True,
     equalization: bool = False,
+    preparations: Sequence[str] = (),
     rounding: str | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -54,6 +57,7 @@ def quantize(
             `rounding`, which chooses biases as well.
         equalization: bring channels to like ranges first, and weigh each channel's errors by what they do to the
             results; `forward` must be differentiable.
+        preparations: of `PREPARATIONS.names()`, in their order: rewrites that leave the results as they are.
         rounding: one of `ROUNDINGS.names()`: rounds each layer's weights in view of the inputs that the quantized
             network in front of it makes, of as many samples as it asks for, which are kept in memory.
         folder: where rounding keeps its finished layers until all are, so that a run that was killed goes on behind
@@ -62,13 +66,17 @@ def quantize(
         rounding_progress: called with the number of rounded layers.
 
     Raises:
-        InputError: no data, no such rounding, or NaN or infinity on the way.
+        InputError: no data, no such rounding or preparation, or NaN or infinity on the way.
     """
+    asked: list[Preparation] = [PREPARATIONS.load(name) for name in preparations]
     method: RoundingMethod | None = None if rounding is None else ROUNDINGS.load(rounding)
-    folded = prepare(captured, scheme)
+    folded = fit_scheme(captured, scheme)
     kept: list[Any] = []
     batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
-    first = take_batches(folded, batches, BIAS_SAMPLES) if bias_correction or equalization else []
+    ahead = max([BIAS_SAMPLES, *(each.samples for each in asked)])
+    first = take_batches(folded, batches, ahead) if bias_correction or equalization or asked else []
+    for each in asked:
+        folded = each.prepare(folded, scheme, take(folded, first, each.samples))
     importance: dict[TensorRef, Importance] = {}
     if equalization and first:
         folded, importance = _equalized(folded, scheme, take(folded, first, BIAS_SAMPLES))

@@ -150,6 +150,8 @@ class QuantScheme:
         quantize_outputs: whether the graph's own outputs are quantized, too.
         codes_only_operators: operator types whose low-precision kernel cannot write real values: their results are
             quantized even where they leave the graph.
+        codes_as_read: results that no operator in low precision reads stay in float, unless their operator writes
+            codes only: a product that is added to a residual in float, or a GELU's input.
         overrides: exceptions; the last one that selects a node wins.
     """
 
@@ -163,6 +165,7 @@ class QuantScheme:
     fused_patterns: tuple[tuple[str, ...], ...] = ()
     quantize_outputs: bool = False
     codes_only_operators: frozenset[str] = frozenset()
+    codes_as_read: bool = False
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:

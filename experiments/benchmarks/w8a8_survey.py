@@ -22,8 +22,8 @@ from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.prepare import prepare
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.regions import Region, Regions
@@ -86,7 +86,7 @@ def _survey_region(
     quantized = quantize(captured, scheme, samples)
     export_onnx_qdq(quantized, file)
     example = captured.arguments(samples[0])
-    found.layers |= layer_sqnr(prepare(captured, scheme), quantized, example)
+    found.layers |= layer_sqnr(fit_scheme(captured, scheme), quantized, example)
     expected = captured.run(*example)
     got = RuntimeModel(file, RUNTIME, expected)(*samples[0])
     pairs = zip(captured.outputs(expected), captured.outputs(got), strict=True)

@@ -35,7 +35,7 @@ def quantize_model(context: Context) -> QuantizeResult:
     from bitwright.quant.calibrate import take
     from bitwright.quant.capture import capture
     from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
-    from bitwright.quant.prepare import prepare
+    from bitwright.quant.fit_scheme import fit_scheme
 
     recipe, bench, target = context.recipe, context.bench, context.bench.target
     model = context.model()
@@ -51,7 +51,7 @@ def quantize_model(context: Context) -> QuantizeResult:
         context.console.say(f"    note: {note}")
     export_onnx_qdq(quantized, context.folder / "quantized.onnx")
     seconds = time.monotonic() - began
-    reference = prepare(captured, scheme)
+    reference = fit_scheme(captured, scheme)
     export_float(reference.graph, context.folder / "float.onnx")
     samples = take(reference, bench.calibration(model), _QUALITY_SAMPLES)
     return QuantizeResult(

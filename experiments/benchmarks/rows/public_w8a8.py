@@ -34,7 +34,7 @@ LEAST = 95.0  # % of a network's multiply-accumulates
 _CODE = (
     "quant.plan",
     "quant.capture",
-    "quant.prepare",
+    "quant.fit_scheme",
     "quant.export.onnx_qdq",
     "quant.export.onnx_translators",
     "hw_constraints.proof",

@@ -16,7 +16,7 @@ _ITS_PRODUCT = "matmul"
 _MASK = 3  # its position among the operands
 
 
-def prepare(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
+def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
     """Folds batch norms, and writes attention out where the scheme has its products in low precision but not itself.
 
     Attention that cannot be written out, that an override keeps in float, or whose mask holds infinities, which no

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bitwright.quant.capture import capture
-from bitwright.quant.prepare import prepare
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.ptq import quantize
 from bitwright.quant.scheme import Override, QuantScheme
 
@@ -26,7 +26,7 @@ def operators(network: nn.Module, scheme: QuantScheme) -> list[str]:
     torch.manual_seed(0)
     x = torch.randn(2, 5, 8)
     captured = capture(network.eval(), (x,))
-    prepared = prepare(captured, scheme)
+    prepared = fit_scheme(captured, scheme)
     torch.testing.assert_close(prepared.run(x), network(x))
     return [node.op for node in prepared.graph.nodes]
 

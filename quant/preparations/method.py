@@ -1,0 +1,25 @@
+"""What a preparation is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bitwright.quant.calibrate import Arguments
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.scheme import QuantScheme
+
+
+class Preparation(Protocol):
+    """Rewrites a network in float.
+
+    Attributes:
+        name: as users write it.
+        samples: how many it wants to see.
+    """
+
+    name: str
+    samples: int
+
+    def prepare(self, captured: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]) -> CapturedModel:
+        """The network with the same results; `samples` are arguments of `forward` at the captured batch size."""
