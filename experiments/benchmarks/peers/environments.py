@@ -95,6 +95,18 @@ PEERS = {
             requirements=("aimet-torch==2.42.0", TORCH, "pillow==13.0.0", *EXPORT),
             methods=("int8",),
         ),
+        # ONNX Runtime with what its int4 quantizer needs beside: asked by `peers/asking.py`.
+        Peer(
+            name="ort_encoder",
+            requirements=(
+                "onnxruntime==1.31.1",
+                "onnx==1.23.2",
+                "onnx-ir==1.1.0",
+                "numpy==2.4.6",
+                "sympy==1.14.0",
+            ),
+            methods=("static", "dynamic", "int4", "int4_symmetric"),
+        ),
         # Another way from PyTorch to an ONNX file: asked by `peers/asking.py`.
         Peer(
             name="torch_onnx",
