@@ -14,6 +14,7 @@ from bitwright.experiments.benchmarks.imagenet_sample import ImagenetSample
 from bitwright.experiments.benchmarks.peers.driver import PeerJob, PeerResult, run_peer
 from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
 from bitwright.experiments.benchmarks.trained_networks import TrainedNetwork, trained_network
+from bitwright.experiments.load_recipe import load_recipe
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,17 @@ class Bench:
             scored=self.sample.scored_file if scored else None,
         )
 
-    def trained(self, recipe: str) -> TrainedNetwork:
-        """A network that a recipe trains on road scenes, kept between runs."""
-        root = f"data.root={places.camvid_root(self.data_root)}"
+    def trained(self, recipe: str, *overrides: str) -> TrainedNetwork:
+        """A network that a recipe trains, kept between runs; recipes with a `data.root` get the road scenes.
+
+        Args:
+            recipe: its name.
+            overrides: as on the command line.
+        """
         install_library(self.home)
-        return trained_network(recipe, root, library=self.home / LIBRARY, cache=self.cache)
+        has_root = "root" in load_recipe(recipe).data.settings
+        root = [f"data.root={places.camvid_root(self.data_root)}"] if has_root else []
+        return trained_network(recipe, *root, *overrides, library=self.home / LIBRARY, cache=self.cache)
 
     @property
     def peers(self) -> Path:

@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 from exchange import Images, Quantized, Request, serve
-from networks import load_network
+from networks import load_network, torchvision_models
 
 BATCH = 20
 
 
 def load(request: Request) -> torch.nn.Module:
-    """The float module."""
+    """The float module; AIMET's import needs the operators that torchvision gets here."""
+    torchvision_models(request.library)
     return load_network(request.network, request.library)
 
 
 def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     """Its documented steps: fold batch norms, simulate with the per-channel defaults, compute encodings, export."""
-    # Behind `load`: its import needs the operators that the networks' module defines for torchvision.
+    # Behind `load`, which makes them importable.
     import aimet_torch
     from aimet_torch.batch_norm_fold import fold_all_batch_norms
     from aimet_torch.common.quantsim_config.utils import get_path_for_per_channel_config
