@@ -9,11 +9,15 @@ from pathlib import Path
 from bitwright.experiments.console import Console
 from bitwright.experiments.output_file import writing
 from bitwright.experiments.parity_data import inputs_for
+from bitwright.experiments.parity_search import Over, search
 from bitwright.experiments.parity_sides import Side, Step, dump_step, is_dump, open_side
+from bitwright.experiments.parity_weights import UnlikeWeights, unlike_weights
 from bitwright.hw_constraints.parity_links import LEVELS
 from bitwright.quant.errors import InputError
+from bitwright.quant.parity.bisect import halve_links
 from bitwright.quant.parity.chain import ChainParity, compare_chain
 from bitwright.quant.parity.isolated import IsolatedLink
+from bitwright.quant.parity.locate import compare_links
 from bitwright.quant.parity.results import Inputs
 
 
@@ -29,6 +33,7 @@ class Asked:
             alone, which shows most tensors.
         reference: whether files run in `onnx.reference`, too.
         out: where reproducers go.
+        bisect: what to halve, beside or in place of looking at every layer.
     """
 
     data: str | None = None
@@ -37,6 +42,7 @@ class Asked:
     levels: tuple[str, ...] = ()
     reference: bool = False
     out: Path | None = None
+    bisect: Over | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +54,26 @@ class ParityReport:
         advice: what to do where a link breaks, by its name.
         inputs: how many.
         reproducers: the scripts that were written, by link and tensor.
+        weights: those that differ between two sides; where most do, nothing was compared across them.
+        searched: what `--bisect` found, in lines.
     """
 
     chain: ChainParity
     advice: Mapping[str, str]
     inputs: int
     reproducers: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    weights: UnlikeWeights | None = None
+    searched: tuple[str, ...] = ()
+
+    @property
+    def is_another_network(self) -> bool:
+        """Whether the two sides were trained otherwise."""
+        return self.weights is not None and self.weights.is_another_network
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every link is the network."""
+        return self.chain.agrees and not self.is_another_network
 
 
 def compare_sides(first: str, second: str | None, asked: Asked, *, console: Console) -> ParityReport:
@@ -67,20 +87,30 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
     if not asked.levels:
         asked = replace(asked, levels=LEVELS[:1] if second is not None and is_dump(second) else (LEVELS[0], LEVELS[-1]))
     sides = [_open(first, asked)]
-    steps = list(sides[0].steps)
+    steps, weights = list(sides[0].steps), None
     if second is not None and is_dump(second):
         steps.append(dump_step(second, sides[0]))
     elif second is not None:
         sides.append(_open(second, asked))
+        weights = unlike_weights(*sides)
+        if weights.is_another_network:
+            return ParityReport(chain=ChainParity(pairs=()), advice={}, inputs=0, weights=weights)
         taken = {step.link.name for step in steps}
         steps += [_renamed(step, second) if step.link.name in taken else step for step in sides[1].steps]
     if len(steps) < 2:
         raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
-    return compare_steps(steps, inputs_for(sides, asked.data, asked.samples), asked.out, console=console)
+    inputs = inputs_for(sides, asked.data, asked.samples)
+    report = compare_steps(steps, inputs, asked.out, console=console, bisect=asked.bisect)
+    return replace(report, weights=weights)
 
 
 def compare_steps(
-    steps: Sequence[Step], inputs: Sequence[Inputs], out: Path | None, *, console: Console
+    steps: Sequence[Step],
+    inputs: Sequence[Inputs],
+    out: Path | None,
+    *,
+    console: Console,
+    bisect: Over | None = None,
 ) -> ParityReport:
     """Compares each step with what it was made from, and ends the processes of those that have one.
 
@@ -89,6 +119,7 @@ def compare_steps(
         inputs: what to compare on.
         out: where reproducers go; None writes none.
         console: where progress goes.
+        bisect: what to halve.
 
     Raises:
         InputError: the first step cannot run, or a reproducer cannot be written.
@@ -99,14 +130,16 @@ def compare_steps(
             inputs,
             made_from={each.link.name: each.made_from for each in steps if each.made_from},
             progress=lambda text: console.say(f"  {text}"),
+            compare=halve_links if bisect is Over.LAYERS else compare_links,
         )
+        searched = () if bisect is None else search(bisect, chain, steps, inputs)
         written = {} if out is None else _reproducers(out, chain, steps, inputs)
     finally:
         for step in steps:
             if isinstance(step.link, IsolatedLink):
                 step.link.close()
     advice = {each.link.name: each.advice for each in steps}
-    return ParityReport(chain=chain, advice=advice, inputs=len(inputs), reproducers=written)
+    return ParityReport(chain=chain, advice=advice, inputs=len(inputs), reproducers=written, searched=searched)
 
 
 def _renamed(step: Step, side: str) -> Step:

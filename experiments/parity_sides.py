@@ -22,7 +22,7 @@ from bitwright.quant.parity.onnx_network import OnnxNetwork, ReferenceLink
 _CAPTURE = "capture sees another network than Python runs: look for data-dependent control flow and training mode"
 _REWRITE = "a rewrite of Bitwright's changed the network: report it with the reproducer"
 _FILE = "the file computes something else than what it was made from: export it again, compare that layer's values"
-_LEVEL = "an optimisation of the runtime changes this layer: load the file with fewer, report it with the reproducer"
+_LEVEL = "an optimisation of the runtime changes this layer: --bisect passes says which; report it with the reproducer"
 _ELSEWHERE = "what ran elsewhere computes something else there: compare that layer's weights, scales and rounding"
 
 

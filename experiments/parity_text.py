@@ -10,14 +10,24 @@ from bitwright.quant.parity.locate import LayerParity, LinkParity
 
 _SHOWN = 10  # breaks of a pair in the text; all are in the JSON
 FORMAT = "bitwright-parity/1"
+_OTHER_WEIGHTS = (
+    "No layer is to blame, so none was compared: the second was trained otherwise, or its channels were equalized. "
+    "Give the run's folder in place of its recipe, whose network has not been trained; or two files of one training."
+)
 
 
 def parity_text(report: ParityReport) -> str:
     """What a stranger needs: each pair in a line, then the breaks of the first that breaks, and what to do."""
+    if report.is_another_network:
+        return f"The two sides are not one network: {report.weights}.\n{_OTHER_WEIGHTS}"
     lines = [_pair_line(pair) for pair in report.chain.pairs]
     for pair in report.chain.pairs:
         if not pair.agrees:
             lines += ["", *_break_lines(pair, report)]
+    if report.weights is not None and report.weights.names:
+        lines += ["", f"{report.weights} between the two sides"]
+    if report.searched:
+        lines += ["", *report.searched]
     lines += ["", _verdict(report)]
     return "\n".join(lines)
 
@@ -27,6 +37,8 @@ def _pair_line(pair: LinkParity) -> str:
         return f"cannot run  {pair.second}"
     judged = [each for each in pair.layers if each.own is not None]
     word = "agrees    " if pair.agrees else "BREAKS    "
+    if pair.halved:
+        return f"{word}  {pair.first} → {pair.second}  (by halves, in {pair.halved} partial runs)"
     closest = max((each.own.severity for each in judged if each.own), default=0.0)
     how = f"{len(judged)} layers" + (f", the worst at {100 * closest:.0f} % of what is allowed" if pair.agrees else "")
     if not judged:
@@ -56,6 +68,8 @@ def _layer_lines(layer: LayerParity, pair: LinkParity, report: ParityReport) -> 
     made = f" ({tensor.op})" if tensor.op else " (input)"
     yield f"  {tensor.name}{made}{'  ' + tensor.source if tensor.source else ''}"
     yield f"    given the same inputs: {own.error}; allowed: {own.allowed or 'none'}"
+    if own.where:
+        yield f"    all that is off lies in {own.where}"
     if layer.other_name != tensor.name:
         yield f"    called {layer.other_name} there"
     if script := report.reproducers.get((pair.second, tensor.name)):
@@ -84,7 +98,9 @@ def parity_json(report: ParityReport) -> dict[str, Any]:
     first = report.chain.first_break
     return {
         "format": FORMAT,
-        "agrees": report.chain.agrees,
+        "agrees": report.agrees,
+        "unlike_weights": list(report.weights.names) if report.weights is not None else [],
+        "bisected": list(report.searched),
         "inputs": report.inputs,
         "first_break": None
         if first is None
@@ -125,6 +141,7 @@ def _layer_json(layer: LayerParity, pair: LinkParity, report: ParityReport) -> d
         "agrees": layer.agrees,
         "error": own.error if own else None,
         "allowed": own.allowed if own else None,
+        "where": own.where if own else "",
         "own_sqnr_db": own.sqnr_db if own else None,
         "cumulative_sqnr_db": layer.cumulative_db,
         "reproducer": str(script) if script else None,

@@ -28,8 +28,16 @@ class OnnxRuntimeLink:
     takes_tensors = True
     replaced: Mapping[str, str] = {}
 
-    def __init__(self, path: Path, level: str = "all", name: str = "") -> None:
-        self.network, self.level = OnnxNetwork(path), level
+    def __init__(self, path: Path, level: str = "all", name: str = "", *, without: Collection[str] = ()) -> None:
+        """Reads a file.
+
+        Args:
+            path: an ONNX model.
+            level: how far the runtime may optimise it.
+            name: of the link.
+            without: the runtime's passes that it may not run, by its own names (`parity_passes.passes_of`).
+        """
+        self.network, self.level, self._without = OnnxNetwork(path), level, list(without)
         self.name = name or f"onnxruntime, optimisations: {level}"
         self._sessions: dict[tuple[frozenset[str], frozenset[str]], Any] = {}
 
@@ -54,16 +62,18 @@ class OnnxRuntimeLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once; see `Link.run`."""
         given = given or {}
         key = frozenset(wanted), frozenset(given)
         if key not in self._sessions:
-            model = self.network.cut(given, wanted) if given else self.network.with_outputs(wanted)
+            exact = self.level == "disabled"  # there is no fusion that it would undo
+            cut = self.network.cut(given, wanted, unrounded=exact) if given else None
+            model = cut or self.network.with_outputs(wanted, unrounded=exact)
             self._sessions = {key: self._open(model)}  # one at a time: each holds the weights
         session = self._sessions[key]
-        feeds = self.network.feeds(inputs, given, nudge)
+        feeds = self.network.feeds(inputs, given, nudge=nudge)
         entering = {each.name for each in session.get_inputs()}
         names = [each.name for each in session.get_outputs()]
         try:
@@ -90,6 +100,11 @@ class OnnxRuntimeLink:
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
         try:
-            return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=self._without,
+            )
         except Exception as error:
             raise LinkError(f"{self.network.path}: {self.name} cannot load it: {one_line(error)}") from error

@@ -23,6 +23,15 @@ class Level(StrEnum):
     ALL = "all"
 
 
+class Halved(StrEnum):
+    """What may be searched by halves."""
+
+    LAYERS = "layers"
+    PASSES = "passes"
+    OPSETS = "opsets"
+    DATA = "data"
+
+
 class Format(StrEnum):
     """How a report is printed."""
 
@@ -46,6 +55,13 @@ def parity(
         list[Level] | None, typer.Option(help="ONNX Runtime's optimisation levels; disabled and all by default.")
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Run files in onnx.reference, too (slow).")] = False,
+    bisect: Annotated[
+        Halved | None,
+        typer.Option(
+            help="Search by halves: layers (of large networks, in few runs), or behind the first break: ONNX Runtime's "
+            "passes, newer opsets, the part of the data."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a reproducer of each break into this folder.")] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TEXT,
     json: Json = False,
@@ -58,6 +74,7 @@ def parity(
     from bitwright.experiments.console import Console
     from bitwright.experiments.output_file import check_folder
     from bitwright.experiments.parity_command import Asked, compare_sides
+    from bitwright.experiments.parity_search import Over
     from bitwright.experiments.parity_text import parity_json, parity_sarif, parity_text
     from bitwright.experiments.tables import print_json
     from bitwright.quant.errors import InputError
@@ -66,7 +83,15 @@ def parity(
     if samples < 1:
         raise InputError(f"--samples = {samples}; at least 1 is needed")
     levels = tuple(each.value for each in level or ())
-    asked = Asked(data=data, shapes=tuple(inputs or ()), samples=samples, levels=levels, reference=reference, out=out)
+    asked = Asked(
+        data=data,
+        shapes=tuple(inputs or ()),
+        samples=samples,
+        levels=levels,
+        reference=reference,
+        out=out,
+        bisect=Over(bisect.value) if bisect else None,
+    )
     report = compare_sides(first, second, asked, console=Console(quiet=quiet))
     match Format.JSON if json else format:
         case Format.JSON:
@@ -75,7 +100,7 @@ def parity(
             print_json(parity_sarif(report))
         case Format.TEXT:
             print(parity_text(report))
-    return 0 if report.chain.agrees else 1
+    return 0 if report.agrees else 1
 
 
 COMMANDS = (parity,)

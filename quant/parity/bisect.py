@@ -7,14 +7,16 @@ it, because the next stretch begins with the reference's tensors again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from bitwright.quant.integer.codes import Grid
 from bitwright.quant.parity.joining import join
 from bitwright.quant.parity.judge import Judgement, judge
 from bitwright.quant.parity.link import Array, Link
-from bitwright.quant.parity.nudge import ROUNDING
+from bitwright.quant.parity.locate import LayerParity, LinkParity, compare_links, on_grid
 from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity.spread import Explained, difference, explain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,34 @@ def bisect_layers(first: Link, second: Link, inputs: Inputs, *, most: int = 8) -
     return Bisection(breaks=search.breaks, runs=search.runs)
 
 
+def halve_links(first: Link, second: Link, inputs: Sequence[Inputs]) -> LinkParity:
+    """As `compare_links`, but only the layers that break, found by halves; all where a link takes no tensors."""
+    if not (first.takes_tensors and second.takes_tensors):
+        return compare_links(first, second, inputs)
+    joined = join(first.tensors, second.tensors, second.replaced)
+    worst: dict[str, tuple[Judgement, int]] = {}
+    runs = 0
+    for sample, each in enumerate(inputs):
+        found = bisect_layers(first, second, each)
+        runs += found.runs
+        for name, own in found.breaks.items():
+            if name not in worst or own.severity > worst[name][0].severity:
+                worst[name] = own, sample
+    layers = [
+        LayerParity(
+            tensor=first.tensors[name],
+            other_name=joined[name],
+            own=worst[name][0],
+            cumulative_db=worst[name][0].sqnr_db,
+            sample=worst[name][1],
+        )
+        for name in joined
+        if name in worst
+    ]
+    missing = (len(first.tensors) - len(joined), len(second.tensors) - len(joined))
+    return LinkParity(first=first.name, second=second.name, layers=tuple(layers), not_joined=missing, halved=runs)
+
+
 @dataclass
 class _Search:
     """Positions count the joined tensors; a stretch is [begin, end)."""
@@ -55,6 +85,7 @@ class _Search:
     runs: int = 0
     breaks: dict[str, Judgement] = field(default_factory=dict)
     _known: dict[str, Array] = field(default_factory=dict)
+    _unrounded: dict[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.order: Sequence[str] = tuple(self.joined)
@@ -75,36 +106,48 @@ class _Search:
             self.breaks[self.order[begin]] = worst
             return
         middle = (begin + end) // 2
-        before = len(self.breaks)
+        # Where each half agrees and the whole does not, rounding has grown on its way: no layer is to blame.
         self.look(begin, middle, most)
         self.look(middle, end, most)
-        if len(self.breaks) == before:  # each half agrees within what rounding may do to it, the whole does not
-            self.breaks[self._at_end(begin, end)[-1]] = worst
 
     def _compare(self, begin: int, end: int) -> Judgement | None:
         """The worst judgement of what leaves a stretch; None when all of it agrees."""
         wanted = self._at_end(begin, end)
-        given = self._reference(self._entering(begin))
-        expected = self._reference(wanted)
+        given = {name: on_grid(value, self._there(name)) for name, value in self._reference(self._entering(begin))}
+        expected = dict(self._reference(wanted))
         self.runs += 1
         there = self.second.run(
             self.inputs,
             wanted=[self.joined[name] for name in wanted],
             given={self.joined[name]: value for name, value in given.items()},
         ).tensors
-        nudged = self.first.run(self.inputs, wanted=wanted, given=given, nudge=ROUNDING).tensors
         found = [
             judge(
                 expected[name],
                 there[self.joined[name]],
                 self.first.tensors[name].grid,
-                self.second.tensors[self.joined[name]].grid,
-                nudged=nudged[name],
+                self._there(name),
+                explained=each,
             )
-            for name in wanted
+            for name, each in self._explained(wanted, given).items()
         ]
         broken = [each for each in found if not each.agrees]
         return max(broken, key=lambda each: each.severity, default=None)
+
+    def _explained(self, wanted: Sequence[str], given: Mapping[str, Array]) -> dict[str, Explained]:
+        """What all operators of a stretch do to what leaves it."""
+        joined = {name: self.joined[name] for name in (*given, *wanted)}
+        known = explain(self.first.tensors, self.second.tensors, joined, coarse=False)
+        nudged = self.first.run(self.inputs, wanted=wanted, given=given, nudge=True)
+        found = {}
+        for name in wanted:
+            exact, errors = self._unrounded.get(name), nudged.unrounded.get(name, nudged.tensors[name])
+            clean = self._known[name] if exact is None else exact
+            found[name] = replace(known[name], unrounded=exact, errors=difference(errors, clean))
+        return found
+
+    def _there(self, name: str) -> Grid | None:
+        return self.second.tensors[self.joined[name]].grid
 
     def _entering(self, begin: int) -> list[str]:
         return [name for name in self.order[:begin] if self._last[name] >= begin]
@@ -112,12 +155,14 @@ class _Search:
     def _at_end(self, begin: int, end: int) -> list[str]:
         return [name for name in self.order[begin:end] if self._last[name] >= end]
 
-    def _reference(self, names: Collection[str]) -> dict[str, Array]:
-        """The reference's own tensors; only those of the last cuts are kept."""
+    def _reference(self, names: Collection[str]) -> Iterator[tuple[str, Array]]:
+        """The reference's own tensors, of which those at cuts are kept: no stretch runs the layers before it again."""
         missing = [name for name in names if name not in self._known]
         if missing:
-            self._known |= self.first.run(self.inputs, wanted=missing).tensors
-        return {name: self._known[name] for name in names}
+            found = self.first.run(self.inputs, wanted=missing)
+            self._known |= found.tensors
+            self._unrounded |= found.unrounded
+        yield from ((name, self._known[name]) for name in names)
 
 
 def _readers(link: Link, place: Mapping[str, int]) -> dict[str, list[int]]:

@@ -40,6 +40,7 @@ def compare_chain(
     *,
     made_from: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
+    compare: Callable[[Link, Link, Sequence[Inputs]], LinkParity] = compare_links,
 ) -> ChainParity:
     """Compares each link with its origin.
 
@@ -49,6 +50,7 @@ def compare_chain(
         made_from: a link's origin by name, where that is not the one before it: both a float file and a quantized one
             are made from the captured network. One that is made from itself begins a chain of its own.
         progress: called with the names of each pair before it runs.
+        compare: how two links are compared.
 
     Raises:
         InputError: there are fewer than two links, or no input.
@@ -67,7 +69,7 @@ def compare_chain(
         if progress is not None:
             progress(f"{origin.name} → {link.name}")
         try:
-            pairs.append(compare_links(origin, link, inputs))
+            pairs.append(compare(origin, link, inputs))
             standing[link.name] = link
         except LinkError as error:
             if origin is links[0]:

@@ -54,7 +54,7 @@ class DumpLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """The tensors that were saved for this input, which is known by its place among those seen."""
         place = self._runs.setdefault(id(inputs), len(self._runs))

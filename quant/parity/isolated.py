@@ -44,7 +44,7 @@ class IsolatedLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once; see `Link.run`.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from bitwright.quant.errors import InputError
 from bitwright.quant.integer.codes import Grid
 from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity_measures.rounding import Rounding
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +34,8 @@ class LinkTensor:
         reads: the tensors that it is made from, constants left out.
         shape: as far as the link tells; None for a dimension that is open, or for the whole.
         grid: the codes that its readers see it in; None for real values.
+        rounding: how its operator rounds; None where nobody knows.
+        weight_noise: the power that its operator's weights lose by their rounding to codes, of their own power.
         module_path: the module whose forward makes it, where it is known.
         source: the user's line, where it is known.
     """
@@ -42,6 +45,8 @@ class LinkTensor:
     reads: tuple[str, ...] = ()
     shape: tuple[int | None, ...] | None = None
     grid: Grid | None = None
+    rounding: Rounding | None = None
+    weight_noise: float = 0.0
     module_path: str = ""
     source: str = ""
 
@@ -53,10 +58,12 @@ class Recording:
     Attributes:
         outputs: the results by name, in the link's order; of structured results every tensor.
         tensors: the inner tensors that were asked for, as their readers see them (codes as real values).
+        unrounded: what those in codes were before they were rounded, as far as the link can tell.
     """
 
     outputs: Mapping[str, Array]
     tensors: Mapping[str, Array] = field(default_factory=dict)
+    unrounded: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Link(Protocol):
@@ -86,7 +93,7 @@ class Link(Protocol):
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once, from the initial state.
 
@@ -95,8 +102,8 @@ class Link(Protocol):
             wanted: names of tensors to record, each as this link computes it.
             given: what readers of these tensors get in place of what the link computes, on the link's own grids; so
                 every layer is run on the inputs of another link, all in one run.
-            nudge: the relative error to add to every value, drawn at random; a link that cannot reach its inner values
-                adds it to its inputs and to what is given. What comes of it tells how rounding errors grow.
+            nudge: whether to add errors of rounding to every value, drawn at random; a link that cannot reach its inner
+                values adds them to its inputs and to what is given. What comes of them tells how such errors grow.
 
         Raises:
             LinkError: it cannot run.

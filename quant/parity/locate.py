@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,10 +18,10 @@ import numpy as np
 from bitwright.quant.errors import InputError
 from bitwright.quant.integer.codes import Grid, quantized
 from bitwright.quant.parity.joining import join, join_outputs
-from bitwright.quant.parity.judge import NUDGE_MARGIN, Judgement, judge
+from bitwright.quant.parity.judge import Judgement, judge
 from bitwright.quant.parity.link import Array, Link, LinkTensor, Recording
-from bitwright.quant.parity.nudge import ROUNDING
 from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity.spread import Explained, difference, explain
 from bitwright.quant.parity.steadiness import unsteady
 from bitwright.quant.sqnr import sqnr_db
 
@@ -62,6 +62,7 @@ class LinkParity:
         unsteady: tensors and results that the reference itself gives otherwise when it runs again: not judged.
         not_joined: how many tensors of either link the other does not have.
         problem: why nothing could be compared.
+        halved: how many partial runs it took to find the breaks by halves; 0 where every layer was looked at.
     """
 
     first: str
@@ -71,6 +72,7 @@ class LinkParity:
     unsteady: tuple[str, ...] = ()
     not_joined: tuple[int, int] = (0, 0)
     problem: str = ""
+    halved: int = 0
 
     @property
     def breaks(self) -> tuple[LayerParity, ...]:
@@ -133,8 +135,8 @@ class _Pair:
                 signal, noise = _squares(reference.tensors[name], other.tensors[here])
                 before = self._sums.get(name, (0.0, 0.0))
                 self._sums[name] = before[0] + signal, before[1] + noise
-        for name, (expected, actual, nudged) in self._by_layer(inputs, reference, other).items():
-            found = judge(expected, actual, self._grid(name), self._there(name), nudged=nudged, coarse=self._coarse)
+        for name, (expected, actual, explained) in self._by_layer(inputs, reference, other).items():
+            found = judge(expected, actual, self._grid(name), self._there(name), explained=explained)
             if name not in self._own or found.severity > self._own[name][0].severity:
                 self._own[name] = found, position
 
@@ -154,24 +156,28 @@ class _Pair:
     def results(self, inputs: Inputs) -> dict[str, Judgement]:
         """Judged by layers where there are any; else against what a nudge of the inputs does to the reference."""
         reference, other = self._outputs[0]
+        known: Mapping[str, Explained] = {}
         names = join_outputs(*({k: v.shape for k, v in each.items()} for each in (reference, other)))
         if isinstance(names, str):
             broken = Judgement(agrees=False, error=names, allowed="", sqnr_db=0.0, severity=math.inf)
             return {"results": broken}
-        floor = None if self._own else self._first.run(inputs, nudge=ROUNDING).outputs
+        if not self._own:
+            nudged = self._first.run(inputs, nudge=True).outputs
+            known = {name: Explained(errors=difference(nudged[name], reference[name])) for name in names}
         found: dict[str, Judgement] = {}
         for first, second in self._outputs:
             for name, there in names.items():
-                nudged = None if floor is None else floor[name]
-                judged = _judge_result(first[name], second[there], reference[name], nudged)
+                judged = judge(first[name], second[there], explained=known.get(name))
+                if name not in known and (judged.allowed or not math.isinf(judged.severity)):
+                    judged = replace(judged, agrees=True, allowed="judged by its layers", severity=0.0)
                 if name not in found or judged.severity > found[name].severity:
                     found[name] = judged
         return found
 
     def _by_layer(
         self, inputs: Inputs, reference: Recording, other: Recording
-    ) -> dict[str, tuple[Array, Array, Array | None]]:
-        """What each layer should give, what it gives, and what it may; on the inputs of one side."""
+    ) -> dict[str, tuple[Array, Array, Explained]]:
+        """What each layer should give, what it gives, and what explains a difference; on the inputs of one side."""
         if self._second.takes_tensors:
             known = {name: on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
             given = {self._joined[name]: value for name, value in known.items()}
@@ -180,21 +186,41 @@ class _Pair:
             expected = self._expected(inputs, reference, known)
         elif self._first.takes_tensors:
             known = {name: other.tensors[here] for name, here in self._joined.items() if here in other.tensors}
-            expected, actual = self._first.run(inputs, wanted=tuple(known), given=known).tensors, dict(known)
+            expected, actual = self._first.run(inputs, wanted=tuple(known), given=known), dict(known)
         else:
             return {}
-        nudged: Mapping[str, Array] = {}
-        if not self._coarse:
-            taken = known if self._first.takes_tensors else None
-            nudged = self._first.run(inputs, wanted=tuple(known), given=taken, nudge=ROUNDING).tensors
-        return {name: (value, actual[name], nudged.get(name)) for name, value in expected.items() if name in actual}
+        errors = {} if self._coarse else self._errors(inputs, known, expected, actual)
+        return {
+            name: (value, actual[name], replace(
+                self._explained[name], unrounded=expected.unrounded.get(name), errors=errors.get(name)
+            ))
+            for name, value in expected.tensors.items()
+            if name in actual
+        }  # fmt: skip
 
-    def _expected(self, inputs: Inputs, reference: Recording, known: Mapping[str, Array]) -> Mapping[str, Array]:
+    def _errors(
+        self, inputs: Inputs, known: Mapping[str, Array], expected: Recording, actual: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What errors of rounding do to every layer alone, by the side that takes tensors."""
+        if not self._first.takes_tensors:
+            given = {self._joined[name]: value for name, value in known.items()}
+            there = self._second.run(inputs, wanted=tuple(given), given=given, nudge=True).tensors
+            return {name: difference(there[here], actual[name]) for name, here in self._joined.items() if here in there}
+        nudged = self._first.run(inputs, wanted=tuple(known), given=known, nudge=True)
+        found = {name: difference(nudged.unrounded[name], each) for name, each in expected.unrounded.items()}
+        real = [name for name in nudged.tensors if self._grid(name) is None]
+        return found | {name: difference(nudged.tensors[name], expected.tensors[name]) for name in real}
+
+    @cached_property
+    def _explained(self) -> Mapping[str, Explained]:
+        return explain(self._first.tensors, self._second.tensors, self._joined, coarse=self._coarse)
+
+    def _expected(self, inputs: Inputs, reference: Recording, known: Mapping[str, Array]) -> Recording:
         """The reference on operands as the other's grids have them: their rounding is no fault of the reader."""
         unlike = [name for name in known if not _is_same(self._grid(name), self._there(name))]
         if not unlike or not self._first.takes_tensors:
-            return reference.tensors
-        return self._first.run(inputs, wanted=tuple(self._joined), given=known).tensors
+            return reference
+        return self._first.run(inputs, wanted=tuple(self._joined), given=known)
 
     @cached_property
     def _coarse(self) -> bool:
@@ -208,22 +234,6 @@ class _Pair:
 
     def _there(self, name: str) -> Grid | None:
         return self._second.tensors[self._joined[name]].grid
-
-
-def _judge_result(expected: Array, actual: Array, reference: Array, floor: Array | None) -> Judgement:
-    """A result whose layers are judged only has to have the same shape and the same NaNs."""
-    judged = judge(expected, actual)
-    if math.isinf(judged.severity) and not judged.allowed:
-        return judged
-    if floor is None:
-        return Judgement(
-            agrees=True, error=judged.error, allowed="judged by its layers", sqnr_db=judged.sqnr_db, severity=0.0
-        )
-    # What the reference makes of inputs that differ in their 20th bit: errors of rounding grow likewise.
-    grown, noise = _squares(reference, floor)[1], _squares(expected, actual)[1]
-    if judged.agrees or noise <= NUDGE_MARGIN**2 * grown:
-        return Judgement(agrees=True, error=judged.error, allowed=judged.allowed, sqnr_db=judged.sqnr_db, severity=0.0)
-    return judged
 
 
 def on_grid(values: Array, grid: Grid | None) -> Array:

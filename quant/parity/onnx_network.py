@@ -23,6 +23,7 @@ from bitwright.quant.onnx_import.origins import base_name, read_provenance
 from bitwright.quant.onnx_import.reading import read_model
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
+from bitwright.quant.parity.onnx_rounding import rounding_of_node, weight_noise_of_node
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity.torch_links import to_array
 
@@ -31,10 +32,11 @@ GIVEN = "given "  # in front of the name of an input that stands for a tensor's 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """How a tensor is shown: the value to fetch, and the codes that it is in."""
+    """How a tensor is shown: the value to fetch, the codes that it is in, the value that these were rounded from."""
 
     value: str
     grid: Grid | None = None
+    unrounded: str = ""
 
 
 class OnnxNetwork:
@@ -79,59 +81,77 @@ class OnnxNetwork:
     def tensors(self) -> Mapping[str, LinkTensor]:
         """The same for reports and for joining."""
         types = {each.name: each for each in self._inferred}
+
+        def shape_of(value: str) -> tuple[int | None, ...] | None:
+            stored = self._initializers.get(value)
+            return _shape(types.get(value)) if stored is None else tuple(stored.dims)
+
         found = {}
         for name, shown in self.shown.items():
             maker = self._maker(name, shown)
             facts = self._facts(name)
+            reads, makers = self._way(maker)
             found[name] = LinkTensor(
                 name=name,
                 op=facts.get("op", maker.op_type if maker is not None else ""),
-                reads=self._reads(maker),
+                reads=reads,
                 shape=_shape(types.get(shown.value)),
                 grid=shown.grid,
+                rounding=max(
+                    (rounding_of_node(each, shape_of) for each in makers), key=lambda each: each.expected, default=None
+                ),
+                weight_noise=sum(weight_noise_of_node(each, self.producers, self._initializers) for each in makers),
                 module_path=name.rpartition("@")[0] if self.is_own else "",
                 source=str(self._provenance.get("sources", {}).get(name, "")) if self.is_own else "",
             )
         return found
 
-    def with_outputs(self, wanted: Collection[str]) -> onnx.ModelProto:
-        """The file with these tensors as outputs as well."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        _add_outputs(model, [self.shown[name].value for name in wanted])
-        return model
+    def with_outputs(self, wanted: Collection[str], *, unrounded: bool = False) -> onnx.ModelProto:
+        """The file with these tensors as outputs as well, and with what codes are rounded from where that is asked for.
 
-    def cut(self, given: Collection[str], wanted: Collection[str]) -> onnx.ModelProto:
-        """The file in which what reads these tensors gets them from new inputs, `given ` in front of their values.
-
-        What no wanted tensor or result hangs on any more is left out.
+        The latter undoes the fusions of a runtime.
         """
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        renamed = {self.shown[name].value: f"{GIVEN}{self.shown[name].value}" for name in given}
+        _add_outputs(model, self._fetched(wanted, unrounded=unrounded))
+        return model
+
+    def _fetched(self, wanted: Collection[str], *, unrounded: bool) -> list[str]:
+        shown = [self.shown[name] for name in wanted]
+        return [each.value for each in shown] + [each.unrounded for each in shown if unrounded and each.unrounded]
+
+    def cut(self, given: Collection[str], wanted: Collection[str], *, unrounded: bool = False) -> onnx.ModelProto:
+        """The file in which what reads these tensors gets them from new inputs, `given ` in front of their values.
+
+        What no wanted tensor or result hangs on any more is left out. See `with_outputs`.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
         inputs = {each.name for each in model.graph.input}
+        values = [self.shown[name].value for name in given]
+        renamed = {value: f"{GIVEN}{value}" for value in values if value not in inputs}
         kinds = {each.name: each for each in self._inferred}
         for node in model.graph.node:
             for place, value in enumerate(node.input):
                 if value in renamed:
                     node.input[place] = renamed[value]
-        for value, name in renamed.items():
-            if value not in inputs:
-                model.graph.input.append(_typed(name, kinds.get(value)))
-        _add_outputs(model, [self.shown[name].value for name in wanted])
+        model.graph.input.extend(_typed(name, kinds.get(value)) for value, name in renamed.items())
+        _add_outputs(model, self._fetched(wanted, unrounded=unrounded))
         drop_dead(model)
         return model
 
-    def feeds(self, inputs: Inputs, given: Mapping[str, Array], nudge: float = 0.0) -> dict[str, Array]:
+    def feeds(self, inputs: Inputs, given: Mapping[str, Array], *, nudge: bool = False) -> dict[str, Array]:
         """What a file, cut at `given`, is fed: tensors are in codes where the file has codes.
 
         Raises:
             LinkError: the data have another number of tensors than the file has inputs.
         """
-        shake = Nudge(nudge)
+        shake = Nudge(on=nudge)
         arguments = self._arguments(shake.inputs(inputs))
-        inner = {f"{GIVEN}{self.shown[name].value}": self._stored(name, shake.array(v)) for name, v in given.items()}
-        return {**arguments, **inner}
+        for name, values in given.items():
+            value, stored = self.shown[name].value, self._stored(name, shake.array(values))
+            arguments[value if value in arguments else f"{GIVEN}{value}"] = stored
+        return arguments
 
     def _arguments(self, inputs: Inputs) -> dict[str, Array]:
         """The user's arguments under the names of the file's inputs; the state starts from its default."""
@@ -153,7 +173,8 @@ class OnnxNetwork:
             shown = self.shown[name]
             values = results[shown.value]
             found[name] = values if shown.grid is None else shown.grid.real(values)
-        return Recording(outputs=outputs, tensors=found)
+        unrounded = {name: results[v] for name in wanted if (v := self.shown[name].unrounded) in results}
+        return Recording(outputs=outputs, tensors=found, unrounded=unrounded)
 
     def _stored(self, name: str, value: Array) -> Array:
         shown = self.shown[name]
@@ -167,6 +188,8 @@ class OnnxNetwork:
         inside = {shown.value for shown in coded.values()}
         made = {value for node in self.model.graph.node for value in node.output}
         yield from ((name, shown) for name, shown in coded.items() if name not in made)
+        real = (each for each in self.model.graph.input if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+        yield from ((i.name, Shown(value=i.name)) for i in real if i.name not in {*coded, *self._initializers})
         for node in self.model.graph.node:
             for value in node.output:
                 if value in coded:
@@ -184,7 +207,7 @@ class OnnxNetwork:
                 grid = self._grid(dequantizers.get(node.output[0], node))
                 name = base_name(node.input[0]) if self.is_own else node.input[0]
                 if grid is not None:
-                    yield name, Shown(value=node.output[0], grid=grid)
+                    yield name, Shown(value=node.output[0], grid=grid, unrounded=node.input[0])
 
     def _grid(self, node: NodeProto) -> Grid | None:
         """The codes of a Q with one scale; None for others."""
@@ -207,17 +230,19 @@ class OnnxNetwork:
             maker = before
         return maker
 
-    def _reads(self, maker: NodeProto | None) -> tuple[str, ...]:
-        """The shown tensors that a node hangs on, through the nodes that only exist in ONNX."""
+    def _way(self, maker: NodeProto | None) -> tuple[tuple[str, ...], list[NodeProto]]:
+        """The shown tensors that a node hangs on, and the nodes from them to it, itself included."""
         found: dict[str, None] = {}
+        nodes = [maker] if maker is not None else []
         waiting = list(maker.input) if maker is not None else []
         while waiting:
             value = waiting.pop(0)
             if value in self._names:
                 found[self._names[value]] = None
             elif value not in self.constants and (before := self.producers.get(value)) is not None:
+                nodes.append(before)
                 waiting += before.input
-        return tuple(found)
+        return tuple(found), nodes
 
     @cached_property
     def _names(self) -> dict[str, str]:
@@ -301,13 +326,14 @@ class ReferenceLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once; see `Link.run`."""
         from onnx.reference import ReferenceEvaluator
 
-        model = self.network.cut(given, wanted) if given else self.network.with_outputs(wanted)
-        feeds = self.network.feeds(inputs, given or {}, nudge)
+        cut = self.network.cut(given, wanted, unrounded=True) if given else None
+        model = cut or self.network.with_outputs(wanted, unrounded=True)
+        feeds = self.network.feeds(inputs, given or {}, nudge=nudge)
         entering = {each.name for each in model.graph.input}
         names = [each.name for each in model.graph.output]
         try:

@@ -16,13 +16,15 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.export.onnx_builder import value_name
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import IntFormat
-from bitwright.quant.graph import Graph, TensorRef
+from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.integer.codes import Grid
 from bitwright.quant.integer.network import IntegerLayers, grid_of
 from bitwright.quant.integer.rules import MLAS, Arithmetic
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
 from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity_measures.rounding import rounding_of
+from bitwright.quant.parity_measures.rounding_noise import RoundingNoise
 from bitwright.quant.preserve import preserved
 from bitwright.quant.quantized_model import QuantizedModel
 
@@ -66,7 +68,7 @@ class CapturedLink:
     @cached_property
     def tensors(self) -> Mapping[str, LinkTensor]:
         """Every result of an operator."""
-        return graph_tensors(self.captured.graph, self._grid)
+        return graph_tensors(self.captured.graph, self._grid, self._weight_noise)
 
     @property
     def replaced(self) -> Mapping[str, str]:
@@ -79,24 +81,32 @@ class CapturedLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once; see `Link.run`."""
         found: dict[str, Array] = {}
+        unrounded: dict[str, Array] = {}
         asked, taken = frozenset(wanted), given or {}
         see = self._see()
-        shake = Nudge(nudge)
+        draw = torch.Generator().manual_seed(0) if nudge else None
 
         def visit(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
-            name, seen = value_name(ref), see(ref, shake.tensor(tensor))
+            made = tensor if draw is None else self._noise.made(ref, tensor, draw)
+            name, seen = value_name(ref), see(ref, made)
             if name in asked:
                 found[name] = to_array(seen)
+                if self._grid(ref) is not None:
+                    unrounded[name] = to_array(made)
             if name in taken:
-                seen = shake.tensor(self._take(ref, torch.from_numpy(np.array(taken[name])).to(seen.dtype)))
-            return seen
+                seen = self._take(ref, torch.from_numpy(np.array(taken[name])).to(seen.dtype))
+            return seen if draw is None else self._noise.read(ref, seen, draw)
 
         results = self._execute(inputs, visit)
-        return Recording(outputs=named_outputs(results), tensors=found)
+        return Recording(outputs=named_outputs(results), tensors=found, unrounded=unrounded)
+
+    @cached_property
+    def _noise(self) -> RoundingNoise:
+        return RoundingNoise(self.captured)
 
     def _see(self) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
         """What the readers of a tensor get; made anew for each run."""
@@ -107,6 +117,9 @@ class CapturedLink:
 
     def _grid(self, ref: TensorRef) -> Grid | None:
         return None
+
+    def _weight_noise(self, node: Node) -> float:
+        return 0.0
 
     def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
         return self.captured.run(*inputs.args, transform=visit, **inputs.kwargs)
@@ -127,6 +140,16 @@ class SimulationLink(CapturedLink):
         whole = qparams is not None and qparams.scale.numel() == 1 and isinstance(qparams.spec.format, IntFormat)
         return grid_of(qparams) if qparams is not None and whole else None
 
+    def _weight_noise(self, node: Node) -> float:
+        if node.name not in self.quantized.plan.quantized:
+            return 0.0
+        values, names = self.captured.values, self.captured.value_refs
+        return sum(
+            _lost(values[names[ref]], self.quantized.simulated_values[names[ref]])
+            for ref in node.tensors
+            if ref in self.quantized.plan.weights
+        )
+
     def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
         return self.quantized.run(*inputs.args, transform=visit, **inputs.kwargs)
 
@@ -146,7 +169,7 @@ class IntegerLink(SimulationLink):
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """As its base; codes of given tensors are what the layers behind them compute from."""
         self._layers = IntegerLayers(quantized=self.quantized, arithmetic=self._arithmetic)
@@ -191,7 +214,7 @@ class EagerLink:
         *,
         wanted: Collection[str] = (),
         given: Mapping[str, Array] | None = None,
-        nudge: float = 0.0,
+        nudge: bool = False,
     ) -> Recording:
         """Runs once, in eval mode, and leaves the module as it was; `given` is not obeyed."""
         found: dict[str, Array] = {}
@@ -202,7 +225,7 @@ class EagerLink:
             if name in asked and isinstance(result, torch.Tensor):
                 found[str(name)] = to_array(result)
 
-        shaken = Nudge(nudge).inputs(inputs)
+        shaken = Nudge(on=nudge).inputs(inputs)
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (shaken.args, dict(shaken.kwargs)))
         try:
             with torch.no_grad(), _watched(self.network, keep if asked else None):
@@ -246,12 +269,21 @@ def _last_of_calls(graph: Graph) -> Iterator[tuple[tuple[str, int], str]]:
             yield (node.module_path, node.outputs[0].call_index), value_name(node.outputs[0])
 
 
-def graph_tensors(graph: Graph, grid: Callable[[TensorRef], Grid | None] = lambda ref: None) -> dict[str, LinkTensor]:
-    """Inputs that are quantized and results of operators, in the order of the network."""
+def _lost(exact: torch.Tensor, rounded: torch.Tensor) -> float:
+    """The power of a difference, of the power of what it should be."""
+    power = float(exact.double().square().sum())
+    return float((exact.double() - rounded).square().sum()) / power if power > 0 else 0.0
+
+
+def graph_tensors(
+    graph: Graph,
+    grid: Callable[[TensorRef], Grid | None] = lambda ref: None,
+    weight_noise: Callable[[Node], float] = lambda node: 0.0,
+) -> dict[str, LinkTensor]:
+    """Inputs and results of operators, in the order of the network."""
     found = {}
     for ref in graph.inputs:
-        if (own := grid(ref)) is not None:
-            found[value_name(ref)] = LinkTensor(name=value_name(ref), shape=graph.tensors[ref].shape, grid=own)
+        found[value_name(ref)] = LinkTensor(name=value_name(ref), shape=graph.tensors[ref].shape, grid=grid(ref))
     for node in graph.nodes:
         for ref in node.outputs:
             found[value_name(ref)] = LinkTensor(
@@ -260,6 +292,8 @@ def graph_tensors(graph: Graph, grid: Callable[[TensorRef], Grid | None] = lambd
                 reads=tuple(value_name(each) for each in node.tensors if not graph.is_constant(each)),
                 shape=graph.tensors[ref].shape,
                 grid=grid(ref),
+                rounding=rounding_of(graph, node),
+                weight_noise=weight_noise(node),
                 module_path=node.module_path,
                 source=str(node.source or ""),
             )

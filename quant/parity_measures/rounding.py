@@ -133,6 +133,11 @@ def terms(graph: Graph, node: Node) -> int:
     return max(1, max(sizes, default=1) // max(1, made))
 
 
+def ulps_of(op: str) -> float:
+    """How many units in the last place one step of an operator may be off; 1 for additions and products."""
+    return _ULPS.get(op, 1.0)
+
+
 def _ulps(graph: Graph, node: Node) -> float:
     """Interpolation rounds coordinates: `u L` pixels, times twice the largest value as the difference of neighbours."""
     if node.op in _SAMPLES or node.op in _GRIDS:
@@ -140,7 +145,7 @@ def _ulps(graph: Graph, node: Node) -> float:
         return 2.0 * max((size or 1 for size in spatial), default=1)
     if node.op == "batch_norm":
         return 6.0  # a difference, a sum, a square root, a quotient, a product and a sum
-    return _ULPS.get(node.op, 1.0)
+    return ulps_of(node.op)
 
 
 def _known(fmt: str) -> str:

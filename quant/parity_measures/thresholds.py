@@ -201,14 +201,20 @@ def _compare_powers(name: str, power: float, powers: Sequence[float], words: str
     return Verdict(name=name, agrees=seen <= allowed, reason=reason, seen=seen, expected=expected, allowed=allowed)
 
 
-def _compare_counts(name: str, seen: float, counts: Sequence[float], words: str) -> Verdict:
+def allowed_count(counts: Sequence[float]) -> float:
+    """The largest count that those of the draws explain, but for `FALSE_ALARMS`; 0 where none of them counts any."""
     from scipy.stats import nbinom
 
     draws, total = len(counts), float(np.sum(counts))
-    expected = total / draws if draws else 0.0
-    dispersion = max(1.0, float(np.var(counts, ddof=1)) / expected) if draws > 1 and expected > 0 else 1.0
+    if not total:
+        return 0.0
+    dispersion = max(1.0, float(np.var(counts, ddof=1)) * draws / total) if draws > 1 else 1.0
     bound: Callable[..., float] = nbinom.isf
-    allowed = dispersion * float(bound(FALSE_ALARMS, total / dispersion + 0.5, draws / (draws + 1.0))) if total else 0.0
+    return dispersion * float(bound(FALSE_ALARMS, total / dispersion + 0.5, draws / (draws + 1.0)))
+
+
+def _compare_counts(name: str, seen: float, counts: Sequence[float], words: str) -> Verdict:
+    expected, allowed = float(np.mean(counts)) if counts else 0.0, allowed_count(counts)
     reason = f"{words} {expected:.3g}, allowed {allowed:.3g}, seen {seen:.0f}"
     return Verdict(name=name, agrees=seen <= allowed, reason=reason, seen=seen, expected=expected, allowed=allowed)
 

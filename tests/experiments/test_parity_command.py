@@ -40,7 +40,13 @@ def noisy():
     class Noisy(Small):
         def forward(self, x):
             return super().forward(x) + torch.rand(4)
+    torch.manual_seed(0)
     return Noisy()
+
+
+def trained_otherwise():
+    torch.manual_seed(1)
+    return Small()
 """
 SHAPE = ("--input", "1x3x12x12")
 
@@ -128,6 +134,55 @@ def test_a_network_with_random_numbers_is_said_to_be_one(folder: Path) -> None:
     assert "not judged, since they differ from run to run" in done.stdout
 
 
+def test_other_weights_are_said_in_place_of_layers(folder: Path) -> None:
+    """As a recipe, whose network has not been trained, beside the file of a training."""
+    for file in ("float.onnx", "quantized.onnx"):
+        done = bitwright(folder, "small:trained_otherwise", file, *SHAPE)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "The two sides are not one network: 2 of 2 weights differ: conv.weight, head.weight." in done.stdout
+        assert "Give the run's folder in place of its recipe" in done.stdout and "breaks" not in done.stdout
+    found = json.loads(bitwright(folder, "small:trained_otherwise", "float.onnx", *SHAPE, "--json").stdout)
+    assert not found["agrees"] and found["unlike_weights"] == ["conv.weight", "head.weight"] and not found["pairs"]
+
+
+def test_a_single_weight_that_differs_is_said_beside_its_layer(folder: Path) -> None:
+    done = bitwright(folder, "float.onnx", "broken.onnx", "--level", "disabled")
+    assert "1 of 2 weights differ: conv.weight between the two sides" in done.stdout
+    assert "at conv@0.0.0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [
+        ("layers", "by halves, in "),
+        ("passes", "broken.onnx breaks without any of them, too"),
+        ("opsets", "opsets: broken.onnx "),
+        ("data", "data: conv@0.0.0 breaks on input 0: rows "),
+    ],
+)
+def test_searches_by_halves(folder: Path, over: str, says: str) -> None:
+    done = bitwright(folder, "small:build", "broken.onnx", *SHAPE, "--level", "disabled", "--bisect", over)
+    assert done.returncode == 1 and says in done.stdout, done.stdout + done.stderr
+    assert "at conv@0.0.0, on 1 input" in done.stdout
+
+
+def test_results_under_other_names_and_in_another_order_are_matched(folder: Path, tmp_path: Path) -> None:
+    """By shape where each has its own; else the shapes are listed."""
+    files = {}
+    for name, results in (("a", ("head@0.0.0", "conv@0.0.0")), ("b", ("conv@0.0.0", "head@0.0.0"))):
+        model = onnx.load(folder / "float.onnx")
+        model.producer_name = "another"
+        del model.graph.output[:]
+        for place, result in enumerate(results):
+            model.graph.node.add(op_type="Identity", input=[result], output=[f"{name}{place}"])
+            shape = [1, 4] if result.startswith("head") else [1, 8, 12, 12]
+            model.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}{place}", 1, shape))
+        files[name] = tmp_path / f"{name}.onnx"
+        onnx.save(model, files[name])
+    done = bitwright(folder, files["a"], files["b"], "--level", "disabled")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -139,6 +194,7 @@ def test_a_network_with_random_numbers_is_said_to_be_one(folder: Path) -> None:
         (("float.onnx", "quantized.onnx", "--data", "x.csv"), "--data = 'x.csv'; expected a .npz or .npy file"),
         (("float.onnx", "quantized.onnx", "--data", "x.npy"), "--data = 'x.npy': cannot be read"),
         (("float.onnx", "."), ".: is a folder without a run in it"),
+        (("small:build", "small:build", *SHAPE, "--bisect", "opsets"), "--bisect opsets: neither side is a file"),
     ],
 )
 def test_misuse_is_one_line_and_2(folder: Path, arguments: tuple[str, ...], says: str) -> None:

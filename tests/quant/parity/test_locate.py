@@ -109,8 +109,11 @@ def test_the_own_error_of_a_layer_is_that_of_the_layer_alone(chain: Any, rewrite
     refs = {str(ref): name for ref, name in chain.folded.value_refs.items()}
     weight = values[refs["inner.0.weight"]].double()
     alone = 0.5 * torch.nn.functional.conv2d(torch.from_numpy(kept["stem.2@0.0.0"]).double(), weight, padding=1)
-    expected = float(alone.abs().max()) / np.abs(kept["inner.0@0.0.0"]).max()
-    assert layer.own is not None and layer.own.error == f"{expected:.1e} of its scale"
+    exact = kept["inner.0@0.0.0"].astype(np.float64)
+    power = np.square(exact).mean()
+    worst = (alone.abs().numpy() / np.sqrt(np.square(exact) + power)).argmax()  # as errors of rounding would lie
+    expected = float(alone.abs().flatten()[worst]) / np.sqrt(power)
+    assert layer.own is not None and layer.own.error == f"{expected:.1e} of its root mean square"
 
 
 class Noisy(nn.Module):
@@ -141,7 +144,7 @@ def test_what_differs_from_run_to_run_is_said_and_not_judged() -> None:
         ),
         (lambda x: x[:, :3], "shape [2, 3], expected [2, 4]"),
         (lambda x: torch.where(x > 1e9, x, torch.nan), "8 elements are NaN and 0 infinite in one of the two only"),
-        (lambda x: x * 1.0001, "1.0e-04 of its scale"),
+        (lambda x: x * 1.0001, "1.0e-04 of its root mean square"),
     ],
 )
 def test_results_of_callables(change: Callable[[torch.Tensor], Any], says: str) -> None:
