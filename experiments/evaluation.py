@@ -1,11 +1,10 @@
-"""How good a network is, and how close to another: over built-in metrics or the user's own."""
+"""How good a network is, and how close to another: over built-in metrics or the user's own, by slice where asked."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,12 +12,13 @@ import torch
 from bitwright.experiments.console import Console
 from bitwright.experiments.datasets import Split
 from bitwright.experiments.entries import call_entry, wrong_result
-from bitwright.experiments.inputs import arguments_of, first_rows, row_count
-from bitwright.experiments.metrics import Agreement, create_metric, first_tensor
+from bitwright.experiments.inputs import ToArguments, arguments_of, first_rows, require_sizes, row_count
+from bitwright.experiments.metrics import Agreement, first_tensor
 from bitwright.experiments.recipe import AGREEMENT
+from bitwright.experiments.scores import Comparison, Score, Tally
+from bitwright.experiments.slices import OfSlice, slices_of
 from bitwright.experiments.training import check_classes, labels_of
 from bitwright.experiments.workbench import Workbench
-from bitwright.hw_constraints.figures import Interval
 from bitwright.quant.errors import InputError
 
 _BATCH = 32
@@ -28,23 +28,18 @@ Predict = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """Metrics of one network, over so many samples."""
+class Evaluated:
+    """Networks on the same samples, the first of them the reference.
 
-    metrics: Mapping[str, float]
-    samples: int
+    Attributes:
+        scores: of each.
+        comparisons: of each but the first with the first.
+        slices: the same over the samples of each slice, by its name; empty where the recipe names none.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A candidate against the reference, sample by sample; None where a user's own metric decides."""
-
-    agreement_percent: float | None
-    decisions: int
-    sqnr_db: float
-    samples: int
-    difference: Interval | None = None
-    sqnr_interval: Interval | None = None
+    scores: list[Score]
+    comparisons: list[Comparison]
+    slices: Mapping[str, Evaluated] = field(default_factory=dict)
 
 
 def evaluate_model(bench: Workbench, model: torch.nn.Module) -> Score:
@@ -58,69 +53,81 @@ def evaluate_model(bench: Workbench, model: torch.nn.Module) -> Score:
     return score
 
 
-@torch.no_grad()
 def evaluate(
     bench: Workbench, model: torch.nn.Module, networks: Sequence[Predict], *, console: Console | None = None
 ) -> tuple[list[Score], list[Comparison]]:
-    """Scores networks on the same samples, and compares each with the first.
+    """Scores networks on the same samples, and compares each with the first; see `evaluate_slices`."""
+    found = evaluate_slices(bench, model, networks, console=console, by_slice=False)
+    return found.scores, found.comparisons
+
+
+@torch.no_grad()
+def evaluate_slices(
+    bench: Workbench,
+    model: torch.nn.Module,
+    networks: Sequence[Predict],
+    *,
+    console: Console | None = None,
+    by_slice: bool = True,
+) -> Evaluated:
+    """Scores networks on all samples and on those of each slice, and compares each with the first.
 
     Args:
-        bench: gives the data and the metric.
+        bench: gives the data, the metric and the slices.
         model: tells which parts of a batch are the arguments.
         networks: each called with the arguments of `forward`; the first is the reference.
         console: shows progress.
+        by_slice: whether slices are told apart.
 
     Raises:
         InputError: the data do not fit the metric or the network, or the user's metric returned the wrong thing.
     """
-    asked = bench.recipe.evaluate
+    asked, data = bench.recipe.evaluate, bench.data
     if asked.entry is not None:
-        return _by_entry(bench, model, networks)
-    data = bench.data
-    counters = [create_metric(asked.metric, classes=data.classes, ignore_label=data.ignore_label) for _ in networks]
-    agreements = [Agreement() for _ in networks]
-    hits: list[list[torch.Tensor]] = [[] for _ in networks]
-    samples = 0
+        return _by_entry(bench, model, networks, by_slice=by_slice)
+
+    def tally() -> Tally:
+        return Tally(len(networks), asked.metric, classes=data.classes, ignore_label=data.ignore_label)
+
+    whole, parts = tally(), dict[str, Tally]()
+    example = bench.example(model) if len(networks) > 1 else None
     total = asked.samples or data.splits.get(Split.EVALUATE)
     with (console or Console(quiet=True)).track("scoring, samples", total) as advance:
-        for arguments, labels in _labelled(bench, model):
+        for arguments, labels, names in _labelled(bench, model, by_slice=by_slice):
+            if example is not None:
+                require_sizes(arguments, example)
             logits = [first_tensor(network(*arguments)) for network in networks]
             check_classes(logits[0], data)
             labels = decisions(logits[0]) if labels is None else labels
-            for each, counter, agreement, hit in zip(logits, counters, agreements, hits, strict=True):
-                counter.update(each, labels)
-                agreement.update(logits[0], each)
-                hit.append(each.argmax(1) == labels)
-            samples += row_count(labels)
-            advance(samples)
-    if not samples:
+            whole.update(logits, labels)
+            for name in dict.fromkeys(names):
+                rows = [row for row, each in enumerate(names) if each == name]
+                parts.setdefault(name, tally()).update([each[rows] for each in logits], labels[rows])
+            advance(whole.samples)
+    if not whole.samples:
         raise InputError("data: the evaluation split is empty; there is nothing to score")
-    paired = asked.metric in ("top1", AGREEMENT) and hits[0][0].dim() == 1
-    scores = [Score(metrics={asked.metric: counter.value()}, samples=samples) for counter in counters]
-    return scores, [
-        Comparison(
-            agreement_percent=each.percent,
-            decisions=each.decisions,
-            sqnr_db=each.sqnr_db,
-            samples=samples,
-            difference=paired_interval(torch.cat(hits[0]), torch.cat(hit)) if paired else None,
-            sqnr_interval=each.sqnr_interval(),
-        )
-        for each, hit in zip(agreements[1:], hits[1:], strict=True)
-    ]
+    slices = {name: Evaluated(scores=parts[name].scores, comparisons=parts[name].comparisons) for name in sorted(parts)}
+    return Evaluated(scores=whole.scores, comparisons=whole.comparisons, slices=slices)
 
 
-def _labelled(bench: Workbench, model: torch.nn.Module) -> Iterator[tuple[Any, torch.Tensor | None]]:
-    """Arguments and labels of the evaluation data, as many samples as the recipe asks for; no labels for agreement."""
+def _labelled(
+    bench: Workbench, model: torch.nn.Module, *, by_slice: bool
+) -> Iterator[tuple[Any, torch.Tensor | None, list[str]]]:
+    """Arguments, labels and slices of the evaluation data, as many samples as the recipe asks for.
+
+    Agreement needs no labels, and has none; names of slices are empty where nobody asks for them.
+    """
     recipe, left = bench.recipe, bench.recipe.evaluate.samples
     read, labelled = arguments_of(model, recipe.data.inputs), recipe.evaluate.metric != AGREEMENT
     for batch in bench.evaluation(model, batch=_BATCH):
         arguments = read(batch)
         parts = (*arguments, labels_of(batch)) if labelled else arguments
         rows = row_count(parts)
+        names = slices_of(batch, recipe.data.slices, rows) if by_slice and recipe.data.slices else []
         if left is not None:
             parts, left = (first_rows(parts, left) if left < rows else parts), left - min(left, rows)
-        yield (parts[:-1], parts[-1]) if labelled else (parts, None)
+            names = names[: row_count(parts)]
+        yield (parts[:-1], parts[-1], names) if labelled else (parts, None, names)
         if left == 0:
             return
 
@@ -139,32 +146,24 @@ def decisions(logits: torch.Tensor) -> torch.Tensor:
     return logits.argmax(1)
 
 
-def paired_interval(reference: torch.Tensor, candidate: torch.Tensor) -> Interval:
-    """The difference of two hit rates in points, candidate - reference, with its 95 % interval.
-
-    Paired over the samples: with b samples that only the candidate hits and c that only the reference hits, the
-    adjusted Wald interval of Bonett & Price (2012), which is honest for b = c = 0, too: one is added to each.
-
-    Args:
-        reference: bool [N].
-        candidate: bool [N].
-    """
-    count = len(reference)
-    won, lost = int((candidate & ~reference).sum()), int((reference & ~candidate).sum())
-    p, q = (won + 1) / (count + 2), (lost + 1) / (count + 2)
-    spread = 1.96 * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
-    value = (won - lost) / count
-    return Interval(value=100 * value, low=100 * min(value, p - q - spread), high=100 * max(value, p - q + spread))
+def _by_entry(bench: Workbench, model: torch.nn.Module, networks: Sequence[Predict], *, by_slice: bool) -> Evaluated:
+    read, slices = arguments_of(model, bench.recipe.data.inputs), bench.recipe.data.slices
+    batches = bench.evaluation(model, batch=_BATCH)
+    found = _by_entry_on(bench, batches, read, networks)
+    if slices is None or not by_slice:
+        return found
+    names = {name for batch in batches for name in slices_of(batch, slices, row_count(read(batch)))}
+    parts = {
+        name: _by_entry_on(bench, OfSlice(batches, read, slices, name), read, networks) for name in sorted(names)
+    }  # fmt: skip
+    return replace(found, slices=parts)
 
 
-def _by_entry(
-    bench: Workbench, model: torch.nn.Module, networks: Sequence[Predict]
-) -> tuple[list[Score], list[Comparison]]:
+def _by_entry_on(bench: Workbench, batches: Iterable[Any], read: ToArguments, networks: Sequence[Predict]) -> Evaluated:
     asked, entry = bench.recipe.evaluate, bench.recipe.evaluate.entry or ""
     scores = []
     for network in networks:
-        loader = bench.evaluation(model, batch=_BATCH)
-        result = call_entry("evaluate.entry", entry, network, loader)
+        result = call_entry("evaluate.entry", entry, network, batches)
         if not isinstance(result, Mapping) or not all(isinstance(each, int | float) for each in result.values()):
             raise wrong_result("evaluate.entry", entry, result, "a dict of numbers by metric name")
         if asked.metric not in result:
@@ -174,13 +173,12 @@ def _by_entry(
         scores.append(Score(metrics={name: float(each) for name, each in result.items()}, samples=0))
     agreements = [Agreement() for _ in networks[1:]]
     compared = 0
-    read = arguments_of(model, bench.recipe.data.inputs)
-    for arguments in map(read, itertools.islice(bench.evaluation(model, batch=_BATCH), _COMPARED_BATCHES)):
+    for arguments in map(read, itertools.islice(batches, _COMPARED_BATCHES)):
         compared += row_count(arguments)
         reference = first_tensor(networks[0](*arguments))
         for network, agreement in zip(networks[1:], agreements, strict=True):
             agreement.update(reference, first_tensor(network(*arguments)))
-    return scores, [
+    comparisons = [
         Comparison(
             agreement_percent=None,
             decisions=0,
@@ -190,3 +188,4 @@ def _by_entry(
         )
         for each in agreements
     ]
+    return Evaluated(scores=scores, comparisons=comparisons)

@@ -11,6 +11,7 @@ from bitwright.nas.spaces import SPACES
 from bitwright.quant.export.exporter import EXPORTERS
 from bitwright.quant.extension_point import ExtensionPoint
 from bitwright.quant.observers import OBSERVERS
+from bitwright.quant.preparations import PREPARATIONS
 from bitwright.quant.reconstruct import ROUNDINGS
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FIXES",
     "MODELS",
     "OBSERVERS",
+    "PREPARATIONS",
     "RECIPES",
     "ROUNDINGS",
     "RULES",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from bitwright.experiments.datasets.pictures import PictureBatch
 from bitwright.experiments.inputs import Arguments, row_count
 from bitwright.quant.errors import InputError
 
@@ -35,6 +36,8 @@ def select_rows(batch: Any, rows: Sequence[int], count: int) -> Any:
     def select(part: Any) -> Any:
         if isinstance(part, torch.Tensor):
             return part[list(rows)] if part.dim() and part.shape[0] == count else part
+        if isinstance(part, PictureBatch):
+            return PictureBatch.of(map(select, part), (part.paths[row] for row in rows))
         if isinstance(part, Mapping):
             return {key: select(value) for key, value in part.items()}
         if isinstance(part, tuple | list):

@@ -82,19 +82,18 @@ def first_rows(arguments: Arguments, rows: int) -> Arguments:
     return result
 
 
-def take_samples(batches: Iterable[Arguments], samples: int | None) -> Iterator[Arguments]:
-    """Batches from the front until `samples` rows are through; the last one is cut."""
-    left = samples
-    for batch in batches:
-        if left is None:
-            yield batch
-            continue
-        rows = row_count(batch)
-        if rows >= left:
-            yield first_rows(batch, left) if rows > left else batch
-            return
-        yield batch
-        left -= rows
+def require_sizes(arguments: Arguments, example: Arguments) -> None:
+    """That a batch differs from the example in the number of rows alone, as an artefact of fixed sizes needs it.
+
+    Raises:
+        InputError: a tensor has another size.
+    """
+    for leaf, wanted in zip(pytree.tree_leaves(arguments), pytree.tree_leaves(example), strict=False):
+        if isinstance(leaf, torch.Tensor) and isinstance(wanted, torch.Tensor) and leaf.shape[1:] != wanted.shape[1:]:
+            raise InputError(
+                f"data: a batch to score holds {list(leaf.shape)}, the network was captured with {list(wanted.shape)}, "
+                "and its artefact takes no other size; give samples of one size, or example_inputs of the size to score"
+            )
 
 
 def row_count(arguments: Any) -> int:

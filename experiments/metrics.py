@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bitwright.experiments.recipe import AGREEMENT
+from bitwright.experiments.recipe import AGREEMENT, METRICS
 from bitwright.hw_constraints.figures import Interval
 from bitwright.quant.errors import InputError
 from bitwright.quant.sqnr import sqnr_db
 
-METRICS = ("top1", "miou", AGREEMENT)
 UNITS = dict.fromkeys(METRICS, "%")
 _RESAMPLES = 1_000
 _FEWEST = 8  # samples, for an interval that means something

@@ -15,6 +15,7 @@ from bitwright.experiments.recipe_section import Chosen, Count, Entry, Section, 
 
 MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
 AGREEMENT = "agreement"  # the metric that needs no labels: the share of the float network's decisions that are kept
+METRICS = ("top1", "miou", AGREEMENT)
 
 
 class ModelSection(Chosen):
@@ -108,9 +109,16 @@ class QuantizeOverride(Section):
 class MixedBudget(Section):
     """What the network may cost: a share of the way from float (0) to the scheme's own formats (1), or `3.2 ms`."""
 
-    latency: Share | str | None = None
-    size: Share | str | None = None
-    energy: Share | str | None = None
+    latency: float | str | None = None
+    size: float | str | None = None
+    energy: float | str | None = None
+
+    @field_validator("latency", "size", "energy")
+    @classmethod
+    def _is_a_share(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError("a number is a share of the way from float (0) to the formats (1); an amount has its unit")
+        return value
 
 
 class Mixed(Section):
@@ -142,7 +150,8 @@ class Mixed(Section):
 class Quantize(Section):
     """Post-training quantization. The later of two overrides that select a layer wins.
 
-    `rounding`: how weights are rounded in view of their inputs (gptq, …); without it to nearest.
+    `prepare`: rewrites before anything is calibrated (smoothquant, …), in their order. `rounding`: how weights are
+    rounded in view of their inputs (gptq, …); without it to nearest.
     """
 
     weights: Spec = Spec()
@@ -151,6 +160,7 @@ class Quantize(Section):
     mixed: Mixed | None = None
     bias_correction: bool = True
     equalization: bool = False
+    prepare: tuple[str, ...] = ()
     rounding: str | None = None
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitwright.experiments.figure_text import format_interval, format_value
 from bitwright.experiments.record import Record
-from bitwright.experiments.results import MeasureResult, ProveResult, TunedResult, VerdictResult
+from bitwright.experiments.results import EvaluateResult, MeasureResult, ProveResult, TunedResult, VerdictResult
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import REPORT, TENSORBOARD
 
@@ -16,6 +17,10 @@ def print_summary(record: Record, folder: Path) -> None:
     if rows:
         print_table(("runtime", "low-precision MACs", "float", "quantized", "quantized / float"), rows)
         print()
+    slices = _slice_rows(record)
+    if slices:
+        print_table(("slice", "samples", "calibrated", "float", "quantized", "drop"), slices)
+        print()
     tuned = record.stages.get("autotune")
     if tuned is not None and tuned.result:
         print(f"{tuned_text(TunedResult.model_validate(tuned.result))}\n")
@@ -25,6 +30,23 @@ def print_summary(record: Record, folder: Path) -> None:
         print()
     for path in where_to_look(record, folder):
         print(path)
+
+
+def _slice_rows(record: Record) -> list[tuple[str, ...]]:
+    evaluated = record.stages.get("evaluate")
+    if evaluated is None or not evaluated.result:
+        return []
+    return [
+        (
+            each.name,
+            str(each.sqnr.n),
+            str(each.calibrated),
+            format_value(each.reference.value, each.reference.unit),
+            format_value(each.quantized.value, each.quantized.unit),
+            " ".join(filter(None, (format_value(each.drop.value, each.drop.unit), format_interval(each.drop)))),
+        )
+        for each in EvaluateResult.model_validate(evaluated.result).slices
+    ]
 
 
 def tuned_text(tuned: TunedResult) -> str:

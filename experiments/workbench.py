@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workbench:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        recipe: names everything.
+        chosen: which rows calibrate, once that has been decided.
+    """
 
     recipe: Recipe
+    chosen: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def target(self) -> Target:
@@ -71,11 +77,10 @@ class Workbench:
         Raises:
             InputError: there are fewer than `calibrate.min_samples`.
         """
-        from bitwright.experiments.inputs import row_count, take_samples
+        from bitwright.experiments.calibration_data import calibration_batches
+        from bitwright.experiments.inputs import arguments_of
 
-        asked = self.recipe.calibrate
-        batches = take_samples(self.arguments(model, Split.CALIBRATE, batch=1), asked.samples)
-        return _counted(batches, row_count, least=min(asked.min_samples, asked.samples))
+        return map(arguments_of(model, self.recipe.data.inputs), calibration_batches(self, model))
 
     def evaluation(self, model: torch.nn.Module, *, batch: int) -> Iterable[Any]:
         """Batches to score, as the loader gives them; without the samples that calibrate where the recipe asks so."""
@@ -167,18 +172,6 @@ def require_runtime(name: str) -> None:
     if reason is not None:
         backend.version()
         raise InputError(f"runtime {name!r} cannot be used here: {reason}")
-
-
-def _counted(batches: Iterable[Any], rows: Any, *, least: int) -> Iterator[Any]:
-    count = 0
-    for batch in batches:
-        count += rows(batch)
-        yield batch
-    if count < least:
-        raise InputError(
-            f"data: {count} samples to calibrate with; calibrate.min_samples = {least} asks for more "
-            "(ranges from so few do not hold for others)"
-        )
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,12 +98,25 @@ def normalized(image: Image, settings: FolderSettings) -> torch.Tensor:
     return (pixels - torch.tensor(settings.mean).view(3, 1, 1)) / torch.tensor(settings.std).view(3, 1, 1)
 
 
+class PictureBatch(tuple[Any, ...]):
+    """A batch of (pictures, labels) that knows the files of its rows."""
+
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, parts: Iterable[Any], paths: Iterable[Path]) -> PictureBatch:
+        """The batch."""
+        batch = cls(parts)
+        batch.paths = tuple(paths)
+        return batch
+
+
 class SampleBatches:
     """Stacks samples into batches, again and again; unreadable ones stop it or are noted, as the recipe says."""
 
     def __init__(
         self,
-        samples: Sequence[Any],
+        samples: Sequence[tuple[Path, Any]],
         read: Callable[[Any], tuple[torch.Tensor, torch.Tensor]],
         batch: int,
         *,
@@ -113,13 +126,18 @@ class SampleBatches:
         self.samples, self.read, self.batch = samples, read, batch
         self.skip_unreadable, self.notes = skip_unreadable, notes
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[PictureBatch]:
         import torch
 
-        held: list[tuple[torch.Tensor, torch.Tensor]] = []
+        held: list[tuple[Path, tuple[torch.Tensor, torch.Tensor]]] = []
+
+        def stacked() -> PictureBatch:
+            parts = zip(*(read for _, read in held), strict=True)
+            return PictureBatch.of(map(torch.stack, parts), (path for path, _ in held))
+
         for sample in self.samples:
             try:
-                held.append(self.read(sample))
+                held.append((sample[0], self.read(sample)))
             except InputError as error:
                 if not self.skip_unreadable:
                     raise
@@ -128,10 +146,10 @@ class SampleBatches:
                     self.notes.append(note)
                 continue
             if len(held) == self.batch:
-                yield tuple(torch.stack(part) for part in zip(*held, strict=True))  # type: ignore[misc]
+                yield stacked()
                 held = []
         if held:
-            yield tuple(torch.stack(part) for part in zip(*held, strict=True))  # type: ignore[misc]
+            yield stacked()
 
 
 def shuffled(samples: Sequence[Any], seed: int | None) -> list[Any]:

@@ -11,7 +11,7 @@ from bitwright.experiments.stage import Context, Stage
 if TYPE_CHECKING:
     import torch
 
-    from bitwright.experiments.evaluation import Score
+    from bitwright.experiments.scores import Score
     from bitwright.experiments.training import Loss
     from bitwright.hw_constraints.figures import Interval
     from bitwright.quant.quantized_model import QuantizedModel

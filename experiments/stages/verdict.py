@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bitwright.experiments.figure_text import format_value
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Gate
 from bitwright.experiments.results import (
@@ -51,7 +52,7 @@ def give_verdict(context: Context) -> VerdictResult:
         )
     )
     predicted = context.result("predict", PredictResult)
-    asides = (*_asides(quantized, proved, measured), *_expected(predicted))
+    asides = (*_asides(quantized, proved, measured), *_slices(evaluated), *_expected(predicted))
     verdict = replace(verdict, statements=(*verdict.statements, *asides))
     return VerdictResult(
         headline=verdict.headline,
@@ -191,6 +192,19 @@ def _asides(quantized: QuantizeResult, proved: ProveResult, measured: MeasureRes
     yield from (f"{note}." for note in quantized.notes)
     for proof in proved.proofs:
         yield from (f"{proof.runtime}: {warning}" for warning in proof.warnings)
+
+
+def _slices(evaluated: EvaluateResult) -> Iterator[str]:
+    """The slice that loses most, and those that hardly calibrated."""
+    if len(evaluated.slices) > 1:
+        worst = max(evaluated.slices, key=lambda each: (each.drop.value, -each.sqnr.value))
+        yield (
+            f"Of {len(evaluated.slices)} slices {worst.name!r} loses most: {evaluated.metric} from "
+            f"{format_value(worst.reference.value, worst.reference.unit)} to "
+            f"{format_value(worst.quantized.value, worst.quantized.unit)} on {worst.sqnr.n} samples, "
+            f"{format_value(worst.sqnr.value, 'dB')} SQNR."
+        )
+    yield from (f"{each.warning[0].upper()}{each.warning[1:]}." for each in evaluated.slices if each.warning)
 
 
 def _expected(predicted: PredictResult | None) -> Iterator[str]:

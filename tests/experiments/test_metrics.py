@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.experiments.evaluation import paired_interval
 from bitwright.experiments.metrics import Agreement, MeanIoU, TopOne, create_metric, first_tensor
+from bitwright.experiments.scores import paired_interval
 from bitwright.quant.errors import InputError
 
 
