@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bitwright.experiments import tensorboard_images as images
+from bitwright.experiments.auto.result import AutoResult
+from bitwright.experiments.auto.text import try_line
 from bitwright.experiments.comparable import engine_name
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Figure, Record
@@ -26,18 +26,16 @@ from bitwright.experiments.results import (
     ProveResult,
     QATResult,
     QuantizeResult,
-    TensorQuality,
     TrainResult,
     TunedResult,
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.tensorboard_tensors import write_tensors
 from bitwright.nas.review import write_review
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-_IMAGES = 12  # clip lines are drawn for so many layers with the lowest SQNR of their own
 
 
 def write_tensorboard(run: Path, final: Path) -> Path:
@@ -180,10 +178,10 @@ def _tuned(record: Record, runs: Runs) -> None:
         writer.add_scalar("quality/agreement_percent", tuned.agreement.value)
 
 
-def _scalar_with_interval(writer: SummaryWriter, tag: str, figure: Figure) -> None:
+def _scalar_with_interval(writer: SummaryWriter, tag: str, figure: Figure, step: int | None = None) -> None:
     for suffix, value in (("", figure.value), ("_95_low", figure.low), ("_95_high", figure.high)):
         if value is not None:
-            writer.add_scalar(f"{tag}{suffix}", value)
+            writer.add_scalar(f"{tag}{suffix}", value, step)
 
 
 def _proof(record: Record, runs: Runs) -> None:
@@ -211,39 +209,30 @@ def _lowering(record: Record, runs: Runs) -> None:
     runs["summary"].add_image("lowered_layers", images.lowered_image(lowered), dataformats="HWC")
 
 
+def _slices(record: Record, runs: Runs) -> None:
+    evaluated = result_of(record, "evaluate", EvaluateResult)
+    for each in evaluated.slices if evaluated else ():
+        for network, figure in (("float", each.reference), ("quantized", each.quantized)):
+            runs[f"slices/{network}"].add_scalar(f"slices/{each.name}", figure.value)
+        _scalar_with_interval(runs["slices/drop"], f"slices/{each.name}", each.drop)
+
+
+def _auto(record: Record, runs: Runs) -> None:
+    result = result_of(record, "auto", AutoResult)
+    if result is None:
+        return
+    writer = runs["auto"]
+    writer.add_text("auto", "\n".join([result.text, "", *(f"1. {try_line(each)}" for each in result.tries)]))
+    for step, each in enumerate(result.tries, start=1):
+        if each.evaluated is not None:
+            _scalar_with_interval(writer, "auto/sqnr_db", each.evaluated.sqnr, step)
+            _scalar_with_interval(writer, f"auto/drop_of_{each.evaluated.metric}", each.evaluated.drop, step)
+
+
 def _layers(record: Record, runs: Runs) -> None:
     quantized = result_of(record, "quantize", QuantizeResult)
-    activations = [each for each in quantized.tensors if each.kind == "activation"] if quantized else []
-    if not activations:
-        return
-    writer = runs["layers"]
-    for step, each in enumerate(activations):
-        writer.add_scalar("layers/own_sqnr_db", each.own_sqnr.value, step)
-        writer.add_scalar("layers/sqnr_db", each.sqnr.value, step)
-        writer.add_scalar("layers/clipped_percent", each.clipped.value, step)
-        if each.counts:
-            _add_histogram(writer, each)
-    worst = sorted((each for each in activations if each.counts), key=lambda each: each.own_sqnr.value)
-    for rank, each in enumerate(worst[:_IMAGES], start=1):  # TensorBoard sorts by name: the worst comes first
-        writer.add_image(f"clip_lines/{rank:02d} {each.tensor}", images.histogram_image(each), dataformats="HWC")
-    writer = runs["summary"]
-    writer.add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
-
-
-def _add_histogram(writer: SummaryWriter, tensor: TensorQuality) -> None:
-    """The counted bins as they are; sums, which TensorBoard shows nowhere, from the middles of the bins."""
-    edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts)
-    middles = (edges[:-1] + edges[1:]) / 2
-    writer.add_histogram_raw(
-        f"activations/{tensor.tensor}",
-        min=edges[0],
-        max=edges[-1],
-        num=int(counts.sum()),
-        sum=float((counts * middles).sum()),
-        sum_squares=float((counts * middles**2).sum()),
-        bucket_limits=edges[1:].tolist(),
-        bucket_counts=counts.tolist(),
-    )
+    if quantized is not None:
+        write_tensors(quantized.tensors, {name: runs[name] for name in ("layers", "layers_plain", "summary")})
 
 
 def _qat(record: Record, runs: Runs) -> None:
@@ -268,5 +257,5 @@ def _search(record: Record, runs: Runs) -> None:
 
 
 _WRITERS: tuple[Callable[[Record, Runs], None], ...] = (
-    _text, _training, _quality, _speed, _tuned, _proof, _lowering, _layers, _qat, _search,
+    _text, _training, _quality, _speed, _tuned, _proof, _lowering, _layers, _slices, _auto, _qat, _search,
 )  # fmt: skip

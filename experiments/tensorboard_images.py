@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bitwright.experiments.figure_text import format_interval
-from bitwright.experiments.results import LowerResult, RuntimeProof, SpeedRow, TensorQuality
+from bitwright.experiments.results import LowerResult, RuntimeProof, SpeedRow
+from bitwright.experiments.tensor_result import TensorQuality
 
 Pixels = npt.NDArray[np.uint8]
 QUANTIZED, FLOAT, CUT, INK = "#0a6f70", "#8a96a3", "#b3261e", "#17212b"
@@ -48,6 +49,9 @@ def sqnr_image(tensors: Sequence[TensorQuality]) -> Pixels:
     axes.bar(places, [each.own_sqnr.value for each in tensors], color=QUANTIZED, alpha=0.6, label="own error")
     line = [each.sqnr.value for each in tensors]
     axes.plot(places, line, color=INK, marker="o", markersize=3, linewidth=1.2, label="with everything before it")
+    plain = [np.nan if each.before is None else each.before.value for each in tensors]
+    if not np.isnan(plain).all():
+        axes.plot(places, plain, color=FLOAT, linestyle="--", linewidth=1.2, label="the same, rounded to nearest")
     axes.set_xticks(places, [each.tensor for each in tensors], rotation=90, fontsize=6)
     axes.set(ylabel="SQNR, dB", title="Signal to quantization noise per activation", xlim=(-1, len(tensors)))
     axes.legend(frameon=False, fontsize=8, loc="upper right")

@@ -15,12 +15,15 @@ from typing import Any
 import torch
 
 from bitwright.quant.captured_model import CapturedModel, Transform
-from bitwright.quant.fake_quantize import aligned
+from bitwright.quant.channel_peaks import ChannelPeaks, channel_extremes
+from bitwright.quant.channel_spaces import channel_axes
+from bitwright.quant.fake_quantize import aligned, fake_quantize
 from bitwright.quant.formats import FloatFormat
 from bitwright.quant.graph import TensorRef
+from bitwright.quant.operand_axes import weight_axis
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import QuantizedModel
-from bitwright.quant.scheme import QParamsSpec
+from bitwright.quant.scheme import Granularity, QParamsSpec
 from bitwright.quant.sqnr import sqnr_db
 
 BINS = 64
@@ -42,6 +45,9 @@ class TensorReport:
         high: the largest.
         counts: histogram of the float values, `[BINS]`; empty for a constant tensor.
         edges: the edges of its bins, `[BINS + 1]`, from the smallest float value to the largest.
+        clip_noise: share of its rounding's noise that is made by the values cut off, 0 to 1; the rest is rounding.
+        weight_noise: share of its own noise that its rounding does not make: it comes from the layer's rounded weights.
+        peaks: of its channels; None without an axis of channels.
     """
 
     ref: TensorRef
@@ -54,6 +60,9 @@ class TensorReport:
     high: float
     counts: tuple[int, ...]
     edges: tuple[float, ...]
+    clip_noise: float = 0.0
+    weight_noise: float = 0.0
+    peaks: ChannelPeaks | None = None
 
 
 @torch.no_grad()
@@ -76,7 +85,11 @@ def layer_report(
     """
     if not samples:
         raise ValueError("layer_report needs at least one sample")
-    seen = {ref: _Statistics(spec, quantized.qparams.get(ref)) for ref, spec in quantized.plan.activations.items()}
+    axes = channel_axes(quantized.captured.graph)
+    seen = {
+        ref: _Statistics(spec, quantized.qparams.get(ref), axes.get(ref))
+        for ref, spec in quantized.plan.activations.items()
+    }
     _find_ranges(reference, seen, samples)
     states = reference.initial_state(), quantized.captured.initial_state()
     for arguments in samples:
@@ -93,11 +106,16 @@ class _Statistics:
 
     spec: QParamsSpec
     qparams: QParams | None
+    axis: int | None = None
     signal: float = 0.0
     noise: float = 0.0
     own_noise: float = 0.0
     elements: int = 0
     clipped: int = 0
+    rounding_noise: float = 0.0
+    clip_noise: float = 0.0
+    lows: torch.Tensor | None = None
+    highs: torch.Tensor | None = None
     least: float = math.inf
     most: float = -math.inf
     counts: torch.Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
@@ -107,12 +125,21 @@ class _Statistics:
         if values.numel():
             low, high = torch.aminmax(values)
             self.least, self.most = min(self.least, float(low)), max(self.most, float(high))
+            if self.axis is not None and values.dim():
+                lows, highs = channel_extremes(values, self.axis)
+                self.lows = lows if self.lows is None else torch.minimum(self.lows, lows)
+                self.highs = highs if self.highs is None else torch.maximum(self.highs, highs)
 
     def add(self, values: torch.Tensor) -> None:
         """Counts float values whose extremes are known."""
         self.signal += float(values.double().square().sum())
         self.elements += values.numel()
-        self.clipped += int(is_clipped(values, self.qparams).sum()) if self.qparams else 0
+        if self.qparams:
+            cut = is_clipped(values, self.qparams)
+            noise = (values.double() - fake_quantize(values, self.qparams).double()).square()
+            self.clipped += int(cut.sum())
+            self.rounding_noise += float(noise.sum())
+            self.clip_noise += float(noise[cut].sum())
         if self.most > self.least:
             self.counts += torch.histc(values.float(), BINS, self.least, self.most).to(torch.int64)
 
@@ -130,7 +157,16 @@ class _Statistics:
             high=high,
             counts=tuple(self.counts.tolist()) if spread else (),
             edges=tuple(torch.linspace(self.least, self.most, BINS + 1).tolist()) if spread else (),
+            clip_noise=self.clip_noise / self.rounding_noise if self.rounding_noise else 0.0,
+            weight_noise=0.0 if is_weight or not self.own_noise else max(0.0, 1 - self.rounding_noise / self.own_noise),
+            peaks=self._peaks(),
         )
+
+    def _peaks(self) -> ChannelPeaks | None:
+        if self.lows is None or self.highs is None:
+            return None
+        own_scales = self.spec.granularity is not Granularity.PER_TENSOR
+        return ChannelPeaks.of(self.lows, self.highs, own_scales=own_scales)
 
     def _range(self) -> tuple[float, float]:
         if self.qparams is None:
@@ -213,7 +249,8 @@ def _distance(expected: torch.Tensor, result: torch.Tensor) -> float:
 def _weight_statistics(quantized: QuantizedModel, ref: TensorRef) -> _Statistics:
     name = quantized.captured.value_refs[ref]
     values = quantized.captured.values[name]
-    statistics = _Statistics(quantized.plan.weights[ref], quantized.qparams[ref])
+    axis = weight_axis(quantized.captured.graph, ref) if values.dim() else None
+    statistics = _Statistics(quantized.plan.weights[ref], quantized.qparams[ref], axis)
     statistics.widen(values)
     statistics.add(values)
     statistics.noise = statistics.own_noise = _distance(values, quantized.simulated_values[name])

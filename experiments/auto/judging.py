@@ -9,8 +9,8 @@ from typing import Literal
 from bitwright.experiments.auto.result import Try
 from bitwright.experiments.mixed_result import MixedResult
 from bitwright.experiments.recipe import Recipe
-from bitwright.experiments.results import TensorQuality
 from bitwright.experiments.stages.verdict import accuracy_gates, as_recorded
+from bitwright.experiments.tensor_result import TensorQuality
 from bitwright.hw_constraints.figures import Gate
 from bitwright.quant.errors import InputError
 from bitwright.quant.sqnr import EXACT_DB

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.scheme_settings import scheme_of
 from bitwright.hw_constraints.target import Capability, Target
+from bitwright.quant.formats import IntFormat
 from bitwright.quant.observers import OBSERVERS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Changes = dict[str, Any]
 # Half the noise power each: 3 dB.
 _MORE_DB = (3.0, 6.0, 9.0, 12.0)
+_FINE_BITS = 8  # AWQ is for weights in fewer (section 3 of Lin et al. 2023, arXiv:2306.00978)
 # Ranges for other trade-offs between clipping and rounding; `moving_average` forgets, which helps training only.
 _OBSERVERS = ("mse", "percentile", "min_max", "entropy")
 
@@ -109,6 +111,17 @@ def ladder(subject: Subject) -> Iterator[Rung]:
         changes=_setting({"quantize.equalization": True}),
         useless=lambda: _without_spaces(subject),
     )
+    for name, what, useless in (
+        ("smoothquant", "loud channels of activations made columns of weights", _without_norms),
+        ("awq", "channels that activations make salient given finer weights", _without_coarse_products),
+    ):
+        yield Rung(
+            name=name,
+            what=what,
+            why=lambda best: _and("costs a look at 64 samples and nothing on the device", best.worst_activation),
+            changes=_setting({"quantize.prepare": [name]}),
+            useless=partial(useless, subject),
+        )
     for name, what in (
         ("gptq", "weights rounded in view of their inputs, each column making up for those before it"),
         ("adaround", "which weights are rounded up learned by gradient descent"),
@@ -144,6 +157,7 @@ def plain(recipe: Recipe) -> Changes:
     return {
         "quantize.bias_correction": False,
         "quantize.equalization": False,
+        "quantize.prepare": [],
         "quantize.rounding": None,
         "quantize.mixed": None,
         "evaluate.held_out": True,
@@ -189,6 +203,18 @@ def _without_spaces(subject: Subject) -> str:
 
     spaces = channel_spaces(fold_batch_norm(subject.captured).graph)
     return "" if spaces else "no two layers are connected so that channels can be scaled in one and back in the next"
+
+
+def _without_norms(subject: Subject) -> str:
+    has = any(node.op in ("layer_norm", "rms_norm") for node in subject.captured.graph.nodes)
+    return "" if has else "no layer norm in front of linear layers could take the scales up for nothing"
+
+
+def _without_coarse_products(subject: Subject) -> str:
+    fmt = subject.scheme.weights.format
+    if not isinstance(fmt, IntFormat) or fmt.bits >= _FINE_BITS:
+        return f"weights in {fmt.name} are fine enough for every channel"
+    return _without_norms(subject)
 
 
 def _mixed(subject: Subject) -> Iterator[Rung]:

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from bitwright.experiments.figure_text import format_interval, format_value
 from bitwright.experiments.record import Figure
 from bitwright.experiments.report.svg import Scale, Svg
-from bitwright.experiments.results import Epoch, RuntimeProof, SpeedRow, TensorQuality
+from bitwright.experiments.results import Epoch, RuntimeProof, SpeedRow
+from bitwright.experiments.tensor_result import TensorQuality
 from bitwright.quant.sqnr import EXACT_DB
 
 _BAR, _GAP = 22, 6
@@ -103,8 +104,12 @@ def _shares(proof: RuntimeProof, quantity: str) -> dict[str, float]:
 
 
 def sqnr_chart(tensors: Sequence[TensorQuality]) -> Markup:
-    """Per activation, in the order of the network: own error as bars, with all before it as a line."""
-    finite = [figure.value for each in tensors for figure in (each.sqnr, each.own_sqnr) if figure.value < EXACT_DB]
+    """Per activation, in the order of the network: own error as bars, with all before it as a line.
+
+    A second line shows the same in the plainest way, where the recipe asks for more.
+    """
+    figures = [figure for each in tensors for figure in (each.sqnr, each.own_sqnr, each.before) if figure is not None]
+    finite = [figure.value for figure in figures if figure.value < EXACT_DB]
     worst = min(tensors, key=lambda each: each.own_sqnr.value)
     drawing = Svg(
         1000,
@@ -121,6 +126,11 @@ def sqnr_chart(tensors: Sequence[TensorQuality]) -> Markup:
         top = up(each.own_sqnr.value)
         kind = "own worst" if each is worst else "own"
         drawing.rect((along(index) + width * 0.12, top), width * 0.76, up.start - top, kind, hint=_hint(each))
+    before = [
+        (along(index + 0.5), up(each.before.value)) for index, each in enumerate(tensors) if each.before is not None
+    ]
+    if before:
+        drawing.polyline(before, "before")
     middles = [(along(index + 0.5), up(each.sqnr.value)) for index, each in enumerate(tensors)]
     drawing.polyline(middles, "cumulative")
     for place, each in zip(middles, tensors, strict=True):
@@ -128,7 +138,7 @@ def sqnr_chart(tensors: Sequence[TensorQuality]) -> Markup:
     drawing.line((along.start, up.start), (along.end, up.start), "axis")
     drawing.text((along.start, up.start + 18), "input", "tick")
     drawing.text((along.end, up.start + 18), "output", "tick", anchor="end")
-    _sqnr_legend(drawing, along.start, up.start + 34)
+    _sqnr_legend(drawing, along.start, up.start + 34, before=bool(before))
     return drawing.markup()
 
 
@@ -137,12 +147,15 @@ def _hint(tensor: TensorQuality) -> str:
     return f"{tensor.tensor} ({tensor.op or 'input'}, {tensor.format}): own {own}, with all before it {all_before}"
 
 
-def _sqnr_legend(drawing: Svg, x: float, y: float) -> None:
+def _sqnr_legend(drawing: Svg, x: float, y: float, *, before: bool) -> None:
     drawing.rect((x, y - 9), 14, 10, "own")
     drawing.text((x + 20, y), "bar: the layer's own error, its inputs in float (outlined: the lowest)", "tick")
     drawing.line((x + 440, y - 4), (x + 464, y - 4), "cumulative")
     drawing.circle((x + 452, y - 4), 2.6, "cumulative-dot")
     drawing.text((x + 472, y), "line: with everything before it quantized", "tick")
+    if before:
+        drawing.line((x + 716, y - 4), (x + 740, y - 4), "before")
+        drawing.text((x + 748, y), "dashed: the same, rounded to nearest", "tick")
 
 
 def histogram_chart(tensor: TensorQuality, *, name: str) -> Markup:

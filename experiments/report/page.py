@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bitwright.experiments.auto.result import AutoResult
 from bitwright.experiments.figure_text import format_change, format_interval, format_value, provenance
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
@@ -32,12 +33,12 @@ from bitwright.experiments.results import (
     QATResult,
     QuantizeResult,
     RuntimeProof,
-    TensorQuality,
     TrainResult,
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage_store import replace_file
+from bitwright.experiments.tensor_result import TensorQuality
 
 _HISTOGRAMS = 6  # the worst layers, two rows of three
 
@@ -115,6 +116,7 @@ def _contents(record: Record) -> dict[str, Any]:
         "qat_chart": qat_chart(qat) if qat else None,
         "qat_curve": _qat_curve(qat) if qat and len(qat.epochs) > 1 else None,
         "search": SearchView.of(searched) if searched else None,
+        "auto": result_of(record, "auto", AutoResult),
         "label": label,
         "recipe_yaml": yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True),
         "commands": tuple(reproduction(record)),
@@ -170,27 +172,30 @@ class FindingView:
 
 @dataclass(frozen=True)
 class TensorsView:
-    """Activations: the chart over all, and those with the lowest own SQNR, each with its histogram."""
+    """The chart over all activations; activations and weights with the lowest SQNR, each with its histogram."""
 
     chart: Markup
     worst: tuple[tuple[TensorQuality, Markup | None], ...]
-    weights: tuple[TensorQuality, ...]
+    weights: tuple[tuple[TensorQuality, Markup | None], ...]
 
     @classmethod
     def of(cls, tensors: tuple[TensorQuality, ...]) -> TensorsView:
         """Draws them."""
         activations = [each for each in tensors if each.kind == "activation"]
         weights = [each for each in tensors if each.kind == "weight"]
-        worst = sorted(activations, key=lambda each: each.own_sqnr.value)[:_HISTOGRAMS]
-        drawn = [
-            (each, charts.histogram_chart(each, name=f"histogram-{index}") if each.counts else None)
-            for index, each in enumerate(worst)
-        ]
         return cls(
             charts.sqnr_chart(activations),
-            tuple(drawn),
-            tuple(sorted(weights, key=lambda each: each.sqnr.value)[:_HISTOGRAMS]),
+            _drawn(sorted(activations, key=lambda each: each.own_sqnr.value)[:_HISTOGRAMS], "histogram"),
+            _drawn(sorted(weights, key=lambda each: each.sqnr.value)[:_HISTOGRAMS], "weights"),
         )
+
+
+def _drawn(tensors: Sequence[TensorQuality], name: str) -> tuple[tuple[TensorQuality, Markup | None], ...]:
+    """Each with its histogram; a constant has none."""
+    return tuple(
+        (each, charts.histogram_chart(each, name=f"{name}-{index}") if each.counts else None)
+        for index, each in enumerate(tensors)
+    )
 
 
 def reproduction(record: Record) -> Iterator[str]:

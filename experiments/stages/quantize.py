@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Figure
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from bitwright.experiments.mixed_result import MixedResult
     from bitwright.quant.captured_model import CapturedModel
+    from bitwright.quant.quantized_model import QuantizedModel
     from bitwright.quant.scheme import QuantScheme
 
 ARTIFACT = "onnx_qdq"
@@ -28,6 +30,7 @@ _QUALITY_SAMPLES = 8
 
 def quantize_model(context: Context) -> QuantizeResult:
     """Writes `float.onnx`, `quantized.onnx` and their provenance."""
+    from bitwright.experiments.advice import Adviser
     from bitwright.experiments.inputs import CountedSamples
     from bitwright.experiments.quantized_network import quantized_network
     from bitwright.experiments.scheme_settings import scheme_of, spelled
@@ -58,7 +61,15 @@ def quantize_model(context: Context) -> QuantizeResult:
         scheme=f"activations {spelled(scheme.activations)}; weights {spelled(scheme.weights)}",
         artifact=ARTIFACT,
         samples=calibration.count,
-        tensors=tuple(tensor_quality(reference, quantized, samples)),
+        tensors=tuple(
+            tensor_quality(
+                reference,
+                quantized,
+                samples,
+                before=_plain(recipe, captured, scheme, bench.calibration(model)),
+                advise=Adviser(recipe, target, quantized).on,
+            )
+        ),
         kept_float={name: reason for name, reason in quantized.plan.kept_float.items() if reason},
         float_bytes=size_of(context.folder / "float.onnx"),
         quantized_bytes=size_of(context.folder / "quantized.onnx"),
@@ -70,6 +81,18 @@ def quantize_model(context: Context) -> QuantizeResult:
         ),
         mixed=mixed,
     )
+
+
+def _plain(
+    recipe: Recipe, captured: CapturedModel, scheme: QuantScheme, calibration: Iterable[Any]
+) -> QuantizedModel | None:
+    """The same formats without the methods that the recipe asks for, to see what they gain; None where it has none."""
+    from bitwright.quant.ptq import quantize
+
+    asked = recipe.quantize
+    if asked.rounding is None and not asked.equalization and not asked.prepare:
+        return None
+    return quantize(captured, scheme, calibration, bias_correction=False)
 
 
 def _mixed(
@@ -122,6 +145,7 @@ STAGE = Stage(
     reads_files=_tables,
     code=(
         "bitwright.quant",
+        "bitwright.experiments.advice",
         "bitwright.experiments.calibration_data",
         "bitwright.experiments.quantized_network",
         "bitwright.experiments.scheme_settings",

@@ -15,11 +15,11 @@ from bitwright.experiments.results import (
     MeasureResult,
     ProveResult,
     QuantizeResult,
-    TensorQuality,
     TrainResult,
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.tensor_result import TensorQuality
 from bitwright.experiments.tensorboard import finding_markdown, write_tensorboard
 
 
