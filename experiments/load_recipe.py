@@ -15,6 +15,7 @@ from bitwright.experiments.extensions import (
     EXPORTERS,
     MODELS,
     OBSERVERS,
+    PREPARATIONS,
     RECIPES,
     ROUNDINGS,
     SPACES,
@@ -22,6 +23,7 @@ from bitwright.experiments.extensions import (
     ExtensionPoint,
 )
 from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe_checks import problems_of
 from bitwright.experiments.recipe_section import Chosen, EntryArguments
 from bitwright.experiments.scheme_settings import RefusedSettingError, scheme_of
 from bitwright.hw_constraints.machine import this_machine
@@ -70,6 +72,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = yaml_lines.validate(Recipe, data, locations)
     names, device = _unknown_names(recipe, locations), _device_problems(recipe, locations)
     problems = [*names, *device, *_missing_tables(recipe, locations), *_section_problems(recipe, data, locations)]
+    if not names:  # a target that is none says nothing about the rest
+        problems += problems_of(recipe, load_target(recipe.target), locations)
     if problems:
         raise InputError("\n".join(problems))
     _check_formats(recipe, locations)
@@ -129,6 +133,7 @@ def _unknown_names(recipe: Recipe, locations: Locations) -> list[str]:
         (DATASETS, recipe.data.kind, ("data", "kind")),
         (EXPORTERS, recipe.export.format, ("export", "format")),
         (ROUNDINGS, recipe.quantize.rounding, ("quantize", "rounding")),
+        *((PREPARATIONS, each, ("quantize", "prepare", i)) for i, each in enumerate(recipe.quantize.prepare)),
         *([(SPACES, recipe.search.space.kind, ("search", "space", "kind"))] if recipe.search else ()),
         *((BACKENDS, each, ("prove", "runtimes", i)) for i, each in enumerate(recipe.prove.runtimes or ())),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.scheme_settings import require_overrides_select
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
@@ -34,9 +35,10 @@ def quantized_network(
         console: where the progress goes.
 
     Raises:
-        InputError: no data, an unknown rounding, or NaN or infinity on the way.
+        InputError: an override that selects nothing, no data, an unknown rounding or preparation, NaN or infinity.
     """
     asked, samples = recipe.quantize, recipe.calibrate.samples
+    require_overrides_select(recipe, captured.graph)
     with console.track(*_steps(recipe, captured)) as advance:
         return quantize(
             captured,
@@ -44,6 +46,7 @@ def quantized_network(
             calibration,
             bias_correction=asked.bias_correction,
             equalization=asked.equalization,
+            preparations=asked.prepare,
             rounding=asked.rounding,
             folder=folder,
             progress=advance,

@@ -10,10 +10,13 @@ from typing import Any
 from bitwright.experiments.recipe import QuantizeOverride, Recipe, Spec
 from bitwright.experiments.recipe_data import Calibrate
 from bitwright.hw_constraints.target import Target
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, suggestion
 from bitwright.quant.formats import IntFormat, get_format
+from bitwright.quant.graph import Graph
 from bitwright.quant.scheme import Granularity, Override, QParamsSpec, QuantScheme, ScaleKind
 from bitwright.quant.yaml_lines import KeyPath, dotted
+
+_SHOWN = 12  # modules in a message
 
 
 class RefusedSettingError(InputError):
@@ -50,6 +53,26 @@ def scheme_of(recipe: Recipe, target: Target, *, section: str = "quantize") -> Q
         for index, each in enumerate(recipe.quantize.overrides)
     ]
     return scheme.with_overrides(*overrides)
+
+
+def require_overrides_select(recipe: Recipe, graph: Graph) -> None:
+    """Refuses an override that selects nothing in the network: most likely its name is wrong.
+
+    Raises:
+        InputError: there is one; names the nearest module.
+    """
+    modules = sorted({node.module_path for node in graph.nodes if node.module_path})
+    operators = sorted({node.op for node in graph.nodes})
+    for index, asked in enumerate(recipe.quantize.overrides):
+        override = Override(module=asked.module, operator=asked.operator)
+        if any(override.selects(module_path=node.module_path, operator=node.op) for node in graph.nodes):
+            continue
+        key = dotted(("quantize", "overrides", index, "module" if asked.module else "operator"))
+        named, choices = asked.module or asked.operator, modules if asked.module else operators
+        some = ", ".join(choices[:_SHOWN]) + (f" and {len(choices) - _SHOWN} more" if len(choices) > _SHOWN else "")
+        raise InputError(
+            f"{key} = {named!r}: selects nothing in the network; it has {some}{suggestion(named, choices)}"
+        )
 
 
 def _with_observer(spec: QParamsSpec, asked: Calibrate) -> QParamsSpec:

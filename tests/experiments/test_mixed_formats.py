@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from bitwright.experiments.mixed_formats import amount, limits_of, mixed_costs, mixed_problem
+from bitwright.experiments.mixed_amount import amount
+from bitwright.experiments.mixed_formats import limits_of, mixed_costs, mixed_problem
 from bitwright.experiments.mixed_stage import as_recipe
 from bitwright.experiments.recipe import Mixed, QuantizeOverride, Recipe
 from bitwright.experiments.scheme_settings import scheme_of
