@@ -6,13 +6,13 @@ Decided once, from the graph and a scheme; PTQ, QAT and every exporter follow it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitwright.quant.divisors import reads_as_divisor
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.geometry import geometry_tensors, has_learned_weights
 from bitwright.quant.graph import Graph, Node, TensorRef
-from bitwright.quant.scheme import BiasKind, Override, QParamsSpec, QuantScheme
+from bitwright.quant.scheme import BiasKind, Granularity, Override, QParamsSpec, QuantScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class _Planner:
             if not self.graph.is_constant(ref):
                 self._assign(ref, *self._activation_spec(ref))
             elif has_weights and position == weight:
-                self._assign(ref, *self._weight_spec(node))
+                self._assign(ref, *self._weight_spec(node, ref))
             elif not has_weights:
                 rank, override = self._override(node)
                 self._assign(ref, rank, (override and override.activations) or self.scheme.activations)
@@ -220,11 +220,15 @@ class _Planner:
             override = self.scheme.overrides[rank] if rank >= 0 else None
         return rank, (override and override.activations) or self.scheme.activations
 
-    def _weight_spec(self, node: Node) -> tuple[int, QParamsSpec]:
+    def _weight_spec(self, node: Node, ref: TensorRef) -> tuple[int, QParamsSpec]:
         rank, override = self._override(node)
-        if override and override.weights:
-            return rank, override.weights
-        return rank, self.scheme.operator_weights.get(node.op, self.scheme.weights)
+        spec = (override and override.weights) or self.scheme.operator_weights.get(node.op, self.scheme.weights)
+        is_stack = node.op in ("matmul", "bmm") and len(self.graph.tensors[ref].shape) > 2
+        if is_stack and spec.granularity is Granularity.PER_CHANNEL:
+            # Matrices of a stack are no channels of one another: keys and values of learned queries, which fold to
+            # constants. Runtimes' kernels take one zero point for all of them.
+            spec = replace(spec, granularity=Granularity.PER_TENSOR)
+        return rank, spec
 
     def _assign(self, ref: TensorRef, rank: int, spec: QParamsSpec) -> None:
         if ref not in self.specs or rank > self.ranks[ref]:

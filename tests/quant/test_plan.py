@@ -406,6 +406,24 @@ def test_addmm_and_matmul_find_their_weight(u8s8: QuantScheme) -> None:
     assert [str(bias.bias) for bias in decided.biases.values()] == ["bias"]
 
 
+def test_a_stack_of_constant_matrices_has_one_scale(u8s8: QuantScheme) -> None:
+    """As learned queries fold to: ONNX Runtime's QLinearMatMul takes one zero point for all of them."""
+    stack, matrix = torch.randn(2, 8, 5), torch.randn(8, 5)
+
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("stack", stack)
+            self.register_buffer("matrix", matrix)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x @ self.stack, x @ self.matrix
+
+    decided = plan(capture(Products(), (torch.randn(2, 3, 8),)).graph, u8s8)
+    said = {str(ref): spec.granularity for ref, spec in decided.weights.items()}
+    assert set(said.values()) == {Granularity.PER_TENSOR, u8s8.weights.granularity} and len(said) == 2
+
+
 def test_biases_stay_in_float_where_the_scheme_says_so(fp8: QuantScheme) -> None:
     _, decided = planned(fp8, lambda m, x: m.a(x), a=conv())
     assert decided.biases == {}
