@@ -1,7 +1,8 @@
 """Networks that do not export whole, quantized region by region and put back into the user's own Python.
 
-Each region alone and all of them together, in ONNX Runtime (simulated where no file can be written of one), at each network's own metric (an error of waypoints,
-pixels, joint angles or probabilities against the float network), beside what the formats' errors are expected to do.
+Each region alone and all of them together, in ONNX Runtime (simulated where no file can be written of one), at each
+network's own metric (an error of waypoints, pixels, joint angles or probabilities against the float network), beside
+what the formats' errors are expected to do to it.
 """
 
 from __future__ import annotations
