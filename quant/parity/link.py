@@ -56,7 +56,8 @@ class Recording:
     """What one run gave.
 
     Attributes:
-        outputs: the results by name, in the link's order; of structured results every tensor.
+        outputs: the results by name, in the link's order; of structured results every tensor. A run that was given
+            tensors may leave out what nobody asked for.
         tensors: the inner tensors that were asked for, as their readers see them (codes as real values).
         unrounded: what those in codes were before they were rounded, as far as the link can tell.
     """

@@ -9,7 +9,7 @@ only where neither link takes tensors, since rounding ties in early layers are a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -23,6 +23,7 @@ from bitwright.quant.parity.link import Array, Link, LinkTensor, Recording
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity.spread import Explained, difference, explain
 from bitwright.quant.parity.steadiness import unsteady
+from bitwright.quant.parity.stretches import ROOM, Stretch, stretches
 from bitwright.quant.sqnr import sqnr_db
 
 
@@ -85,13 +86,14 @@ class LinkParity:
         return not self.problem and not self.breaks and all(each.agrees for each in self.results.values())
 
 
-def compare_links(first: Link, second: Link, inputs: Sequence[Inputs]) -> LinkParity:
+def compare_links(first: Link, second: Link, inputs: Sequence[Inputs], *, room: float = ROOM) -> LinkParity:
     """Compares two links layer by layer and result by result.
 
     Args:
         first: the reference.
         second: the other.
         inputs: what to run them on; not empty.
+        room: bytes that the tensors compared at one time may take; more of them take more runs (`stretches.py`).
 
     Raises:
         InputError: there is no input.
@@ -100,9 +102,11 @@ def compare_links(first: Link, second: Link, inputs: Sequence[Inputs]) -> LinkPa
     if not inputs:
         raise InputError("parity needs at least one input; give --data or recorded inputs")
     joined = join(first.tensors, second.tensors, second.replaced)
-    restless = unsteady(first, inputs[0], tuple(joined))
+    whole = stretches(first.tensors, second.tensors, joined, room) or [Stretch(names=(), known=())]
+    found = (name for each in whole for name in unsteady(first, inputs[0], each.names))
+    restless = tuple(dict.fromkeys(found))
     joined = {name: other for name, other in joined.items() if name not in restless}
-    pair = _Pair(first, second, joined)
+    pair = _Pair(first, second, joined, room)
     for position, each in enumerate(inputs):
         pair.add(position, each)
     return LinkParity(
@@ -118,24 +122,30 @@ def compare_links(first: Link, second: Link, inputs: Sequence[Inputs]) -> LinkPa
 class _Pair:
     """Collects what the inputs show."""
 
-    def __init__(self, first: Link, second: Link, joined: Mapping[str, str]) -> None:
+    def __init__(self, first: Link, second: Link, joined: Mapping[str, str], room: float) -> None:
         self._first, self._second, self._joined = first, second, joined
-        self._back = {other: name for name, other in joined.items()}
+        self._stretches = stretches(first.tensors, second.tensors, joined, room) or [Stretch(names=(), known=())]
         self._own: dict[str, tuple[Judgement, int]] = {}
         self._sums: dict[str, tuple[float, float]] = {}
         self._outputs: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
 
     def add(self, position: int, inputs: Inputs) -> None:
-        """Runs one input."""
-        reference = self._first.run(inputs, wanted=tuple(self._joined))
-        other = self._second.run(inputs, wanted=tuple(self._joined.values()))
-        self._outputs.append((reference.outputs, other.outputs))
-        for name, here in self._joined.items():
+        """Runs one input, stretch by stretch."""
+        for number, stretch in enumerate(self._stretches):
+            reference = self._first.run(inputs, wanted=stretch.known)
+            other = self._second.run(inputs, wanted=self._there_of(stretch.known))
+            if number == 0:
+                self._outputs.append((reference.outputs, other.outputs))
+            self._add(position, inputs, stretch, reference, other)
+
+    def _add(self, position: int, inputs: Inputs, stretch: Stretch, reference: Recording, other: Recording) -> None:
+        for name in stretch.names:
+            here = self._joined[name]
             if name in reference.tensors and here in other.tensors:
                 signal, noise = _squares(reference.tensors[name], other.tensors[here])
                 before = self._sums.get(name, (0.0, 0.0))
                 self._sums[name] = before[0] + signal, before[1] + noise
-        for name, (expected, actual, explained) in self._by_layer(inputs, reference, other).items():
+        for name, (expected, actual, explained) in self._by_layer(inputs, stretch, reference, other).items():
             found = judge(expected, actual, self._grid(name), self._there(name), explained=explained)
             if name not in self._own or found.severity > self._own[name][0].severity:
                 self._own[name] = found, position
@@ -175,18 +185,20 @@ class _Pair:
         return found
 
     def _by_layer(
-        self, inputs: Inputs, reference: Recording, other: Recording
+        self, inputs: Inputs, stretch: Stretch, reference: Recording, other: Recording
     ) -> dict[str, tuple[Array, Array, Explained]]:
         """What each layer should give, what it gives, and what explains a difference; on the inputs of one side."""
         if self._second.takes_tensors:
             known = {name: on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
             given = {self._joined[name]: value for name, value in known.items()}
-            forced = self._second.run(inputs, wanted=tuple(self._joined.values()), given=given).tensors
-            actual = {name: forced[here] for name, here in self._joined.items()}
-            expected = self._expected(inputs, reference, known)
+            forced = self._second.run(inputs, wanted=self._there_of(stretch.names), given=given).tensors
+            actual = {name: forced[self._joined[name]] for name in stretch.names}
+            expected = self._expected(inputs, stretch, reference, known)
         elif self._first.takes_tensors:
-            known = {name: other.tensors[here] for name, here in self._joined.items() if here in other.tensors}
-            expected, actual = self._first.run(inputs, wanted=tuple(known), given=known), dict(known)
+            there = ((name, self._joined[name]) for name in stretch.known)
+            known = {name: other.tensors[here] for name, here in there if here in other.tensors}
+            actual = {name: known[name] for name in stretch.names if name in known}
+            expected = self._first.run(inputs, wanted=tuple(actual), given=known)
         else:
             return {}
         errors = {} if self._coarse else self._errors(inputs, known, expected, actual)
@@ -204,10 +216,11 @@ class _Pair:
         """What errors of rounding do to every layer alone, by the side that takes tensors."""
         if not self._first.takes_tensors:
             given = {self._joined[name]: value for name, value in known.items()}
-            there = self._second.run(inputs, wanted=tuple(given), given=given, nudge=True).tensors
-            return {name: difference(there[here], actual[name]) for name, here in self._joined.items() if here in there}
-        nudged = self._first.run(inputs, wanted=tuple(known), given=known, nudge=True)
-        found = {name: difference(nudged.unrounded[name], each) for name, each in expected.unrounded.items()}
+            there = self._second.run(inputs, wanted=self._there_of(actual), given=given, nudge=True).tensors
+            return {name: difference(there[self._joined[name]], each) for name, each in actual.items()}
+        nudged = self._first.run(inputs, wanted=tuple(actual), given=known, nudge=True)
+        before = expected.unrounded
+        found = {name: difference(each, before[name]) for name, each in nudged.unrounded.items() if name in before}
         real = [name for name in nudged.tensors if self._grid(name) is None]
         return found | {name: difference(nudged.tensors[name], expected.tensors[name]) for name in real}
 
@@ -215,12 +228,17 @@ class _Pair:
     def _explained(self) -> Mapping[str, Explained]:
         return explain(self._first.tensors, self._second.tensors, self._joined, coarse=self._coarse)
 
-    def _expected(self, inputs: Inputs, reference: Recording, known: Mapping[str, Array]) -> Recording:
+    def _there_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._joined[name] for name in names)
+
+    def _expected(
+        self, inputs: Inputs, stretch: Stretch, reference: Recording, known: Mapping[str, Array]
+    ) -> Recording:
         """The reference on operands as the other's grids have them: their rounding is no fault of the reader."""
         unlike = [name for name in known if not _is_same(self._grid(name), self._there(name))]
         if not unlike or not self._first.takes_tensors:
             return reference
-        return self._first.run(inputs, wanted=tuple(self._joined), given=known)
+        return self._first.run(inputs, wanted=stretch.names, given=known)
 
     @cached_property
     def _coarse(self) -> bool:

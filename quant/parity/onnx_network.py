@@ -123,7 +123,7 @@ class OnnxNetwork:
     def cut(self, given: Collection[str], wanted: Collection[str], *, unrounded: bool = False) -> onnx.ModelProto:
         """The file in which what reads these tensors gets them from new inputs, `given ` in front of their values.
 
-        What no wanted tensor or result hangs on any more is left out. See `with_outputs`.
+        What no wanted tensor hangs on is left out, results among it. See `with_outputs`.
         """
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
@@ -136,6 +136,7 @@ class OnnxNetwork:
                 if value in renamed:
                     node.input[place] = renamed[value]
         model.graph.input.extend(_typed(name, kinds.get(value)) for value, name in renamed.items())
+        model.graph.ClearField("output")
         _add_outputs(model, self._fetched(wanted, unrounded=unrounded))
         drop_dead(model)
         return model
@@ -167,7 +168,8 @@ class OnnxNetwork:
     def recording(self, results: Mapping[str, Array], wanted: Collection[str]) -> Recording:
         """What a run gave, codes as real values."""
         states = {each["output"] for each in self._provenance.get("state", [])}
-        outputs = {o.name: results[o.name] for o in self.model.graph.output if o.name not in states}
+        names = [each.name for each in self.model.graph.output if each.name not in states]
+        outputs = {name: results[name] for name in names if name in results}
         found = {}
         for name in wanted:
             shown = self.shown[name]
