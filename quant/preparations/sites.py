@@ -21,7 +21,7 @@ from bitwright.quant.rewrite import Editor, aten
 ROWS = 512  # of a site's input that errors are measured on, over all samples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """A tensor `[…, C]` and the linear layers that read it, all in low precision, each with a weight of its own."""
 

@@ -7,7 +7,9 @@ the paper has one alpha for the network (0.5), here each input takes the one who
 
     |Q(x / s) Q(W diag(s))^T - x W^T|^2
 
-is the smallest, on some rows of the data, and none where it does not help.
+is the smallest, on some rows of the data, and none where it does not help. A channel quieter than half of the others
+counts as loud as those: that it was quiet in the samples does not say that it always is, and scaled up with its noise
+it would set everybody's range when it is not (a sentence encoder in 8 bits gets five times the error from this).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class SmoothQuant:
     """For activations in few bits; where they follow the data or stay in 16 bits there is nothing to even out."""
 
     name = "smoothquant"
-    samples = 64
+    samples = 256
 
     @torch.no_grad()
     def prepare(self, captured: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]) -> CapturedModel:
@@ -66,6 +68,7 @@ class SmoothQuant:
             return total
 
         largest = torch.maximum(-seen.low, seen.high)
+        largest = largest.clamp(min=float(largest.median()))
         columns = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
         return best_scale(largest, columns, error)
 

@@ -47,7 +47,7 @@ def ask(
     requirements = PEERS[peer].requirements if peer != OURS else ()
     parts = [*requirements, script(worker or peer).read_text(), json.dumps(request, sort_keys=True)]
     digest = hashlib.sha256("\n".join(parts).encode())
-    for file in [*files, *(_sources() if peer == OURS else ())]:
+    for file in [*files, *(_sources(request) if peer == OURS else ())]:
         digest.update(file.read_bytes())
     folder = cache / f"{peer}-{question}-{digest.hexdigest()[:12]}"
     answer = folder / "answer.json"
@@ -57,11 +57,15 @@ def ask(
     return found
 
 
-def _sources() -> list[Path]:
-    """The arithmetic that our own answers follow from."""
+def _sources(request: Mapping[str, Any]) -> list[Path]:
+    """The arithmetic that our own answers follow from; of preparations where the request's method names one."""
     quant = checkout() / "quant"
     alone = ("calibrate.py", "fake_quantize.py", "plan.py", "qparams.py", "weights.py")
-    return [*(quant / name for name in alone), *sorted((quant / "reconstruct").glob("*.py"))]
+    folders = [quant / "reconstruct"]
+    wishes = str(request.get("method", "")).split(",")
+    if any((quant / "preparations" / f"{wish}.py").is_file() for wish in wishes):
+        folders.append(quant / "preparations")
+    return [*(quant / name for name in alone), *(file for folder in folders for file in sorted(folder.glob("*.py")))]
 
 
 def require_peer(peer: str, home: Path) -> None:

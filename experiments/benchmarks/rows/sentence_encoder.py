@@ -28,6 +28,7 @@ SIDES = {
     "w8a8": (
         (OURS, "w8a8,smoothquant"),
         (OURS, "w8a8"),
+        (OURS, "w8a8,smoothquant,rotate"),
         ("nncf", "int8"),
         ("modelopt", "int8_smoothquant"),
         ("modelopt", "int8"),
