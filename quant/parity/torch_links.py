@@ -22,6 +22,7 @@ from bitwright.quant.integer.network import IntegerLayers, grid_of
 from bitwright.quant.integer.rules import MLAS, Arithmetic
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
+from bitwright.quant.parity.partial import run_part
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity_measures.rounding import rounding_of
 from bitwright.quant.parity_measures.rounding_noise import RoundingNoise
@@ -61,6 +62,7 @@ class CapturedLink:
     """A captured network: as it is, or behind a rewrite."""
 
     takes_tensors = True
+    _runs_in_part = True
 
     def __init__(self, captured: CapturedModel, name: str = "captured") -> None:
         self.captured, self.name = captured, name
@@ -101,8 +103,28 @@ class CapturedLink:
                 seen = self._take(ref, torch.from_numpy(np.array(taken[name])).to(seen.dtype))
             return seen if draw is None else self._noise.read(ref, seen, draw)
 
+        def stand_in(ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
+            seen = torch.from_numpy(np.array(taken[value_name(ref)])).to(dtype)
+            return seen if draw is None else self._noise.read(ref, seen, draw)
+
+        if taken and self._runs_in_part:
+            run_part(
+                self.captured,
+                inputs,
+                wanted=asked,
+                given=taken,
+                transform=visit,
+                stand_in=stand_in,
+                operands=self._operands,
+            )
+            return Recording(outputs={}, tensors=found, unrounded=unrounded)
         results = self._execute(inputs, visit)
         return Recording(outputs=named_outputs(results), tensors=found, unrounded=unrounded)
+
+    @property
+    def _operands(self) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """What operators read in place of parameters."""
+        return {}
 
     @cached_property
     def _noise(self) -> RoundingNoise:
@@ -140,6 +162,10 @@ class SimulationLink(CapturedLink):
         whole = qparams is not None and qparams.scale.numel() == 1 and isinstance(qparams.spec.format, IntFormat)
         return grid_of(qparams) if qparams is not None and whole else None
 
+    @property
+    def _operands(self) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        return self.quantized.simulated_operands
+
     def _weight_noise(self, node: Node) -> float:
         if node.name not in self.quantized.plan.quantized:
             return 0.0
@@ -156,6 +182,8 @@ class SimulationLink(CapturedLink):
 
 class IntegerLink(SimulationLink):
     """The integer reference: layers computed from codes, rounded as a device does."""
+
+    _runs_in_part = False  # layers find the codes of their operands where these were computed
 
     def __init__(
         self, quantized: QuantizedModel, name: str = "integer reference", *, arithmetic: Arithmetic = MLAS
