@@ -30,7 +30,7 @@ class Contestant:
     Attributes:
         result: its answer.
         figures: how near it is, by the column of the table.
-        in_int8: what ONNX Runtime runs of its file in int8; empty without an ONNX file.
+        in_int8: what ONNX Runtime runs of its file in int8; empty without an ONNX file, or where nobody asked.
     """
 
     result: PeerResult
@@ -89,7 +89,12 @@ class Contest:
 
 
 def hold(
-    jobs: Sequence[PeerJob], score: Callable[[Logits], Mapping[str, Estimate]], *, home: Path, cache: Path
+    jobs: Sequence[PeerJob],
+    score: Callable[[Logits], Mapping[str, Estimate]],
+    *,
+    home: Path,
+    cache: Path,
+    prove_int8: bool = True,
 ) -> Contest:
     """Quantizes anew, one after the other, so that times are of one run; then scores and proves.
 
@@ -98,14 +103,19 @@ def hold(
         score: figures of a side's logits, `SQNR` among them.
         home: the peers' environments.
         cache: where results are kept.
+        prove_int8: whether to ask ONNX Runtime what it runs in int8 (nothing, of weights in four bits).
     """
     results = [run_peer(job, home=home, cache=cache, fresh=True) for job in jobs]
-    return Contest(everybody=[_contestant(result, score) for result in results])
+    return Contest(everybody=[_contestant(result, score, prove_int8) for result in results])
 
 
-def _contestant(result: PeerResult, score: Callable[[Logits], Mapping[str, Estimate]]) -> Contestant:
+def _contestant(result: PeerResult, score: Callable[[Logits], Mapping[str, Estimate]], prove_int8: bool) -> Contestant:
     assert result.job.scored is not None
-    return Contestant(result=result, figures=score(result.score(result.job.scored)), in_int8=in_int8(result.file))
+    return Contestant(
+        result=result,
+        figures=score(result.score(result.job.scored)),
+        in_int8=in_int8(result.file) if prove_int8 else {},
+    )
 
 
 def in_int8(file: Path | None) -> dict[str, float]:

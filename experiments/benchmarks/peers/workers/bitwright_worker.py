@@ -23,6 +23,7 @@ from bitwright.quant.scheme import Override, QuantScheme
 INT4 = "int4"
 DEPTHWISE_INT8 = "depthwise_int8"
 EQUALIZED = "equalized"
+ALONE = "alone"
 
 
 def load(request: Request) -> torch.nn.Module:
@@ -34,7 +35,8 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     """Capture, calibrate, quantize, export.
 
     The method is a target, alone with all defaults; with `int4` for the weights, with `depthwise_int8` for those of
-    depthwise layers, and last `equalized` or a rounding, which brings equalization with it: `x86-vnni,int4,gptq`.
+    depthwise layers, and last `equalized` or a rounding, which brings equalization with it unless it is `alone`:
+    `x86-vnni,int4,gptq`, `x86-vnni,int4,alone,gptq`.
     """
     target, *wishes = request.method.split(",")
     captured = capture(network, (torch.zeros(request.shape),))
@@ -43,7 +45,7 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     if INT4 in wishes:
         scheme = in_four_bits(scheme, captured.graph, depthwise_int8=DEPTHWISE_INT8 in wishes)
     rounding = {"rounding": wishes[-1]} if wishes and wishes[-1] != EQUALIZED else {}
-    options: dict[str, Any] = {"equalization": bool(wishes), **rounding}
+    options: dict[str, Any] = {"equalization": bool(wishes) and ALONE not in wishes, **rounding}
     file = Path(request.folder) / "quantized.onnx"
     export_onnx_qdq(post_training_quantize(captured, scheme, images, **options), file)
     return Quantized(file=str(file))
