@@ -232,7 +232,7 @@ def _auto(record: Record, runs: Runs) -> None:
 def _layers(record: Record, runs: Runs) -> None:
     quantized = result_of(record, "quantize", QuantizeResult)
     if quantized is not None:
-        write_tensors(quantized.tensors, {name: runs[name] for name in ("layers", "layers_plain", "summary")})
+        write_tensors(quantized.tensors, runs.__getitem__)
 
 
 def _qat(record: Record, runs: Runs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 _IMAGES = 12  # clip lines are drawn for so many activations and weights with the lowest SQNR of their own
 
 
-def write_tensors(tensors: Sequence[TensorQuality], writers: Mapping[str, SummaryWriter]) -> None:
+def write_tensors(tensors: Sequence[TensorQuality], writer_of: Callable[[str], SummaryWriter]) -> None:
     """Writes scalars and histograms to `layers`, the plain ones to `layers_plain`, pictures and text to `summary`."""
     activations = [each for each in tensors if each.kind == "activation"]
     if not activations:
         return
-    writer = writers["layers"]
+    writer = writer_of("layers")
     for step, each in enumerate(activations):
         writer.add_scalar("layers/own_sqnr_db", each.own_sqnr.value, step)
         writer.add_scalar("layers/sqnr_db", each.sqnr.value, step)
         writer.add_scalar("layers/clipped_percent", each.clipped.value, step)
         for tag, figure in (("layers/own_sqnr_db", each.own_before), ("layers/sqnr_db", each.before)):
             if figure is not None:
-                writers["layers_plain"].add_scalar(tag, figure.value, step)
+                writer_of("layers_plain").add_scalar(tag, figure.value, step)
     for each in tensors:
         if each.counts:
             _add_histogram(writer, each)
@@ -38,8 +38,8 @@ def write_tensors(tensors: Sequence[TensorQuality], writers: Mapping[str, Summar
         for rank, each in enumerate(sorted(drawn, key=lambda each: each.own_sqnr.value)[:_IMAGES], start=1):
             # TensorBoard sorts by name: the worst comes first.
             writer.add_image(f"{tag}/{rank:02d} {each.tensor}", images.histogram_image(each), dataformats="HWC")
-    writers["summary"].add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
-    writers["summary"].add_text("top_offenders", offenders_markdown(tensors))
+    writer_of("summary").add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
+    writer_of("summary").add_text("top_offenders", offenders_markdown(tensors))
 
 
 def offenders_markdown(tensors: Sequence[TensorQuality]) -> str:

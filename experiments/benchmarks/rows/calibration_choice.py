@@ -1,151 +1,29 @@
-"""Does it matter which samples calibrate? Few of many: the first, a random draw, and those that show most.
-
-From each of five random halves of the calibration data (MobileNetV2: 200 photographs sorted by class; the digits: 200
-in random order) each way takes the same number of samples; the network is quantized with the target's defaults and the
-file scored on pictures that nobody calibrated with. The ways differ in nothing else, so their differences are paired.
-"""
+"""Does it matter which 16 of 100 photographs calibrate MobileNetV2? The first, of few classes; random; coverage."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-import torch
-from scipy import stats
 
+from bitwright.experiments.benchmarks.calibration_ways import Subject, compared
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.float_networks import example_inputs, float_network
-from bitwright.experiments.benchmarks.metrics import agreement_percent, sqnr_db
-from bitwright.experiments.benchmarks.onnx_logits import onnx_logits
-from bitwright.experiments.benchmarks.peers.environments import LIBRARY
-from bitwright.experiments.benchmarks.records import Reach, Record, record
-from bitwright.experiments.benchmarks.trained_networks import trained_network
-from bitwright.hw_constraints.target import load_target
-from bitwright.quant.calibration_choice import Traits, choose_samples, traits_of
+from bitwright.experiments.benchmarks.records import Record
 from bitwright.quant.capture import capture
-from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.export.onnx_qdq import export_onnx_qdq
-from bitwright.quant.fit_scheme import fit_scheme
-from bitwright.quant.plan import plan
-from bitwright.quant.ptq import quantize
 
 ROW = "calibration_choice"
-TARGET = "x86-vnni"
 NETWORK = "mobilenet_v2"
-DRAWS = 5
-SAMPLES = 16
-SCORED_EVERY = 4  # of MobileNetV2's 800 pictures
-WAYS = ("first", "random", "coverage")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A network, what may calibrate it, and what it is scored on."""
-
-    name: str
-    captured: CapturedModel
-    candidates: npt.NDArray[np.float32]
-    scored: Path
-    reference: npt.NDArray[np.float32]
+SCORED_EVERY = 8  # of the 800 pictures
 
 
 def run(bench: Bench) -> list[Record]:
-    """Both networks."""
-    found = []
-    for subject in (_mobilenet(bench), _digits(bench)):
-        table = list(_table(subject, bench.cache / ROW))
-        for figure, unit in (("SQNR", "dB"), ("agreement", "%")):
-            gain, low, high = _paired([line["coverage"][figure] - line["random"][figure] for line in table])
-            found.append(
-                record(
-                    f"{ROW}.{subject.name}_{figure.lower()}",
-                    area="quant",
-                    value=gain,
-                    unit=f"{unit} of coverage over random",
-                    n=len(table),
-                    reach=Reach("≥", 0.0),
-                    spread=(low, high),
-                    table=_lines(table, figure),
-                )
-            )
-    return found
-
-
-def _mobilenet(bench: Bench) -> Subject:
-    images = np.load(bench.sample.scored_file, mmap_mode="r")[::SCORED_EVERY]
+    """Chooses from random halves of the 200 pictures, which are sorted by class."""
     scored = bench.cache / ROW / "scored.npy"
     scored.parent.mkdir(parents=True, exist_ok=True)
-    np.save(scored, images)
-    return Subject(
-        name=NETWORK,
+    np.save(scored, np.load(bench.sample.scored_file, mmap_mode="r")[::SCORED_EVERY])
+    subject = Subject(
         captured=capture(float_network(NETWORK, bench.home), example_inputs()),
         candidates=np.load(bench.sample.calibration_file, mmap_mode="r"),
         scored=scored,
         reference=bench.float_logits(NETWORK)[::SCORED_EVERY],
     )
-
-
-def _digits(bench: Bench) -> Subject:
-    trained = trained_network("digits", library=bench.home / LIBRARY, cache=bench.cache)
-    candidates = np.load(trained.calibration, mmap_mode="r")
-    example = torch.from_numpy(np.array(candidates[:1]))
-    return Subject(
-        name="digits",
-        captured=capture(trained.network(), (example,)),
-        candidates=candidates,
-        scored=trained.scored,
-        reference=trained.float_logits,
-    )
-
-
-def _images(subject: Subject, rows: Sequence[int]) -> Iterator[tuple[torch.Tensor]]:
-    return ((torch.from_numpy(np.array(subject.candidates[row][None])),) for row in rows)
-
-
-def _table(subject: Subject, cache: Path) -> Iterator[dict[str, dict[str, float]]]:
-    """Of each draw, SQNR and agreement by way."""
-    count = len(subject.candidates)
-    scheme = load_target(TARGET).scheme()
-    folded = fit_scheme(subject.captured, scheme)
-    planned = plan(folded.graph, scheme)
-    refs = [ref for ref in planned.activations if not folded.graph.is_constant(ref)]
-    traits = traits_of(folded, refs, _images(subject, range(count)))
-    for seed in range(DRAWS):
-        half = np.sort(np.random.default_rng(seed).permutation(count)[: count // 2])
-        own = Traits(traits.extremes[half], traits.histograms[half])
-        rows = {
-            "first": half[:SAMPLES],
-            "random": np.random.default_rng(100 + seed).choice(half, SAMPLES, replace=False),
-            "coverage": half[choose_samples(own, SAMPLES)],
-        }
-        yield {way: _score(subject, [int(row) for row in rows[way]], cache / f"{way}.onnx") for way in WAYS}
-
-
-def _score(subject: Subject, rows: Sequence[int], file: Path) -> dict[str, float]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx_qdq(quantize(subject.captured, load_target(TARGET).scheme(), _images(subject, rows)), file)
-    logits = onnx_logits(file, subject.scored)
-    return {
-        "SQNR": sqnr_db(subject.reference, logits).value,
-        "agreement": agreement_percent(subject.reference, logits).value,
-    }
-
-
-def _paired(gains: Sequence[float]) -> tuple[float, float, float]:
-    """The mean of paired differences with Student's 95 % interval over draws."""
-    mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
-    half = float(stats.t.ppf(0.975, len(gains) - 1)) * spread
-    return mean, mean - half, mean + half
-
-
-def _lines(table: Sequence[dict[str, dict[str, float]]], figure: str) -> list[dict[str, Any]]:
-    lines = [
-        {"draw": str(seed), **{way: f"{line[way][figure]:.2f}" for way in WAYS}} for seed, line in enumerate(table)
-    ]  # fmt: skip
-    means = {way: f"{np.mean([line[way][figure] for line in table]):.2f}" for way in WAYS}
-    return [*lines, {"draw": "mean", **means}]
+    return compared(ROW, subject, bench.cache)
