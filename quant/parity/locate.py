@@ -17,9 +17,11 @@ import numpy as np
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.integer.codes import Grid, quantized
+from bitwright.quant.parity.histogram import Histogram, side_by_side
 from bitwright.quant.parity.joining import join, join_outputs
 from bitwright.quant.parity.judge import Judgement, judge
 from bitwright.quant.parity.link import Array, Link, LinkTensor, Recording
+from bitwright.quant.parity.prefix import Prefix
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity.spread import Explained, difference, explain
 from bitwright.quant.parity.steadiness import unsteady
@@ -37,6 +39,7 @@ class LayerParity:
         own: judged given the reference's inputs; None where no link takes tensors.
         cumulative_db: signal to noise with everything before it included.
         sample: the input on which `own` is worst.
+        histogram: of a layer that is to blame, what it gives beside what it should, on that input.
     """
 
     tensor: LinkTensor
@@ -44,6 +47,7 @@ class LayerParity:
     own: Judgement | None
     cumulative_db: float
     sample: int = 0
+    histogram: Histogram | None = None
 
     @property
     def agrees(self) -> bool:
@@ -103,8 +107,7 @@ def compare_links(first: Link, second: Link, inputs: Sequence[Inputs], *, room: 
         raise InputError("parity needs at least one input; give --data or recorded inputs")
     joined = join(first.tensors, second.tensors, second.replaced)
     whole = stretches(first.tensors, second.tensors, joined, room) or [Stretch(names=(), known=())]
-    found = (name for each in whole for name in unsteady(first, inputs[0], each.names))
-    restless = tuple(dict.fromkeys(found))
+    restless = unsteady(first, inputs[0], whole)
     joined = {name: other for name, other in joined.items() if name not in restless}
     pair = _Pair(first, second, joined, room)
     for position, each in enumerate(inputs):
@@ -126,29 +129,37 @@ class _Pair:
         self._first, self._second, self._joined = first, second, joined
         self._stretches = stretches(first.tensors, second.tensors, joined, room) or [Stretch(names=(), known=())]
         self._own: dict[str, tuple[Judgement, int]] = {}
+        self._histograms: dict[str, Histogram | None] = {}
         self._sums: dict[str, tuple[float, float]] = {}
         self._outputs: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = []
 
     def add(self, position: int, inputs: Inputs) -> None:
         """Runs one input, stretch by stretch."""
+        first = Prefix(self._first, inputs, self._stretches, {name: name for name in self._joined})
+        second = Prefix(self._second, inputs, self._stretches, self._joined)
         for number, stretch in enumerate(self._stretches):
-            reference = self._first.run(inputs, wanted=stretch.known)
-            other = self._second.run(inputs, wanted=self._there_of(stretch.known))
+            reference, other = first.run(number, stretch), second.run(number, stretch)
             if number == 0:
                 self._outputs.append((reference.outputs, other.outputs))
-            self._add(position, inputs, stretch, reference, other)
+            self._accumulate(stretch, reference, other)
+            self._judge(position, inputs, stretch, reference, other.tensors if not self._second.takes_tensors else {})
 
-    def _add(self, position: int, inputs: Inputs, stretch: Stretch, reference: Recording, other: Recording) -> None:
+    def _accumulate(self, stretch: Stretch, reference: Recording, other: Recording) -> None:
         for name in stretch.names:
-            here = self._joined[name]
-            if name in reference.tensors and here in other.tensors:
-                signal, noise = _squares(reference.tensors[name], other.tensors[here])
+            if name in reference.tensors and name in other.tensors:
+                signal, noise = _squares(reference.tensors[name], other.tensors[name])
                 before = self._sums.get(name, (0.0, 0.0))
                 self._sums[name] = before[0] + signal, before[1] + noise
+
+    def _judge(
+        self, position: int, inputs: Inputs, stretch: Stretch, reference: Recording, other: Mapping[str, Array]
+    ) -> None:
         for name, (expected, actual, explained) in self._by_layer(inputs, stretch, reference, other).items():
             found = judge(expected, actual, self._grid(name), self._there(name), explained=explained)
             if name not in self._own or found.severity > self._own[name][0].severity:
                 self._own[name] = found, position
+                if not found.agrees:
+                    self._histograms[name] = side_by_side(expected, actual)
 
     def layers(self) -> tuple[LayerParity, ...]:
         """In the reference's order."""
@@ -159,6 +170,7 @@ class _Pair:
                 own=self._own[name][0] if name in self._own else None,
                 cumulative_db=sqnr_db(*self._sums.get(name, (0.0, 0.0))),
                 sample=self._own[name][1] if name in self._own else 0,
+                histogram=self._histograms.get(name),
             )
             for name, other in self._joined.items()
         )
@@ -185,7 +197,7 @@ class _Pair:
         return found
 
     def _by_layer(
-        self, inputs: Inputs, stretch: Stretch, reference: Recording, other: Recording
+        self, inputs: Inputs, stretch: Stretch, reference: Recording, other: Mapping[str, Array]
     ) -> dict[str, tuple[Array, Array, Explained]]:
         """What each layer should give, what it gives, and what explains a difference; on the inputs of one side."""
         if self._second.takes_tensors:
@@ -195,9 +207,7 @@ class _Pair:
             actual = {name: forced[self._joined[name]] for name in stretch.names}
             expected = self._expected(inputs, stretch, reference, known)
         elif self._first.takes_tensors:
-            there = ((name, self._joined[name]) for name in stretch.known)
-            known = {name: other.tensors[here] for name, here in there if here in other.tensors}
-            actual = {name: known[name] for name in stretch.names if name in known}
+            known, actual = other, {name: other[name] for name in stretch.names if name in other}
             expected = self._first.run(inputs, wanted=tuple(actual), given=known)
         else:
             return {}

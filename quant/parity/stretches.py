@@ -1,7 +1,7 @@
 """The tensors of two links in stretches that fit into memory, each with what its layers read.
 
 A network's activations are many times what it holds at one time while it runs. So tensors are recorded a stretch at a
-time: two full runs for what flows, and partial runs, from what the stretch reads, for what each layer makes of it.
+time, in runs that begin with what the stretch reads (`prefix.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bitwright.quant.parity.link import LinkTensor
 
 # Of a stretch about eight copies are held at once: of both links, on the other's grid, given the reference's inputs,
 # with errors of rounding, these in double precision, and on their way to and from a link's own process.
-ROOM = 40 * 2**20
+ROOM = 24 * 2**20
 _BYTES = 4  # of an element as readers see it
 
 
