@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape, Value
 from bitwright.hw_constraints.kernels.known_rules import known_rules
+from bitwright.hw_constraints.kernels.random_sizes import RandomSizes
 from bitwright.hw_constraints.kernels.rules import ANY, ANY_BUT_BLOCKED, BLOCKED, PLAIN, FusionRules
 
 _MOST_MACS = 1.5e9
 _MOST_ELEMENTS = 6e6  # of a tensor
 _TRIES = 200
-_SIDES = (1, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 _UNARY = {
     **{"relu": "Relu", "clip": "Clip", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "gelu": "Gelu"},
     **{
@@ -29,6 +29,7 @@ _UNARY = {
         "sqrt": "Sqrt",
     },
 }
+_DILATED, _DILATIONS = 0.08, (2, 2, 2, 4, 6, 12)  # of convolutions of 3 x 3: segmentation, sound
 _COMMON = ("relu", "relu", "relu", "clip", "hardswish", "silu", "gelu", "sigmoid", "leakyrelu", "hardsigmoid")
 FORMATS = ("float32", "int8")
 
@@ -67,7 +68,7 @@ def draw_kernels(
 
 class _Draw:
     def __init__(self, number_format: str, rules: FusionRules, choice: random.Random) -> None:
-        self._format, self._rules, self._random = number_format, rules, choice
+        self._format, self._rules, self._random, self._sizes = number_format, rules, choice, RandomSizes(choice)
         self.makers: dict[Family, Callable[[], Kernel]] = {
             Family.CONV: self._conv,
             Family.POINTWISE: self._pointwise,
@@ -115,32 +116,6 @@ class _Draw:
         coded = self._format == "int8" and family not in (Family.QUANTIZE, Family.DEQUANTIZE, Family.REORDER)
         return None if coded and kernel.op.lower() not in self._rules.in_codes else kernel
 
-    # Sizes.
-
-    def _between(self, low: float, high: float) -> int:
-        return round(math.exp(self._random.uniform(math.log(low), math.log(high))))
-
-    def _channels(self, low: int = 8, high: int = 1280) -> int:
-        """Three of four are multiples of 8, as most networks' are."""
-        count = self._between(low, high)
-        return max(8, round(count / 8) * 8) if self._random.random() < 0.75 else count
-
-    def _side(self) -> int:
-        return self._random.choice(_SIDES) if self._random.random() < 0.8 else self._between(2, 300)
-
-    def _picture(self) -> Shape:
-        height = self._side()
-        width = height if self._random.random() < 0.85 else self._side()
-        return (1, self._channels(), height, width)
-
-    def _tokens(self) -> Shape:
-        return (1, self._between(16, 400), self._channels(32, 1024))
-
-    def _tensor(self) -> Shape:
-        return self._picture() if self._random.random() < 0.7 else self._tokens()
-
-    # Kernels.
-
     def _make(
         self,
         op: str,
@@ -187,7 +162,8 @@ class _Draw:
         return layout
 
     def _convolution(self, picture: Shape, out: int, side: tuple[int, int], stride: int, group: int = 1) -> Kernel:
-        dilation = 2 if max(side) == 3 and stride == 1 and self._random.random() < 0.03 else 1
+        dilated = max(side) == 3 and stride == 1 and self._random.random() < _DILATED
+        dilation = self._random.choice(_DILATIONS) if dilated else 1
         spread = [(one - 1) * dilation + 1 for one in side]
         pads = [0, 0] if stride >= max(side) > 1 else [one // 2 for one in spread]
         sizes = [(size + 2 * pad - one) // stride + 1 for size, pad, one in zip(picture[2:], pads, spread, strict=True)]
@@ -224,27 +200,29 @@ class _Draw:
         side = self._random.choice([3] * 10 + [2, 4, 5, 5, 7])
         sides = (side, side) if self._random.random() < 0.9 else self._random.choice([(1, 3), (3, 1), (1, 7), (7, 1)])
         stride = self._random.choice([1, 1, 1, 2]) if side != 4 else 4
-        picture = self._picture()
+        picture = self._sizes.picture()
         if self._random.random() < 0.15:  # the first layer
-            picture, stride = (1, 3, *[self._between(32, 256)] * 2), self._random.choice([1, 2, 2])
-        return self._convolution(picture, self._channels(), sides, stride)
+            picture, stride = (1, 3, *[self._sizes.between(32, 256)] * 2), self._random.choice([1, 2, 2])
+        return self._convolution(picture, self._sizes.channels(), sides, stride)
 
     def _pointwise(self) -> Kernel:
-        return self._convolution(self._picture(), self._channels(), (1, 1), self._random.choice([1] * 9 + [2]))
+        return self._convolution(
+            self._sizes.picture(), self._sizes.channels(), (1, 1), self._random.choice([1] * 9 + [2])
+        )
 
     def _depthwise(self) -> Kernel:
-        picture, side = self._picture(), self._random.choice([3, 3, 3, 5, 5, 7])
+        picture, side = self._sizes.picture(), self._random.choice([3, 3, 3, 5, 5, 7])
         return self._convolution(picture, picture[1], (side, side), self._random.choice([1, 1, 2]), picture[1])
 
     def _grouped(self) -> Kernel:
-        group, picture = self._random.choice([2, 2, 4, 8, 32]), self._picture()
+        group, picture = self._random.choice([2, 2, 4, 8, 32]), self._sizes.picture()
         width = max(2, self._random.choice([4, 8, 16, 24, 32, picture[1] // group]))
         picture = (1, group * width, *picture[2:])
         side = self._random.choice([1, 3, 3, 3])
         return self._convolution(picture, group * width, (side, side), self._random.choice([1, 1, 2]), group)
 
     def _conv_transpose(self) -> Kernel:
-        picture, out = self._picture(), self._channels()
+        picture, out = self._sizes.picture(), self._sizes.channels()
         side, pad, more = self._random.choice([(2, 0, 0), (4, 1, 0), (3, 1, 1)])  # all double height and width
         how: dict[str, Value] = {"dilations": (1, 1), "group": 1, "kernel_shape": (side, side), "pads": (pad,) * 4}
         how |= {"strides": (2, 2), **({"output_padding": (more, more)} if more else {})}
@@ -252,8 +230,8 @@ class _Draw:
         return self._make("ConvTranspose", [picture], [result], weight=weight, attributes=how)
 
     def _linear(self) -> Kernel:
-        rows = 1 if self._random.random() < 0.4 else self._between(8, 512)
-        weight = (self._channels(16, 4096), self._channels(8, 4096))
+        rows = 1 if self._random.random() < 0.4 else self._sizes.between(8, 512)
+        weight = (self._sizes.channels(16, 4096), self._sizes.channels(8, 4096))
         in_codes = self._format == "int8"
         fuses = self._rules.epilogues.get(f"linear/{self._format}", frozenset())
         ends = [(), *[(op,) for op in ("dequantize", "relu", "gelu") if op in fuses]]
@@ -265,8 +243,8 @@ class _Draw:
     def _matmul(self) -> Kernel:
         heads, tokens, width = (
             self._random.choice([1, 2, 3, 4, 6, 8, 12]),
-            self._between(16, 400),
-            self._between(16, 96),
+            self._sizes.between(16, 400),
+            self._sizes.between(16, 96),
         )
         queries, keys = (1, heads, tokens, width), (1, heads, width, tokens)
         scores = (1, heads, tokens, tokens)
@@ -277,8 +255,8 @@ class _Draw:
     def _attention(self) -> Kernel:
         heads, tokens, width = (
             self._random.choice([1, 2, 3, 4, 6, 8, 12]),
-            self._between(16, 400),
-            self._between(16, 96),
+            self._sizes.between(16, 400),
+            self._sizes.between(16, 96),
         )
         queries, keys = (1, heads, tokens, width), (1, heads, width, tokens)
         if self._random.random() < 0.7:
@@ -290,7 +268,7 @@ class _Draw:
         return self._make("Attention", [queries, keys, queries], [queries])
 
     def _elementwise(self) -> Kernel:
-        op, shape = self._random.choice(["Add", "Add", "Mul", "Mul", "Sub"]), self._tensor()
+        op, shape = self._random.choice(["Add", "Add", "Mul", "Mul", "Sub"]), self._sizes.tensor()
         draw = self._random.random()
         if draw < 0.6:
             return self._make(op, [shape, shape], [shape])
@@ -299,12 +277,12 @@ class _Draw:
         return self._make(op, [shape], [shape], weight=(1, shape[1], 1, 1) if len(shape) == 4 else shape[-1:])
 
     def _activation(self) -> Kernel:
-        op, shape = self._random.choice([*_UNARY, *({"silu"} & self._rules.composites)]), self._tensor()
+        op, shape = self._random.choice([*_UNARY, *({"silu"} & self._rules.composites)]), self._sizes.tensor()
         bounds = {"const:1": 0.0, "const:2": 6.0} if op == "clip" else {}
         return self._make(_UNARY.get(op, op), [shape], [shape], attributes=bounds)
 
     def _pool(self) -> Kernel:
-        op, picture = self._random.choice(["MaxPool", "AveragePool"]), self._picture()
+        op, picture = self._random.choice(["MaxPool", "AveragePool"]), self._sizes.picture()
         side, stride = self._random.choice([(2, 2), (2, 2), (3, 2), (3, 2), (3, 1), (5, 1)])
         pad = side // 2 if side > 2 else 0
         sizes = [(size + 2 * pad - side) // stride + 1 for size in picture[2:]]
@@ -312,31 +290,37 @@ class _Draw:
         return self._make(op, [picture], [(*picture[:2], *sizes)], attributes={**how, "ceil_mode": 0})
 
     def _global_pool(self) -> Kernel:
-        picture = self._picture()
+        picture = self._sizes.picture()
         return self._make("GlobalAveragePool", [picture], [(*picture[:2], 1, 1)])
 
     def _concat(self) -> Kernel:
-        picture, parts = self._picture(), self._random.choice([2, 2, 2, 3, 4])
-        shapes = [(1, picture[1] if part else self._channels(), *picture[2:]) for part in range(parts)]
+        picture, parts = self._sizes.picture(), self._random.choice([2, 2, 2, 3, 4])
+        shapes = [(1, picture[1] if part else self._sizes.channels(), *picture[2:]) for part in range(parts)]
         result = (1, sum(shape[1] for shape in shapes), *picture[2:])
         return self._make("Concat", shapes, [result], attributes={"axis": 1})
 
     def _softmax(self) -> Kernel:
-        tokens = self._between(16, 400)
+        tokens = self._sizes.between(16, 400)
         shape = (1, self._random.choice([1, 2, 3, 4, 6, 8, 12]), tokens, tokens)
         return self._make("Softmax", [shape], [shape], attributes={"axis": self._random.choice([-1, 3])})
 
     def _norm(self) -> Kernel:
-        if self._random.random() < 0.8:
-            shape = self._tokens()
+        if self._random.random() < 0.6:
+            shape = self._sizes.tokens()
             return self._make("LayerNormalization", [shape], [shape], attributes={"axis": -1})
-        shape = self._picture()
-        return self._make("BatchNormalization", [shape], [shape])
+        shape = self._sizes.picture()
+        fuses = self._rules.epilogues.get("norm/float32", frozenset())
+        ends = [(), *[(op,) for op in ("relu", "relu", "silu") if op in fuses]]
+        return self._make("BatchNormalization", [shape], [shape], epilogue=self._random.choice(ends))
 
     def _resize(self) -> Kernel:
-        picture, mode = self._picture(), self._random.choice(["nearest", "linear"])
-        result = (*picture[:2], *(2 * size for size in picture[2:]))
-        how: dict[str, Value] = {"mode": mode, "const:2": (1.0, 1.0, 2.0, 2.0)}
+        picture, mode = self._sizes.picture(), self._random.choice(["nearest", "linear"])
+        times = self._random.choice([2, 2, 2, 4, 8])
+        result = (*picture[:2], *(times * size for size in picture[2:]))
+        how: dict[str, Value] = {"mode": mode}
+        how |= (
+            {"const:3": result} if self._random.random() < 0.5 else {"const:2": (1.0, 1.0, float(times), float(times))}
+        )
         if mode == "linear":
             how |= {"coordinate_transformation_mode": "half_pixel"}
         else:
@@ -345,30 +329,36 @@ class _Draw:
 
     def _copy(self) -> Kernel:
         if self._random.random() < 0.3:
-            shape = self._picture()
+            shape = self._sizes.picture()
             half = (shape[0], max(1, shape[1] // 2), *shape[2:])
             bounds: dict[str, Value] = {"const:1": (0,), "const:2": (half[1],), "const:3": (1,), "const:4": (1,)}
             return self._make("Slice", [shape], [half], attributes=bounds)
+        if self._random.random() < 0.3:  # channels of two groups, shuffled; or last in place of second
+            _, channels, *sides = self._sizes.picture()
+            shape, order = (1, 2, max(1, channels // 2), *sides), (0, 2, 1, 3, 4)
+            if self._random.random() < 0.5:
+                shape, order = (1, channels, *sides), self._random.choice([(0, 2, 3, 1), (0, 3, 1, 2)])
+            return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
         if self._random.random() < 0.5:
-            shape = self._tokens()
+            shape = self._sizes.tokens()
             return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], attributes={"perm": (0, 2, 1)})
-        shape = (1, self._between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._between(16, 96))
+        shape = (1, self._sizes.between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._sizes.between(16, 96))
         order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if shape[2] > 1 else [(0, 3, 1, 2)])
         return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
 
     def _view(self) -> Kernel:
-        shape = self._picture()
+        shape = self._sizes.picture()
         flat = (shape[0], shape[1], shape[2] * shape[3])
         return self._make("Reshape", [shape], [flat], attributes={"const:1": flat})
 
     def _conversion(self) -> Kernel:
-        shape = self._tensor()
+        shape = self._sizes.tensor()
         op = "QuantizeLinear" if self._family is Family.QUANTIZE else "DequantizeLinear"
         return self._make(op, [shape], [shape])
 
     def _reorder(self) -> Kernel:
         preferred = self._rules.layout(Family.CONV, "Conv", self._format)
-        shape = self._picture() if self._random.random() < 0.7 else (1, 3, *[self._between(32, 256)] * 2)
+        shape = self._sizes.picture() if self._random.random() < 0.7 else (1, 3, *[self._sizes.between(32, 256)] * 2)
         if preferred == BLOCKED:
             shape = (1, max(1, shape[1] // self._rules.vector) * self._rules.vector, *shape[2:])
         source, target = self._random.choice([(PLAIN, preferred), (preferred, PLAIN)])

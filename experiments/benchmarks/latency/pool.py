@@ -102,10 +102,11 @@ fcn: torchvision: fcn_resnet50 @ 64
 
 def pool() -> tuple[Variant, ...]:
     """Every variant, in a fixed order."""
-    return (*_from_libraries(_LIBRARY, "classification"), *_from_libraries(_SEGMENTATION, "segmentation"), *_own())
+    return (*from_libraries(_LIBRARY, "classification"), *from_libraries(_SEGMENTATION, "segmentation"), *_own())
 
 
-def _from_libraries(text: str, task: str) -> Iterator[Variant]:
+def from_libraries(text: str, task: str) -> Iterator[Variant]:
+    """Variants of torchvision and timm, from lines `family: library: names @ sizes`."""
     for line in text.split("\n"):
         if not line:
             continue
@@ -117,9 +118,11 @@ def _from_libraries(text: str, task: str) -> Iterator[Variant]:
                 yield Variant(name=f"{name}-{size}", family=family, make=partial(build, architecture))
 
 
-def _variant(
+def seeded_variant(
     family: str, name: str, shape: tuple[int, ...], make: Callable[..., torch.nn.Module], *settings: Any
 ) -> Variant:
+    """A network of our own with seeded random weights."""
+
     def seeded(_: Path) -> tuple[torch.nn.Module, tuple[Any, ...]]:
         torch.manual_seed(_SEED)
         return make(*settings).eval().requires_grad_(False), (torch.randn(shape),)
@@ -139,12 +142,12 @@ _PICTURE32 = (1, 3, 32, 32)
 
 def _for_small_inputs() -> Iterator[Variant]:
     for width, depth in ((16, 3), (8, 1), (32, 2)):
-        yield _variant("residual32", f"residual32-{width}x{depth}", _PICTURE32, small.residual32, width, depth)
+        yield seeded_variant("residual32", f"residual32-{width}x{depth}", _PICTURE32, small.residual32, width, depth)
     for width, depth in ((8, 1), (16, 1), (16, 3), (32, 2), (64, 2)):
-        yield _variant("gated32", f"gated32-{width}x{depth}", _PICTURE32, small.residual32, width, depth, True)
+        yield seeded_variant("gated32", f"gated32-{width}x{depth}", _PICTURE32, small.residual32, width, depth, True)
     for width, depth, pooling in ((8, 1, "max"), (16, 1, "stride"), (16, 2, "max"), (32, 2, "max"), (64, 2, "stride")):
         name = f"plain32-{width}x{depth}-{pooling}"
-        yield _variant("plain32", name, _PICTURE32, small.plain32, width, depth, pooling)
+        yield seeded_variant("plain32", name, _PICTURE32, small.plain32, width, depth, pooling)
     for width, depth, kernel, activation in (
         (8, 1, 3, "relu"),
         (12, 2, 3, "relu6"),
@@ -155,16 +158,16 @@ def _for_small_inputs() -> Iterator[Variant]:
         (64, 4, 3, "relu6"),
     ):
         name = f"separable32-{width}x{depth}k{kernel}-{activation}"
-        yield _variant("separable32", name, _PICTURE32, small.separable32, width, depth, kernel, activation)
+        yield seeded_variant("separable32", name, _PICTURE32, small.separable32, width, depth, kernel, activation)
     for growth, depth in ((8, 3), (12, 4), (12, 8), (16, 6), (24, 6)):
-        yield _variant("dense32", f"dense32-{growth}x{depth}", _PICTURE32, small.dense32, growth, depth)
+        yield seeded_variant("dense32", f"dense32-{growth}x{depth}", _PICTURE32, small.dense32, growth, depth)
     for width, depth in ((16, 1), (24, 2), (32, 2), (64, 2), (96, 3)):
-        yield _variant("branches32", f"branches32-{width}x{depth}", _PICTURE32, small.branches32, width, depth)
+        yield seeded_variant("branches32", f"branches32-{width}x{depth}", _PICTURE32, small.branches32, width, depth)
     for width, depth in ((32, 3), (64, 4), (172, 4), (276, 5)):
-        yield _variant("keyword", f"keyword-{width}x{depth}", (1, 1, 49, 10), small.keyword, width, depth)
+        yield seeded_variant("keyword", f"keyword-{width}x{depth}", (1, 1, 49, 10), small.keyword, width, depth)
     for sizes in ((640, 128, 128, 8, 128, 128, 640), (48, 256, 256, 12), (784, 512, 512, 10), (1024, 2048, 2048, 256)):
         name = "perceptron-" + "-".join(map(str, sizes[:3]))
-        yield _variant("perceptron", name, (1, sizes[0]), small.perceptron, sizes)
+        yield seeded_variant("perceptron", name, (1, sizes[0]), small.perceptron, sizes)
 
 
 def _detectors() -> Iterator[Variant]:
@@ -178,9 +181,11 @@ def _detectors() -> Iterator[Variant]:
         (24, 2, "silu", 160),
     ):
         name = f"yolo-{width}x{depth}-{activation}-{size}"
-        yield _variant("yolo", name, (1, 3, size, size), detectors.CrossStageDetector, width, depth, activation)
+        yield seeded_variant("yolo", name, (1, 3, size, size), detectors.CrossStageDetector, width, depth, activation)
     for width, size in ((4, 96), (8, 160), (16, 128), (16, 256)):
-        yield _variant("yolo_tiny", f"yolo_tiny-{width}-{size}", (1, 3, size, size), detectors.TinyDetector, width)
+        yield seeded_variant(
+            "yolo_tiny", f"yolo_tiny-{width}-{size}", (1, 3, size, size), detectors.TinyDetector, width
+        )
 
 
 def _dense() -> Iterator[Variant]:
@@ -191,28 +196,30 @@ def _dense() -> Iterator[Variant]:
         (16, 4, "deconv", 128),
         (32, 4, "nearest", 64),
     ):
-        yield _variant("unet", f"unet-{width}x{levels}-{up}-{size}", (1, 3, size, size), dense.UNet, width, levels, up)
+        yield seeded_variant(
+            "unet", f"unet-{width}x{levels}-{up}-{size}", (1, 3, size, size), dense.UNet, width, levels, up
+        )
     for width, depth, size in ((16, 1, 64), (32, 2, 64), (32, 3, 128), (64, 2, 96)):
-        yield _variant(
+        yield seeded_variant(
             "birds_eye", f"birds_eye-{width}x{depth}-{size}", (1, 32, size, size), dense.BirdsEyeNeck, width, depth
         )
     for width, depth, size in ((16, 1, 96), (24, 2, 128), (32, 2, 160), (64, 1, 128)):
-        yield _variant(
+        yield seeded_variant(
             "fusion", f"fusion-{width}x{depth}-{size}", (1, 3, size, size), dense.FeatureFusion, width, depth
         )
     for width, size in ((16, 128), (32, 128), (32, 256)):
-        yield _variant(
+        yield seeded_variant(
             "fast_segmenter", f"fast_segmenter-{width}-{size}", (1, 3, size, size), dense.FastSegmenter, width
         )
     for width, depth, size in ((8, 3, 96), (16, 4, 96), (16, 6, 160)):
-        yield _variant(
+        yield seeded_variant(
             "factorized", f"factorized-{width}x{depth}-{size}", (1, 3, size, size), dense.factorized, width, depth
         )
     for width, depth, factor, size in ((16, 2, 2, 48), (32, 3, 3, 64), (64, 4, 2, 64)):
         name = f"super_resolution-{width}x{depth}x{factor}-{size}"
-        yield _variant("super_resolution", name, (1, 1, size, size), dense.super_resolution, width, depth, factor)
+        yield seeded_variant("super_resolution", name, (1, 1, size, size), dense.super_resolution, width, depth, factor)
     for width, depth, size in ((16, 1, 96), (32, 2, 128), (64, 2, 96)):
-        yield _variant(
+        yield seeded_variant(
             "heat_maps", f"heat_maps-{width}x{depth}-{size}", (1, 3, size, size), dense.heat_maps, width, depth
         )
 
@@ -220,10 +227,10 @@ def _dense() -> Iterator[Variant]:
 def _of_tokens() -> Iterator[Variant]:
     for channels, depth, size, patch in ((64, 4, 64, 8), (128, 6, 96, 8), (256, 4, 128, 16)):
         name = f"mixer-{channels}x{depth}-{size}"
-        yield _variant("mixer", name, (1, 3, size, size), tokens.mixer, channels, depth, size, patch)
+        yield seeded_variant("mixer", name, (1, 3, size, size), tokens.mixer, channels, depth, size, patch)
     for channels, depth, heads, count in ((64, 2, 4, 32), (128, 4, 4, 64), (256, 4, 8, 128), (192, 6, 3, 50)):
         name = f"encoder-{channels}x{depth}-{count}"
-        yield _variant("encoder", name, (1, count, 64), tokens.encoder, channels, depth, heads)
+        yield seeded_variant("encoder", name, (1, count, 64), tokens.encoder, channels, depth, heads)
     for channels, depth, kernel, size in ((64, 4, 7, 64), (128, 6, 9, 96), (256, 4, 5, 128)):
         name = f"conv_mixer-{channels}x{depth}k{kernel}-{size}"
-        yield _variant("conv_mixer", name, (1, 3, size, size), tokens.conv_mixer, channels, depth, kernel, 4)
+        yield seeded_variant("conv_mixer", name, (1, 3, size, size), tokens.conv_mixer, channels, depth, kernel, 4)

@@ -10,6 +10,7 @@ from bitwright.experiments.benchmarks.latency import draw, network_files
 from bitwright.experiments.benchmarks.latency.network_files import NetworkFiles
 from bitwright.experiments.benchmarks.latency.pool import DEVELOPING, Variant, pool
 from bitwright.experiments.benchmarks.latency.predicted import tau_within_bands
+from bitwright.experiments.benchmarks.latency.unseen import unseen
 from bitwright.quant.errors import InputError
 
 
@@ -33,7 +34,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """All networks but one, without exporting any."""
 
     def files(variant: Variant) -> NetworkFiles:
-        return NetworkFiles(files={}, reason="no translation" if variant.name == "alexnet-96" else "")
+        return NetworkFiles(files={}, reason="no translation" if variant.name == "resnest14d-96" else "")
 
     monkeypatch.setattr(draw, "network_files", files)
 
@@ -57,12 +58,15 @@ def test_hashes_alone_decide_the_draw(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_every_family_comes_once_before_one_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _hashes(tmp_path, monkeypatch, "a")
     families = [each.family for each in draw.drawn()]
-    seen = draw.MEASURED_BEFORE.read_text(encoding="utf-8").split()
-    every = {each.family for each in pool() if each.name not in seen} - DEVELOPING
-    assert not set(seen) & {each.name for each in draw.drawn()}
+    every = {each.family for each in unseen()}
     assert set(families[: len(every)]) == every
-    assert not set(families) & DEVELOPING
-    assert "alexnet-96" not in [each.name for each in draw.drawn(1000)]
+    assert "resnest14d-96" not in [each.name for each in draw.drawn(1000)]
+
+
+def test_no_family_that_is_drawn_is_one_that_the_predictor_was_tuned_on() -> None:
+    drawn, tuned = ({each.family for each in variants} for variants in (unseen(), pool()))
+    assert not drawn & tuned
+    assert len(drawn) >= 10 and len(unseen()) >= 60
 
 
 def test_without_hashes_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
