@@ -333,17 +333,22 @@ class _Draw:
             half = (shape[0], max(1, shape[1] // 2), *shape[2:])
             bounds: dict[str, Value] = {"const:1": (0,), "const:2": (half[1],), "const:3": (1,), "const:4": (1,)}
             return self._make("Slice", [shape], [half], attributes=bounds)
-        if self._random.random() < 0.3:  # channels of two groups, shuffled; or last in place of second
-            _, channels, *sides = self._sizes.picture()
-            shape, order = (1, 2, max(1, channels // 2), *sides), (0, 2, 1, 3, 4)
-            if self._random.random() < 0.5:
-                shape, order = (1, channels, *sides), self._random.choice([(0, 2, 3, 1), (0, 3, 1, 2)])
-            return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
+        if self._random.random() < 0.3:
+            return self._transposed_picture()
         if self._random.random() < 0.5:
             shape = self._sizes.tokens()
             return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], attributes={"perm": (0, 2, 1)})
         shape = (1, self._sizes.between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._sizes.between(16, 96))
         order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if shape[2] > 1 else [(0, 3, 1, 2)])
+        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
+
+    def _transposed_picture(self) -> Kernel:
+        """Channels of two groups shuffled, or moved behind height and width, or back."""
+        _, channels, *sides = self._sizes.picture()
+        shape: Shape = (1, 2, max(1, channels // 2), *sides)
+        order: tuple[int, ...] = (0, 2, 1, 3, 4)
+        if self._random.random() < 0.5:
+            shape, order = (1, channels, *sides), self._random.choice([(0, 2, 3, 1), (0, 3, 1, 2)])
         return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
 
     def _view(self) -> Kernel:

@@ -77,7 +77,8 @@ class _Residual(nn.Module):
         self.body = body
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
+        y: torch.Tensor = x + self.body(x)
+        return y
 
 
 def _temporal(width: int, depth: int) -> nn.Module:
@@ -148,7 +149,8 @@ class _Gate(nn.Module):
         self.gate = nn.Conv2d(inside, out, 3, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.features(x)) * torch.sigmoid(self.gate(x))
+        y: torch.Tensor = torch.relu(self.features(x)) * torch.sigmoid(self.gate(x))
+        return y
 
 
 def _gated(width: int, depth: int) -> nn.Module:
