@@ -10,7 +10,7 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.output_file import writing
 from bitwright.experiments.parity_data import inputs_for
 from bitwright.experiments.parity_search import Over, search
-from bitwright.experiments.parity_sides import Side, Step, dump_step, is_dump, open_side
+from bitwright.experiments.parity_sides import Runtimes, Side, Step, dump_step, is_dump, open_side
 from bitwright.experiments.parity_weights import UnlikeWeights, unlike_weights
 from bitwright.hw_constraints.parity_links import LEVELS
 from bitwright.quant.errors import InputError
@@ -32,6 +32,7 @@ class Asked:
         levels: ONNX Runtime's optimisation levels; empty for the lowest and the highest, or before a dump the lowest
             alone, which shows most tensors.
         reference: whether files run in `onnx.reference`, too.
+        openvino: whether they run in OpenVINO, too.
         out: where reproducers go.
         bisect: what to halve, beside or in place of looking at every layer.
     """
@@ -41,6 +42,7 @@ class Asked:
     samples: int = 2
     levels: tuple[str, ...] = ()
     reference: bool = False
+    openvino: bool = False
     out: Path | None = None
     bisect: Over | None = None
 
@@ -149,7 +151,8 @@ def _renamed(step: Step, side: str) -> Step:
 
 
 def _open(what: str, asked: Asked) -> Side:
-    return open_side(what, asked.shapes, levels=asked.levels, reference=asked.reference)
+    runtimes = Runtimes(levels=asked.levels, reference=asked.reference, openvino=asked.openvino)
+    return open_side(what, asked.shapes, runtimes)
 
 
 def _reproducers(

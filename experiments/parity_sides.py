@@ -13,6 +13,8 @@ from bitwright.experiments.recipe_section import ENTRY
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.experiments.workbench import Workbench, load_weights
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
+from bitwright.hw_constraints.parity_litert import LiteRTLink
+from bitwright.hw_constraints.parity_openvino import OpenVINOLink
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.dump import SUFFIXES
 from bitwright.quant.parity.isolated import IsolatedLink
@@ -23,6 +25,7 @@ _CAPTURE = "capture sees another network than Python runs: look for data-depende
 _REWRITE = "a rewrite of Bitwright's changed the network: report it with the reproducer"
 _FILE = "the file computes something else than what it was made from: export it again, compare that layer's values"
 _LEVEL = "an optimisation of the runtime changes this layer: --bisect passes says which; report it with the reproducer"
+_RUNTIME = "the runtime computes this layer otherwise: take another one, or report it with the reproducer"
 _ELSEWHERE = "what ran elsewhere computes something else there: compare that layer's weights, scales and rounding"
 
 
@@ -58,25 +61,41 @@ class Side:
     example: tuple[Any, ...] | None = None
 
 
-def open_side(what: str, shapes: Sequence[str], *, levels: Sequence[str], reference: bool) -> Side:
+@dataclass(frozen=True, kw_only=True)
+class Runtimes:
+    """What files run in.
+
+    Attributes:
+        levels: ONNX Runtime's optimisation levels.
+        reference: whether they run in `onnx.reference`, too.
+        openvino: whether they run in OpenVINO, too.
+    """
+
+    levels: Sequence[str]
+    reference: bool = False
+    openvino: bool = False
+
+
+def open_side(what: str, shapes: Sequence[str], runtimes: Runtimes) -> Side:
     """Opens one side; a dump is opened by `dump_step`, since it is read with the other side's names.
 
     Args:
         what: as the user wrote it.
         shapes: of example inputs, for an entry.
-        levels: ONNX Runtime's optimisation levels to run files at.
-        reference: whether to run files in `onnx.reference`, too.
+        runtimes: to run files in.
 
     Raises:
         InputError: it is none of the things that can be compared.
     """
     path = Path(what)
     if what.endswith(".onnx"):
-        return Side(steps=tuple(file_steps(path, levels=levels, reference=reference)))
+        return Side(steps=tuple(file_steps(path, runtimes)))
+    if what.endswith(".tflite"):
+        return Side(steps=tuple(_tflite_steps(path)))
     if what.endswith(".pt2"):
         return Side(steps=(_program_step(path),))
     if (path / RESOLVED).is_file():
-        return _run_side(path, levels=levels, reference=reference)
+        return _run_side(path, runtimes)
     if path.is_dir():
         raise InputError(f"{what}: is a folder without a run in it; give a run's folder, a file, a recipe or an entry")
     return _network_side(what, shapes)
@@ -101,21 +120,35 @@ def dump_step(what: str, beside: Side) -> Step:
     return Step(link=DumpLink(paths, last.link.tensors, outputs), advice=_ELSEWHERE)
 
 
-def file_steps(path: Path, *, levels: Sequence[str], reference: bool) -> list[Step]:
-    """An ONNX file in ONNX Runtime, at each level, in a process of its own.
+def file_steps(path: Path, runtimes: Runtimes) -> list[Step]:
+    """An ONNX file in ONNX Runtime, at each level, and in what else is asked for; runtimes in processes of their own.
 
     Raises:
         InputError: there is no such file, or no ONNX model in it.
     """
     OnnxNetwork(path)  # what is wrong with the file is said before a process is started
     steps = []
-    if reference:
+    if runtimes.reference:
         steps.append(Step(link=ReferenceLink(path, f"{path.name} in onnx.reference"), advice=_FILE, file=path))
-    for level in levels:
+    for level in runtimes.levels:
         name = f"{path.name} in ONNX Runtime, optimisations: {level}"
         link = IsolatedLink(name, partial(OnnxRuntimeLink, path, level))
         steps.append(Step(link=link, advice=_LEVEL if steps else _FILE, file=path))
+    if runtimes.openvino:
+        inside = IsolatedLink(f"{path.name} in OpenVINO", partial(OpenVINOLink, path))
+        steps.append(Step(link=inside, advice=_RUNTIME, file=path, made_from=steps[0].link.name if steps else ""))
     return steps
+
+
+def _tflite_steps(path: Path) -> list[Step]:
+    """A `.tflite` file in LiteRT's built-in kernels, which show every tensor, and with XNNPACK, which is deployed."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    names = {kernels: f"{path.name} in LiteRT, kernels: {kernels}" for kernels in ("builtin", "xnnpack")}
+    return [
+        Step(link=IsolatedLink(name, partial(LiteRTLink, path, kernels), takes_tensors=False), advice=advice)
+        for (kernels, name), advice in zip(names.items(), (_FILE, _RUNTIME), strict=True)
+    ]
 
 
 def network_steps(network: Any, example: tuple[Any, ...]) -> list[Step]:
@@ -148,7 +181,7 @@ def _network_side(what: str, shapes: Sequence[str]) -> Side:
     return Side(steps=tuple(network_steps(network, example)), bench=bench, example=example)
 
 
-def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
+def _run_side(folder: Path, runtimes: Runtimes) -> Side:
     """The whole chain of a run: its network with the weights that it trained, and both of its files.
 
     Raises:
@@ -166,14 +199,12 @@ def _run_side(folder: Path, *, levels: Sequence[str], reference: bool) -> Side:
     files = folder / "stages" / "quantize"
     if not (files / "quantized.onnx").is_file():
         raise InputError(f"{folder}: the run has no quantized.onnx; run the recipe again up to its stage quantize")
-    steps = chain_of_run(
-        network, example, files, equalized=recipe.quantize.equalization, levels=levels, reference=reference
-    )
+    steps = chain_of_run(network, example, files, runtimes, equalized=recipe.quantize.equalization)
     return Side(steps=tuple(steps), bench=bench, example=example)
 
 
 def chain_of_run(
-    network: Any, example: tuple[Any, ...], files: Path, *, equalized: bool, levels: Sequence[str], reference: bool
+    network: Any, example: tuple[Any, ...], files: Path, runtimes: Runtimes, *, equalized: bool
 ) -> list[Step]:
     """Everything that a run makes of a network.
 
@@ -184,9 +215,8 @@ def chain_of_run(
         network: in float, trained.
         example: arguments of one run.
         files: the folder with `float.onnx` and `quantized.onnx`.
+        runtimes: to run files in.
         equalized: whether channels were brought to like ranges before.
-        levels: ONNX Runtime's optimisation levels.
-        reference: whether to run files in `onnx.reference`, too.
     """
     steps = network_steps(network, example)
     origin = steps[-1].link.name
@@ -195,7 +225,7 @@ def chain_of_run(
             simulation = _simulation(files / name)
             steps.append(simulation)
             origin = simulation.link.name
-        head, *rest = file_steps(files / name, levels=levels, reference=reference)
+        head, *rest = file_steps(files / name, runtimes)
         steps += [replace(head, made_from=origin), *rest]
     return steps
 

@@ -260,46 +260,6 @@ class ProveResult(Part):
     simulated: bool
 
 
-class ParityBreak(Part):
-    """A layer that computes something else than that of the form that it was made from, on the same inputs."""
-
-    made_from: str
-    link: str
-    tensor: str
-    op: str
-    source: str
-    error: str
-    allowed: str
-
-
-class ParityPair(Part):
-    """Two forms of the network side by side; `problem` where one of them cannot run."""
-
-    made_from: str
-    link: str
-    layers: int
-    agrees: bool
-    problem: str = ""
-
-
-class ParityResult(Part):
-    """Where the deployed network stops being the network.
-
-    Attributes:
-        pairs: every form beside the one that it was made from.
-        breaks: the layers that break, in the order of the chain.
-        unsteady: tensors that differ from run to run, which were not judged.
-        inputs: how many.
-        text: the same in words.
-    """
-
-    pairs: tuple[ParityPair, ...]
-    breaks: tuple[ParityBreak, ...]
-    unsteady: tuple[str, ...]
-    inputs: int
-    text: str
-
-
 class SpeedRow(Part):
     """Quantized beside float in one runtime; `ratio` is quantized ÷ float over paired runs."""
 

@@ -15,6 +15,7 @@ from bitwright.experiments import tensorboard_images as images
 from bitwright.experiments.auto.result import AutoResult
 from bitwright.experiments.auto.text import try_line
 from bitwright.experiments.comparable import engine_name
+from bitwright.experiments.parity_result import ParityResult
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Figure, Record
 from bitwright.experiments.results import (
@@ -31,6 +32,7 @@ from bitwright.experiments.results import (
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.tensorboard_parity import write_parity
 from bitwright.experiments.tensorboard_tensors import write_tensors
 from bitwright.nas.review import write_review
 
@@ -256,6 +258,12 @@ def _search(record: Record, runs: Runs) -> None:
         write_review(runs["search"], result.outcome)
 
 
+def _parity(record: Record, runs: Runs) -> None:
+    compared = result_of(record, "parity", ParityResult)
+    if compared is not None:
+        write_parity(compared, runs["summary"])
+
+
 _WRITERS: tuple[Callable[[Record, Runs], None], ...] = (
-    _text, _training, _quality, _speed, _tuned, _proof, _lowering, _layers, _slices, _auto, _qat, _search,
+    _text, _training, _quality, _speed, _tuned, _proof, _lowering, _layers, _slices, _auto, _qat, _search, _parity,
 )  # fmt: skip

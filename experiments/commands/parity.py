@@ -11,7 +11,7 @@ import typer
 from bitwright.experiments.commands.artefacts import Inputs
 from bitwright.experiments.commands.recipes import Json, Quiet
 
-_SIDES = "package.module:function, a recipe, a run's folder, an .onnx or .pt2 file"
+_SIDES = "package.module:function, a recipe, a run's folder, an .onnx, .pt2 or .tflite file"
 
 
 class Level(StrEnum):
@@ -55,6 +55,7 @@ def parity(
         list[Level] | None, typer.Option(help="ONNX Runtime's optimisation levels; disabled and all by default.")
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Run files in onnx.reference, too (slow).")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Run files in OpenVINO, too.")] = False,
     bisect: Annotated[
         Halved | None,
         typer.Option(
@@ -89,6 +90,7 @@ def parity(
         samples=samples,
         levels=levels,
         reference=reference,
+        openvino=openvino,
         out=out,
         bisect=Over(bisect.value) if bisect else None,
     )

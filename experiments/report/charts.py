@@ -155,7 +155,7 @@ def _sqnr_legend(drawing: Svg, x: float, y: float, *, before: bool) -> None:
     drawing.text((x + 472, y), "line: with everything before it quantized", "tick")
     if before:
         drawing.line((x + 716, y - 4), (x + 740, y - 4), "before")
-        drawing.text((x + 748, y), "dashed: the same, rounded to nearest", "tick")
+        drawing.text((x + 748, y), "dashed: in the plainest way", "tick")
 
 
 def histogram_chart(tensor: TensorQuality, *, name: str) -> Markup:

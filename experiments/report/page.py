@@ -16,11 +16,13 @@ from markupsafe import Markup
 
 from bitwright.experiments.auto.result import AutoResult
 from bitwright.experiments.figure_text import format_change, format_interval, format_value, provenance
+from bitwright.experiments.parity_result import ParityBreak, ParityPair, ParityResult
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.report import charts
 from bitwright.experiments.report.headline import headline_rows
 from bitwright.experiments.report.lower_chart import lower_chart
+from bitwright.experiments.report.parity_chart import parity_chart, values_chart
 from bitwright.experiments.report.qat_chart import qat_chart
 from bitwright.experiments.report.search_view import SearchView, label
 from bitwright.experiments.results import (
@@ -90,6 +92,7 @@ def _contents(record: Record) -> dict[str, Any]:
     trained = result_of(record, "train", TrainResult)
     linted = result_of(record, "lint", LintResult)
     lowered = result_of(record, "lower", LowerResult)
+    compared = result_of(record, "parity", ParityResult)
     tensors = quantized.tensors if quantized else ()
     qat = result_of(record, "qat", QATResult)
     searched = result_of(record, "search", SearchResult)
@@ -104,6 +107,8 @@ def _contents(record: Record) -> dict[str, Any]:
         "latency_chart": charts.latency_chart(measured.speeds) if measured and measured.speeds else None,
         "proofs": tuple(map(ProofView.of, proved.proofs)) if proved else (),
         "simulated": proved is not None and proved.simulated,
+        "parity": compared,
+        "parity_views": tuple(ParityView.each(compared)) if compared else (),
         "linted": linted,
         "findings": tuple(map(FindingView.of, linted.findings)) if linted else (),
         "lowered": lowered,
@@ -168,6 +173,28 @@ class FindingView:
         """Cuts the line; all of it is meant when the focus is not in it."""
         before, focus, after = finding.text.partition(finding.focus) if finding.focus else (finding.text, "", "")
         return cls(finding, before, focus, after) if focus else cls(finding, "", finding.text, "")
+
+
+@dataclass(frozen=True)
+class ParityView:
+    """Two forms of the network: the chart over all layers, and those that break, each with its values."""
+
+    pair: ParityPair
+    chart: Markup | None
+    breaks: tuple[tuple[ParityBreak, Markup | None], ...]
+    more: int
+
+    @classmethod
+    def each(cls, result: ParityResult) -> Iterator[ParityView]:
+        """Draws every pair."""
+        for number, pair in enumerate(result.pairs):
+            broken = [each for each in result.breaks if (each.made_from, each.link) == (pair.made_from, pair.link)]
+            shown = tuple(
+                (each, values_chart(each, name=f"values-{number}-{index}") if each.edges else None)
+                for index, each in enumerate(broken[:_HISTOGRAMS])
+            )
+            chart = parity_chart(pair, name=f"parity-{number}") if pair.judged else None
+            yield cls(pair, chart, shown, max(0, len(broken) - _HISTOGRAMS))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bitwright.experiments.figure_text import format_value
+from bitwright.experiments.parity_result import ParityResult
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Gate
 from bitwright.experiments.results import (
@@ -13,7 +14,6 @@ from bitwright.experiments.results import (
     LintResult,
     LowerResult,
     MeasureResult,
-    ParityResult,
     PredictResult,
     ProveResult,
     QuantizeResult,

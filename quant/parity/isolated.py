@@ -18,17 +18,17 @@ from bitwright.quant.parity.results import Inputs
 class IsolatedLink:
     """The link that `make` returns, in a process that is started when it is first asked for something."""
 
-    takes_tensors = True
     replaced: Mapping[str, str] = {}
 
-    def __init__(self, name: str, make: Callable[[], Link]) -> None:
+    def __init__(self, name: str, make: Callable[[], Link], *, takes_tensors: bool = True) -> None:
         """Prepares a link.
 
         Args:
             name: of the link.
             make: called in the process; can be pickled (`functools.partial` of a class and its arguments).
+            takes_tensors: whether that link does.
         """
-        self.name, self._make = name, make
+        self.name, self._make, self.takes_tensors = name, make, takes_tensors
         self._process: Any = None
         self._pipe: Connection | None = None
 

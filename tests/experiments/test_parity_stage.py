@@ -6,8 +6,8 @@ import pytest
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
+from bitwright.experiments.parity_result import ParityResult
 from bitwright.experiments.record import Record
-from bitwright.experiments.results import ParityResult
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.stages.verdict import _parity_gates
 

@@ -1,0 +1,73 @@
+"""Parity for TensorBoard: each layer's error beside what is allowed, a broken layer's values, and pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitwright.experiments.parity_result import ParityBreak, ParityPair, ParityResult
+from bitwright.experiments.tensorboard_images import CUT, FLOAT, INK, QUANTIZED, Pixels, axes_of, pixels_of
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_IMAGES = 12  # of broken layers
+_LEAST, _MOST = 1e-3, 1e3  # of what is allowed; beyond these bars end
+
+
+def write_parity(found: ParityResult, writer: SummaryWriter) -> None:
+    """Writes a scalar a layer, a picture a pair, the values of the first broken layers, masks and boxes, and text."""
+    writer.add_text("parity", "\n".join(["```", found.text, "```"]))
+    for number, pair in enumerate(found.pairs, start=1):
+        for step, layer in enumerate(pair.judged):
+            writer.add_scalar(f"parity_error_over_allowed/{number:02d} {pair.link}", layer.severity, step)
+        if pair.judged:
+            writer.add_image(f"parity/{number:02d} {pair.link}", pair_image(pair), dataformats="HWC")
+    for rank, each in enumerate(found.breaks[:_IMAGES], start=1):
+        if each.edges:
+            writer.add_image(f"parity_breaks/{rank:02d} {each.tensor}", values_image(each), dataformats="HWC")
+    for each in found.pictures:
+        writer.add_image(f"parity_results/{each.result} {each.link}", _decoded(each.png), dataformats="HWC")
+
+
+def pair_image(pair: ParityPair) -> Pixels:
+    """A bar for each layer around what is allowed, the first break marked."""
+    figure, axes = axes_of(max(7.0, 0.22 * len(pair.judged)), 4.6)
+    heights = [min(max(each.severity, _LEAST), _MOST) for each in pair.judged]
+    places = np.arange(len(heights))
+    broken = np.array([each.severity > 1 for each in pair.judged])
+    bars = axes.bar(places, np.array(heights) - _LEAST, bottom=_LEAST, color=QUANTIZED, alpha=0.6)
+    for bar in np.array(bars.patches)[broken]:
+        bar.set(facecolor=CUT, alpha=1.0)
+    axes.axhline(1.0, color=CUT, linestyle="--", linewidth=1.4)
+    if broken.any():
+        axes.axvline(int(broken.argmax()), color=CUT, linewidth=1.0)
+    axes.set_yscale("log")
+    axes.set_xticks(places, [each.tensor for each in pair.judged], rotation=90, fontsize=6)
+    axes.set(ylim=(_LEAST, _MOST), xlim=(-1, len(heights)), ylabel="error over what is allowed")
+    axes.set_title(f"{pair.made_from} → {pair.link}", size=9)
+    return pixels_of(figure)
+
+
+def values_image(broken: ParityBreak) -> Pixels:
+    """What a layer should give, upwards, and what it gives, downwards, in the same bins."""
+    figure, axes = axes_of(6.0, 3.4)
+    edges = np.asarray(broken.edges)
+    middles, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges) * 0.92
+    axes.bar(middles, broken.expected_counts, width, color=FLOAT, label="expected")
+    axes.bar(middles, -np.asarray(broken.found_counts), width, color=CUT, label="found")
+    axes.axhline(0.0, color=INK, linewidth=0.8)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlabel="value", ylabel="count, logarithmic")
+    axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{broken.tensor} in {broken.link}: {broken.error}", size=9)
+    return pixels_of(figure)
+
+
+def _decoded(png: str) -> Pixels:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
