@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.quantizer import Quantizer
-from bitwright.qat.rounding import round_weight, straight_through
 from bitwright.quant.fake_quantize import broadcastable, fake_quantize
+from bitwright.quant.learned_steps import round_weight, straight_through
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import BIAS_SPEC
 from bitwright.quant.scheme import ScaleKind

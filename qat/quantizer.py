@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.qat.rounding import Grid, largest_code, learned_scale, round_activation
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import TensorRef
+from bitwright.quant.learned_steps import Grid, largest_code, learned_scale, round_activation
 from bitwright.quant.qparams import QParams, choose_qparams
 from bitwright.quant.scheme import ScaleKind
 

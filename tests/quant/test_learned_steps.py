@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.qat.quantizer import Quantizer
-from bitwright.qat.rounding import Grid, learned_scale, round_activation, round_weight
 from bitwright.quant.fake_quantize import cast_to_format, fake_quantize
 from bitwright.quant.formats import FORMATS, FloatFormat, get_format
+from bitwright.quant.learned_steps import Grid, learned_scale, round_activation, round_weight
 from bitwright.quant.qparams import QParams, choose_qparams
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
 
