@@ -70,11 +70,16 @@ def calibrate(
         if captured.graph.is_constant(ref):
             observer.update(captured.values[captured.value_refs[ref]])
             unseen.discard(observer)
+    weighing = {
+        ref: (observer, importance[ref])
+        for ref, observer in observers.items()
+        if importance and ref in importance and isinstance(observer, WeighingObserver)
+    }
     state = captured.initial_state()
     running = ready_to_run(captured, observers)
     count = 0
     for count, batch in enumerate(batches, start=1):
-        observe = _observing(captured, observers, unseen, importance or {}, count - 1)
+        observe = _observing(captured, observers, weighing, unseen, count - 1)
         for args in split_batch(captured, captured.arguments(batch)):
             running.run(*args, state=state, transform=observe)
         if progress:
@@ -118,16 +123,17 @@ def _observers(plan: QuantPlan) -> dict[TensorRef, Observer]:
 def _observing(
     captured: CapturedModel,
     observers: Mapping[TensorRef, Observer],
+    weighing: Mapping[TensorRef, tuple[WeighingObserver, Importance]],
     unseen: set[Observer],
-    importance: Mapping[TensorRef, Importance],
     batch: int,
 ) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
     def observe(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
         observer = observers.get(ref)
         if observer is not None and values.numel():
             try:
-                if ref in importance and isinstance(observer, WeighingObserver):
-                    observer.update(values, importance[ref].of_sample(values))
+                if ref in weighing:
+                    weighs, importance = weighing[ref]
+                    weighs.update(values, importance.of_sample(values))
                 else:
                     observer.update(values)
             except NotFiniteError as error:

@@ -40,6 +40,23 @@ _DEAD = 1e-9  # of a tensor's range: nothing to scale
 _FLOAT_STEPS = 2.0**5  # a float format's largest step in relation to its range, of formats with 3 bits of mantissa
 
 
+@dataclass(frozen=True)
+class Equalized:
+    """What became of a network.
+
+    Attributes:
+        captured: with other weights and the same results.
+        factors: what each channel of a tensor was divided by, float32 `[C]`; tensors without any are what they were.
+    """
+
+    captured: CapturedModel
+    factors: Mapping[TensorRef, torch.Tensor]
+
+    def sensitivity(self, before: Mapping[TensorRef, torch.Tensor]) -> dict[TensorRef, torch.Tensor]:
+        """`channel_sensitivity` of the new network from that of the old: with `x' = x / s`, `dy/dx' = s dy/dx`."""
+        return {ref: cost * self.factors[ref].square() if ref in self.factors else cost for ref, cost in before.items()}
+
+
 @dataclass
 class ChannelStatistics:
     """What flows through each tensor, channel by channel, float32 `[C]`.
@@ -65,8 +82,8 @@ def equalize(
     scheme: QuantScheme,
     sensitivity: Mapping[TensorRef, torch.Tensor],
     samples: Iterable[Arguments],
-) -> CapturedModel:
-    """Returns the network with other weights and the same results.
+) -> Equalized:
+    """Returns the network with other weights and the same results, and what was done to its tensors.
 
     Args:
         captured: the network in float, batch norms folded.
@@ -77,12 +94,14 @@ def equalize(
     spaces = channel_spaces(captured.graph)
     statistics = channel_statistics(captured, {r: a for space in spaces for r, a in space.tensors.items()}, samples)
     values = dict(captured.values)
+    found: dict[TensorRef, torch.Tensor] = {}
     for space in spaces:
         factors = _Balance(space, captured, values, statistics, sensitivity, scheme).factors()
         if space.ceiling != float("inf"):
             factors = _below_ceiling(space, factors, statistics)
         _scale(space, factors, values, captured)
-    return replace(captured, values=values)
+        found.update(dict.fromkeys(space.tensors, factors))
+    return Equalized(replace(captured, values=values), found)
 
 
 def channel_statistics(

@@ -7,7 +7,7 @@ taken in another order, so results differ in their last bits.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,9 +74,7 @@ def _call_kernel(
     data, weight, *given = arguments
     bias, stride, padding, dilation, groups = tuple(given) + _CONVOLUTION[len(given) :]
     window = (padding, stride, dilation, groups)
-    values[weight.name] = torch.ops.mkldnn._reorder_convolution_weight(
-        values[weight.name], *window, list(data.meta["val"].shape)
-    )
+    values[weight.name] = _in_kernel_order(values[weight.name], data, window)
     follower = next(iter(node.users)) if len(node.users) == 1 and node.meta[REF][0] not in watched else None
     name, bounds = _epilogue(follower)
     last = follower if follower is not None and name != "none" else node
@@ -88,6 +86,19 @@ def _call_kernel(
     last.replace_all_uses_with(fused)
     for old in dict.fromkeys((last, node)):
         graph.erase_node(old)
+
+
+def _in_kernel_order(weight: torch.Tensor, data: torch.fx.Node, window: Sequence[Any]) -> torch.Tensor:
+    shape = list(data.meta["val"].shape)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *window, shape)  # type: ignore[no-any-return]
+
+
+def kernel_weight(node: torch.fx.Node, weight: torch.Tensor) -> torch.Tensor:
+    """A weight as a node of a network that is ready to run reads it."""
+    if operator_type(node) != "_convolution_pointwise":
+        return weight
+    arguments: Any = node.args
+    return _in_kernel_order(weight, arguments[0], arguments[3:7])
 
 
 def _epilogue(follower: torch.fx.Node | None) -> tuple[str, tuple[float, ...]]:

@@ -107,9 +107,9 @@ def _equalized(
     axes = channel_axes(folded.graph)
     before = channel_sensitivity(folded, axes, samples)
     equalized = equalize(folded, scheme, before, samples)
-    after = channel_sensitivity(equalized, axes, samples)
+    after = equalized.sensitivity(before)
     importance = {ref: Importance(weights.double(), axes[ref]) for ref, weights in after.items()}
-    return equalized, _with_typical_energy(equalized, importance, samples)
+    return equalized.captured, _with_typical_energy(equalized.captured, importance, samples)
 
 
 def _with_typical_energy(

@@ -29,6 +29,7 @@ WARM_UP = 0.2  # of the steps, without the regularizer
 STRENGTH = 5.0  # weaker ones leave weights in between, which the last rounding then moves at random
 STEPS = 500
 RATE = 1e-2
+CHOSEN = 0.7  # how near to a rounding that is already good learning starts
 _BATCH = 1024  # positions
 _SEED = 0
 
@@ -62,6 +63,15 @@ class SoftRounding:
         scaled = wanted.to(torch.float32) / grid.scale
         below = scaled.floor()
         return cls(grid, below), inverse_rectified_sigmoid(scaled - below)
+
+    @classmethod
+    def around(cls, wanted: torch.Tensor, chosen: torch.Tensor, grid: Grid) -> tuple[SoftRounding, torch.Tensor]:
+        """The neighbours between which a chosen weight lies next to the wanted one, and a V near the chosen one."""
+        scaled = wanted.to(torch.float32) / grid.scale
+        codes = (chosen / grid.scale).round()
+        below = torch.minimum(torch.maximum(scaled.floor(), codes - 1.0), codes)
+        h = CHOSEN * (codes - below) + (1.0 - CHOSEN) * (scaled - below).clamp(0.0, 1.0)
+        return cls(grid, below), inverse_rectified_sigmoid(h)
 
     def weight(self, h: torch.Tensor) -> torch.Tensor:
         """The weight that is `h` of the way up, `[G, R, K]`."""
@@ -112,7 +122,7 @@ def _learned(data: LayerData, wanted: torch.Tensor, shift: torch.Tensor) -> torc
             chosen = torch.randint(len(shares), (min(_BATCH, len(shares)),), generator=generator)
             h = rectified_sigmoid(v)
             loss = error(soft.weight(h), chosen) / unit
-            beta = _beta(step / STEPS)
+            beta = beta_of(step / STEPS)
             if beta is not None:
                 loss = loss + STRENGTH * (1.0 - (2.0 * h - 1.0).abs().pow(beta)).mean()
             optimizer.zero_grad()
@@ -122,7 +132,7 @@ def _learned(data: LayerData, wanted: torch.Tensor, shift: torch.Tensor) -> torc
     return hard if float(error(hard, everything)) < unit else nearest
 
 
-def _beta(progress: float) -> float | None:
+def beta_of(progress: float) -> float | None:
     """The exponent at a share of all steps: a cosine from the first to the last; None while warming up."""
     if progress < WARM_UP:
         return None

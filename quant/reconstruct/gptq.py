@@ -17,7 +17,6 @@ import torch
 
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
-from bitwright.quant.reconstruct.moments import Moments
 from bitwright.quant.reconstruct.refit import refit, sum_of
 
 DAMPING = 0.01  # section 3.3, step 3 of the paper
@@ -30,7 +29,7 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: fl
 
     Args:
         weight: `[G, R, K]`.
-        hessian: `E[x x^T]` of its inputs, float64 `[G, K, K]`.
+        hessian: `E[x x^T]` of its inputs, float64 or float32 `[G, K, K]`.
         grid: the values that the weight may take.
         damping: share of the mean diagonal that is added to the diagonal.
 
@@ -38,8 +37,10 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: fl
         float32 `[G, R, K]`, on the grid.
     """
     order = hessian.diagonal(dim1=1, dim2=2).sum(0).argsort(descending=True, stable=True)
-    factor = _inverse_factor(hessian[:, order[:, None], order], damping)
-    left = weight.double()[:, :, order]
+    hessian = hessian[:, order[:, None], order]  # the caller's may be given back
+    left = weight.to(hessian.dtype)[:, :, order]
+    factor = _inverse_factor(hessian, damping)
+    del hessian
     rounded = torch.empty_like(weight, dtype=torch.float32)
     for start in range(0, left.shape[2], _LAZY):
         stop = min(start + _LAZY, left.shape[2])
@@ -58,8 +59,10 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """The upper U with `U^T U = (H + damping)^-1`; `hessian` is used up."""
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal += (damping * diagonal.mean(1) + _TINY)[:, None]
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    lower = torch.linalg.cholesky(hessian)
+    torch.cholesky_inverse(lower, out=hessian)
+    del lower
+    factor: torch.Tensor = torch.linalg.cholesky(hessian, upper=True)
     return factor
 
 
@@ -73,11 +76,10 @@ class Gptq:
 
     def round(self, data: LayerData) -> Rounded:
         """See the module and `refit`."""
-        whole: Moments = sum_of(data.halves)
         fit = refit(data.halves, bias=data.has_bias)
-        hessian, _ = whole.centred(bias=data.has_bias)
-        weight = gptq(data.weight + fit.change, hessian, data.grid)
-        return Rounded(weight, rounded_bias(data, weight, fit.follows))
+        wanted = data.weight + fit.change
+        weight = gptq(wanted, sum_of(data.halves).centred(bias=data.has_bias)[0], data.grid)
+        return Rounded(weight, rounded_bias(data, weight, fit.follows), wanted)
 
 
 ROUNDING = Gptq()

@@ -43,3 +43,7 @@ class Grid:
         scale, zero_point = self.scale[place].flatten(), self.zero_point[place].flatten()
         flat = values.reshape(-1).to(torch.float32)
         return fake_quantize(flat, QParams(self.spec, scale, zero_point, 0)).reshape(values.shape)
+
+    def scaled(self, factors: torch.Tensor) -> Grid:
+        """The grid with each row's steps so many times as large; factors `[G, R]`."""
+        return replace(self, scale=self.scale * factors[:, :, None])

@@ -20,8 +20,9 @@ from bitwright.quant.graph import Node
 from bitwright.quant.quantized_model import QuantizedModel
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
-# Positions of one sample of one layer: 1,024 of 12,544 in MobileNetV2's first layers, all from 28 x 28 on.
-POSITIONS = 1024
+POSITIONS = 256  # of one sample of one layer
+# Positions of all samples of one layer, and how many for each term: beyond them moments tell no more.
+ENOUGH, ENOUGH_A_TERM = 16_384, 16
 _RELU6 = (0.0, 6.0)
 
 
@@ -36,6 +37,7 @@ class Layer:
         weight_shape: of the weight.
         groups: of a convolution, else 1.
         bounds: what the activation fused behind it lets through.
+        samples: how many it takes to know its inputs.
     """
 
     node: Node
@@ -44,6 +46,12 @@ class Layer:
     weight_shape: tuple[int, ...]
     groups: int
     bounds: tuple[float, float]
+    samples: int
+
+    @property
+    def unbounded(self) -> bool:
+        """No activation hides anything of its result."""
+        return self.bounds == (-math.inf, math.inf)
 
     def matrix(self, weight: torch.Tensor) -> torch.Tensor:
         """A tensor that broadcasts to the weight's shape as `[G, R, K]`."""
@@ -87,9 +95,13 @@ _WINDOW = (("stride", 1), ("padding", 0), ("dilation", 1))
 
 def _every(positions: int, spatial: int, sample: int) -> tuple[slice, ...]:
     """Which positions along each axis; of few all."""
-    step = max(1, math.ceil((positions / POSITIONS) ** (1 / spatial)))
+    step = _step(positions, spatial)
     offsets = list(product(range(step), repeat=spatial))[sample % step**spatial]
     return tuple(slice(offset, None, step) for offset in offsets)
+
+
+def _step(positions: int, spatial: int) -> int:
+    return max(1, math.ceil((positions / POSITIONS) ** (1 / spatial)))
 
 
 def find_layers(quantized: QuantizedModel) -> tuple[list[Layer], dict[str, str]]:
@@ -137,7 +149,17 @@ def _layer(quantized: QuantizedModel, node: Node) -> Layer:
         weight_shape=tuple(captured.values[weight].shape),
         groups=int(node.attributes.get("groups", 1)),
         bounds=_bounds(graph.by_name, quantized.plan.fused, node),
+        samples=_samples(node, graph.tensors[node.outputs[0]].shape, captured.values[weight][0].numel()),
     )
+
+
+def _samples(node: Node, result: tuple[int, ...], terms: int) -> int:
+    """How many samples hold enough of its positions."""
+    spatial = _CONVOLUTIONS.get(node.op, 0)
+    batch, sizes = (result[: -spatial - 1], result[-spatial:]) if spatial else ((), (math.prod(result[:-1]),))
+    step = _step(math.prod(sizes), spatial or 1)
+    seen = math.prod(batch) * math.prod(-(-size // step) for size in sizes)
+    return -(-max(ENOUGH, ENOUGH_A_TERM * terms) // seen)
 
 
 def _bounds(nodes: Mapping[str, Node], chains: tuple[tuple[str, ...], ...], node: Node) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,9 @@ from bitwright.quant.reconstruct.layers import Layer
 from bitwright.quant.reconstruct.moments import Moments
 from bitwright.quant.reconstruct.refit import shift_of, sum_of
 
+if TYPE_CHECKING:
+    from bitwright.quant.reconstruct.block_learning import BlockData, Learned
+
 
 @dataclass
 class Positions:
@@ -20,7 +23,7 @@ class Positions:
 
     Attributes:
         columns: inputs from the quantized network, one `[G, K, n]` a sample.
-        truth: results in float before the activation, one `[G, R, n]` a sample.
+        truth: results in float, before or behind the activation, one `[G, R, n]` a sample.
         shares: how much each position of a sample counts, as in `Moments`.
     """
 
@@ -54,6 +57,7 @@ class LayerData:
         has_bias: whether the layer has a bias of its own.
         bias: of the layer, `[G, R]`; 0 where it has none.
         positions: some of the columns and what they should give, for methods that ask for them.
+        rows_have_scales: whether each row has one scale of its own, which may be any number.
     """
 
     layer: Layer
@@ -63,6 +67,7 @@ class LayerData:
     has_bias: bool
     bias: torch.Tensor
     positions: Positions | None = None
+    rows_have_scales: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,14 @@ class Rounded:
     Attributes:
         weight: on the grid, float32 `[G, R, K]`.
         shift: what is added to the bias, `[G, R]`; 0 where the layer has none.
+        wanted: the weight that was rounded, `[G, R, K]`; None where it is the layer's own.
+        factors: of the scales of the grid that it was rounded to, `[G, R]`; None where they are what they were.
     """
 
     weight: torch.Tensor
     shift: torch.Tensor
+    wanted: torch.Tensor | None = None
+    factors: torch.Tensor | None = None
 
 
 class RoundingMethod(Protocol):
@@ -97,6 +106,14 @@ class RoundingMethod(Protocol):
         """Chooses a weight on the grid, and what is added to the bias."""
 
 
+@runtime_checkable
+class BlockMethod(RoundingMethod, Protocol):
+    """Rounds one layer after the other, and then the layers of each block once more together."""
+
+    def round_block(self, data: BlockData) -> Learned | None:
+        """Chooses parameters and scales of a block; None leaves those that were there."""
+
+
 def rounded_bias(data: LayerData, weight: torch.Tensor, follows: torch.Tensor) -> torch.Tensor:
     """What is added to the bias so that rounding leaves no mean error, `[G, R]`.
 
@@ -105,7 +122,7 @@ def rounded_bias(data: LayerData, weight: torch.Tensor, follows: torch.Tensor) -
         weight: as rounded.
         follows: which rows also make up for the mean of the error that arrives, `[G, R]`.
     """
-    whole = sum_of(data.halves)
+    whole = sum_of([half.of_first_order() for half in data.halves])
     change = weight.double() - data.weight.double()
     if not data.has_bias:
         return torch.zeros_like(whole.difference)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 HALVES = 2
+WIDE = 2048  # terms; a Hessian of so many has 32 MB in float64, one of ResNet-50's 4,608 would have 170
 _TOGETHER = 1024  # positions that are multiplied at a time: large layers have few a sample
 _EPS = torch.finfo(torch.float32).eps
 _SILENCE = 1e-30
@@ -97,22 +98,33 @@ class Moments:
             self.columns + other.columns,
             self.difference + other.difference,
             self.square + other.square,
-            self.hessian + other.hessian,
-            self.cross + other.cross,
+            self.hessian + other.hessian if self.products else self.hessian,
+            self.cross + other.cross if self.products else self.cross,
             self.products,
         )
+
+    def of_first_order(self) -> Moments:
+        """The same without products, which may have hundreds of megabytes."""
+        groups, rows, terms = self.cross.shape
+        none = torch.zeros(1)
+        hessian, cross = none.expand(groups, terms, terms), none.expand(groups, rows, terms)
+        return Moments(self.weight, self.columns, self.difference, self.square, hessian, cross, products=False)
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`E[x]`, `[G, K]`, and `E[d]`, `[G, R]`."""
         return self.columns / self.weight, self.difference / self.weight
 
-    def centred(self, *, bias: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """`E[x x^T]` and `E[d x^T]`, float64; of what remains when the means are left to a bias, where there is one."""
-        hessian, cross = self.hessian.double().div_(self.weight), self.cross.double().div_(self.weight)
+    def centred(self, *, bias: bool, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`E[x x^T]` and `E[d x^T]`; of what remains when the means are left to a bias, where there is one.
+
+        As float64 unless told otherwise, or float32 where that would take hundreds of megabytes.
+        """
+        kind = dtype or (torch.float64 if self.columns.shape[1] <= WIDE else torch.float32)
+        hessian, cross = (part.to(kind, copy=True).div_(self.weight) for part in (self.hessian, self.cross))
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         lost = _EPS * diagonal.sum(1)  # what float32 products cannot tell from zero
         if bias:
-            x, d = self.means()
+            x, d = (mean.to(kind) for mean in self.means())
             hessian.baddbmm_(x[:, :, None], x[:, None, :], alpha=-1.0)
             cross.baddbmm_(d[:, :, None], x[:, None, :], alpha=-1.0)
         diagonal += lost[:, None]

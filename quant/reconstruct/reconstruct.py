@@ -18,10 +18,13 @@ from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer, find_layers
-from bitwright.quant.reconstruct.method import LayerData, Positions, RoundingMethod
+from bitwright.quant.reconstruct.method import BlockMethod, LayerData, Positions, Rounded, RoundingMethod
 from bitwright.quant.reconstruct.moments import HALVES, Moments
+from bitwright.quant.reconstruct.running import Running
+from bitwright.quant.reconstruct.scales import named, with_named
 from bitwright.quant.reconstruct.store import ChosenValues, fingerprint
 from bitwright.quant.reconstruct.walk import Walk, incoming_states
+from bitwright.quant.scheme import ScaleKind
 
 
 @torch.no_grad()
@@ -43,66 +46,94 @@ def reconstruct(
         progress: called with the number of layers done.
     """
     chosen = ChosenValues(folder / fingerprint(quantized, samples, method.name) if folder is not None else None)
-    result = _Reconstruction(quantized, samples, method, chosen).run(progress)
+    if isinstance(method, BlockMethod):
+        from bitwright.quant.reconstruct.reconstruct_blocks import BlockReconstruction
+
+        result = BlockReconstruction(quantized, samples, method, chosen).run(progress)
+    else:
+        result = Reconstruction(quantized, samples, method, chosen).run(progress)
     chosen.clear()
     return result
 
 
-class _Reconstruction:
+class Reconstruction:
+    """The walks and what was chosen so far."""
+
     def __init__(
         self, quantized: QuantizedModel, samples: Sequence[Arguments], method: RoundingMethod, chosen: ChosenValues
     ) -> None:
         self.quantized = quantized
+        self.values = dict(quantized.captured.values)
         self.method = method
         self.chosen = chosen
         self.layers, _ = find_layers(quantized)
-        captured = quantized.captured
-        self.positions = {node.name: place for place, (node, _) in enumerate(captured.steps)}
-        self.fx_nodes = {node.name: node for node, _ in captured.steps}
-        self.own: dict[str, Mapping[str, torch.Tensor]] = dict(quantized.simulated_operands)
-        states = incoming_states(captured, samples)
-        self.truth = Walk(captured, samples, states=states)
+        self.running = Running(quantized, self.layers)
+        rounded = {layer.node.name for layer in self.layers}  # nobody reads them before they are
+        self.own = {
+            self.running.node(node.name).name: self.running.operands(node.name, quantized.operands_of(node))
+            for node in quantized.captured.graph.nodes
+            if node.name in quantized.plan.quantized and node.name not in rounded and self.running.runs(node.name)
+        }
+        states = incoming_states(quantized.captured, samples)
+        self.truth = Walk(self.running.captured, samples, states=states)
         self.rounded = Walk(
-            captured,
+            self.running.captured,
             samples,
-            transform=quantized.transform,
+            transform=lambda ref, tensor: self.quantized.transform(ref, tensor),
             operands=lambda name: self.own.get(name, {}),
             states=states,
         )
+        self.running.release()
 
     def run(self, progress: Progress | None) -> QuantizedModel:
-        values = dict(self.quantized.captured.values)
+        """All layers one after the other."""
         for done, layer in enumerate(self.layers, start=1):
             found = self.chosen.get(layer.node.name)
             if found is None:
-                found = self._round(layer)
+                found = self.values_of(layer, self.round(layer))
                 self.chosen.put(layer.node.name, found)
-            values.update(found)
-            self.own[layer.node.name] = self._operands(layer, found)
+            self.take(layer, found)
             if progress:
                 progress(done)
-        captured = replace(self.quantized.captured, values=values)
-        return replace(self.quantized, captured=captured)
+        return self.result()
 
-    def _round(self, layer: Layer) -> dict[str, torch.Tensor]:
+    def result(self) -> QuantizedModel:
+        """The network as chosen so far."""
+        return replace(self.quantized, captured=replace(self.quantized.captured, values=dict(self.values)))
+
+    def round(self, layer: Layer) -> Rounded:
+        """What the method makes of a layer."""
+        return self.method.round(self._data(layer))
+
+    def values_of(self, layer: Layer, rounded: Rounded) -> dict[str, torch.Tensor]:
         """The layer's weight and bias, by their names."""
-        data = self._data(layer)
-        rounded = self.method.round(data)
         values = {layer.weight: rounded.weight.reshape(layer.weight_shape)}
         if layer.bias is not None:
             bias = self.quantized.captured.values[layer.bias]
             values[layer.bias] = (bias.double() + rounded.shift.reshape(bias.shape)).to(bias.dtype)
+        if rounded.factors is not None:
+            ref = layer.node.tensors[1]
+            scale = self.quantized.qparams[ref].scale
+            values.update(named({ref: scale * rounded.factors.reshape(scale.shape)}))
         return values
+
+    def take(self, layer: Layer, values: Mapping[str, torch.Tensor]) -> None:
+        """Goes on with these parameters of a layer."""
+        parameters = {name: values[name] for name in (layer.weight, layer.bias) if name is not None}
+        self.quantized = with_named(self.quantized, values)
+        self.values.update(parameters)
+        self.own[self.running.node(layer.node.name).name] = self._operands(layer, parameters)
 
     def _data(self, layer: Layer) -> LayerData:
         captured = self.quantized.captured
-        node, place = self.fx_nodes[layer.node.name], self.positions[layer.node.name]
+        node, place = self.running.node(layer.node.name), self.running.place(layer.node.name)
         weight = layer.matrix(captured.values[layer.weight])
         qparams = self.quantized.qparams[layer.node.tensors[1]]
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
-        positions, most = Positions(), self._positions_a_sample(weight)
-        pairs = zip(self.rounded.advance(place), self.truth.advance(place + 1), strict=True)
+        samples = min(len(self.rounded.samples), layer.samples)
+        positions, most = Positions(), self._positions_a_sample(weight, samples)
+        pairs = zip(self.rounded.advance(place, samples), self.truth.advance(place + 1, samples), strict=True)
         for sample, (given, wanted) in enumerate(pairs):
             columns = layer.columns(given[node.all_input_nodes[0]], sample)
             truth = layer.results(wanted[node], sample)
@@ -121,6 +152,9 @@ class _Reconstruction:
             has_bias=layer.bias is not None,
             bias=bias,
             positions=positions if most else None,
+            rows_have_scales=qparams.spec.scale_kind is ScaleKind.FLOAT32
+            and qparams.spec.block_size is None
+            and qparams.scale.shape == (weight.shape[0] * weight.shape[1],),
         )
 
     def _bias(self, layer: Layer, weight: torch.Tensor) -> torch.Tensor:
@@ -130,10 +164,10 @@ class _Reconstruction:
             return torch.zeros(weight.shape[:2])
         return captured.values[captured.value_refs[given[0]]].reshape(weight.shape[:2])
 
-    def _positions_a_sample(self, weight: torch.Tensor) -> int:
+    def _positions_a_sample(self, weight: torch.Tensor, samples: int) -> int:
         """How many fit into what the method asks for: of each a column and a result, float32."""
         groups, rows, terms = weight.shape
-        return self.method.position_bytes // (4 * groups * (rows + terms) * len(self.rounded.samples))
+        return self.method.position_bytes // (4 * groups * (rows + terms) * samples)
 
     def _operands(self, layer: Layer, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the rounded layer reads in the simulation."""
@@ -141,4 +175,4 @@ class _Reconstruction:
         plan = self.quantized.plan.biases.get(layer.node.name)
         if plan is not None and layer.bias is not None:
             own[layer.bias] = fake_quantize(values[layer.bias], self.quantized.bias_qparams(plan))
-        return {**self.own.get(layer.node.name, {}), **own}
+        return self.running.operands(layer.node.name, own)

@@ -45,21 +45,21 @@ def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: 
         ridges: which to try; with none only the bias is in question.
         bias: whether the layer has a bias of its own.
     """
-    whole = sum_of(halves)
-    kept = torch.zeros(whole.cross.shape, dtype=torch.float64)
+    kept = torch.zeros(halves[0].cross.shape, dtype=torch.float64)
     if any(half.weight == 0 for half in halves):
-        return Fit(kept, torch.zeros_like(whole.square, dtype=torch.bool))
-    error = torch.zeros(len(ridges) + 2, *whole.square.shape, dtype=torch.float64)
+        return Fit(kept, torch.zeros_like(halves[0].square, dtype=torch.bool))
+    error = torch.zeros(len(ridges) + 2, *halves[0].square.shape, dtype=torch.float64)
     for held_out, half in enumerate(halves):
         rest = sum_of([other for index, other in enumerate(halves) if index != held_out])
         error[0] += half.square
-        for index, change in enumerate([kept, *ridge_solutions(rest, ridges, bias=bias)], start=1):
+        trials = ridge_solutions(rest, ridges, bias=bias, dtype=torch.float32)  # only to be compared
+        for index, change in enumerate([kept, *trials], start=1):
             error[index] += half.error(change, shift_of(rest, change, bias=bias))
     best = error.argmin(0)
     change = kept
     wanted = [ridge for index, ridge in enumerate(ridges, start=2) if (best == index).any()]
-    for ridge, found in zip(wanted, ridge_solutions(whole, wanted, bias=bias), strict=True):
-        change = torch.where((best == ridges.index(ridge) + 2)[:, :, None], found, change)
+    for ridge, found in zip(wanted, ridge_solutions(sum_of(halves), wanted, bias=bias), strict=True):
+        change = torch.where((best == ridges.index(ridge) + 2)[:, :, None], found.double(), change)
     return Fit(change, best > 0)
 
 
@@ -71,11 +71,13 @@ def sum_of(parts: Sequence[Moments]) -> Moments:
     return total
 
 
-def ridge_solutions(moments: Moments, ridges: Sequence[float], *, bias: bool) -> list[torch.Tensor]:
+def ridge_solutions(
+    moments: Moments, ridges: Sequence[float], *, bias: bool, dtype: torch.dtype | None = None
+) -> list[torch.Tensor]:
     """The change of the weight for each ridge, `[G, R, K]`."""
     if not ridges:
         return []
-    hessian, cross = moments.centred(bias=bias)
+    hessian, cross = moments.centred(bias=bias, dtype=dtype)
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     own, size = diagonal.clone(), diagonal.mean(1)
     solutions = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class LiveTensors:
         self._limit = limit
         self._kept: dict[int, dict[torch.fx.Node, Any]] = {}
         self._bytes: dict[int, int] = {}
-        self._spilled: dict[int, list[tuple[torch.fx.Node, Any]]] = {}
+        self._spilled: dict[int, tuple[Path, list[tuple[torch.fx.Node, Any]]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def put(self, sample: int, alive: Mapping[torch.fx.Node, Any]) -> None:
@@ -46,20 +46,25 @@ class LiveTensors:
             self._kept[sample], self._bytes[sample] = dict(alive), size
             return
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="bitwright-walk-")
-        with self._file(sample).open("wb") as file:
-            self._spilled[sample] = [(node, _written(value, file)) for node, value in alive.items()]
+        path = Path(self._folder.name) / f"{sample}.raw"
+        with path.open("r+b" if path.exists() else "wb") as file:  # the pages that it has are written again
+            self._spilled[sample] = path, [(node, _written(value, file)) for node, value in alive.items()]
 
     def take(self, sample: int) -> dict[torch.fx.Node, Any]:
         """The tensors of a sample, which is forgotten."""
         if sample in self._kept:
             self._bytes.pop(sample)
             return self._kept.pop(sample)
-        with self._file(sample).open("rb") as file:
-            return {node: _read(left, file) for node, left in self._spilled.pop(sample)}
+        path, spilled = self._spilled.pop(sample)
+        with path.open("rb") as file:
+            return {node: _read(left, file) for node, left in spilled}
 
-    def _file(self, sample: int) -> Path:
-        assert self._folder is not None
-        return Path(self._folder.name) / f"{sample}.raw"
+    def fork(self) -> LiveTensors:
+        """The same tensors, to be taken a second time; valid until this one's samples are put again."""
+        other = LiveTensors(self._limit)
+        other._kept = {sample: dict(alive) for sample, alive in self._kept.items()}
+        other._bytes, other._spilled = dict(self._bytes), dict(self._spilled)
+        return other
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -114,9 +119,10 @@ class Walk:
         states: Sequence[Mapping[str, torch.Tensor]] = (),
         limit: int = KEPT_BYTES,
     ) -> None:
-        self.captured = captured
+        self.captured = without_parameters(captured)
         self.samples = samples
-        self.position = 0
+        self._positions = [0] * len(samples)
+        self._forgotten = 0
         self._transform = transform or (lambda ref, tensor: tensor)
         self._operands: Operands = operands or (lambda name: {})
         self._states = states
@@ -127,21 +133,27 @@ class Walk:
             if node.op == "placeholder" and node.name in captured.values and node.name not in captured.state_names
         }
 
-    def advance(self, stop: int) -> Iterator[Environment]:
-        """Runs every sample up to the node at `stop` and yields what it holds then, sample by sample.
+    def advance(self, stop: int, first: int | None = None) -> Iterator[Environment]:
+        """Runs samples up to the node at `stop` and yields what each holds then.
 
         Results of the last node stay with those that are alive until the walk goes on. The walk has arrived when the
         iterator is exhausted.
+
+        Args:
+            stop: of the steps; never before that of an earlier call.
+            first: only so many samples; the others stay where they are until a later call takes them along, which
+                costs no more than if they had been on the way all the time.
         """
-        steps = self.captured.steps[self.position : stop]
-        for sample in range(len(self.samples)):
-            alive = self._alive.take(sample) if self.position else {}
+        for sample in range(len(self.samples))[:first]:
+            position, self._positions[sample] = self._positions[sample], stop
+            steps = self.captured.steps[position:stop]
+            alive = self._alive.take(sample) if position else {}
             environment: Environment = ChainMap(alive, self._parameters)
             inputs = self._inputs(sample) if any(node.op == "placeholder" for node, _ in steps) else {}
             for node, dead in steps:
                 if node.op != "placeholder":
                     call(node, environment, self._transform, self._operands(node.name))
-                elif node not in self._parameters:
+                elif node.name in inputs:
                     environment[node] = self._transform(node.meta[REF][0], inputs[node.name])
                 if node is not steps[-1][0]:
                     _drop(alive, dead)
@@ -149,7 +161,22 @@ class Walk:
             if steps:
                 _drop(alive, steps[-1][1])
             self._alive.put(sample, alive)
-        self.position = stop
+        self._forget(min(self._positions))
+
+    def _forget(self, place: int) -> None:
+        """Gives up parameters that no sample reads any more."""
+        for _, dead in self.captured.steps[self._forgotten : place]:
+            _drop(self._parameters, dead)
+        self._forgotten = max(self._forgotten, place)
+
+    def fork(self) -> Walk:
+        """A walk at the same place, to go on with while this one waits; it ends before this one goes on."""
+        other = Walk(
+            self.captured, self.samples, transform=self._transform, operands=self._operands, states=self._states
+        )
+        other._positions, other._alive = list(self._positions), self._alive.fork()
+        other._parameters, other._forgotten = dict(self._parameters), self._forgotten
+        return other
 
     def _inputs(self, sample: int) -> dict[str, torch.Tensor]:
         names = [node.name for node in self.captured.input_nodes]
@@ -158,7 +185,14 @@ class Walk:
         return {**given, **state}
 
 
-def _drop(alive: dict[torch.fx.Node, Any], dead: Sequence[torch.fx.Node]) -> None:
+def without_parameters(captured: CapturedModel) -> CapturedModel:
+    """The network with its state alone; of parameters only the names are left."""
+    nothing = torch.empty(0)
+    kept = captured.state_names
+    return replace(captured, values={name: v if name in kept else nothing for name, v in captured.values.items()})
+
+
+def _drop(alive: MutableMapping[torch.fx.Node, Any], dead: Sequence[torch.fx.Node]) -> None:
     for node in dead:
         alive.pop(node, None)
 

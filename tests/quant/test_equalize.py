@@ -48,7 +48,18 @@ def samples(count: int = 6) -> list[tuple[torch.Tensor]]:
 
 def equalized(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
     sensitivity = channel_sensitivity(captured, channel_axes(captured.graph), samples())
-    return equalize(captured, scheme, sensitivity, samples())
+    return equalize(captured, scheme, sensitivity, samples()).captured
+
+
+def test_sensitivity_follows_the_factors(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    axes = channel_axes(captured.graph)
+    before = channel_sensitivity(captured, axes, samples())
+    found = equalize(captured, u8s8, before, samples())
+    again, followed = channel_sensitivity(found.captured, axes, samples()), found.sensitivity(before)
+    assert any(not torch.equal(before[ref], followed[ref]) for ref in before)
+    assert again.keys() == followed.keys()
+    for ref, cost in again.items():
+        torch.testing.assert_close(followed[ref], cost, rtol=1e-3, atol=1e-3 * float(cost.max()))
 
 
 def test_spaces_run_from_weights_to_weights(captured: CapturedModel) -> None:
@@ -181,7 +192,7 @@ def test_channels_are_found_where_layers_have_them(model: nn.Module, shape: tupl
     (space,) = channel_spaces(network.graph)
     axes = channel_axes(network.graph)
     assert space.channels == 8 and {ref: axes[ref] for ref in space.tensors} == dict(space.tensors)
-    after = equalize(network, u8s8, channel_sensitivity(network, axes, data), data)
+    after = equalize(network, u8s8, channel_sensitivity(network, axes, data), data).captured
     assert any(not torch.equal(network.values[name], after.values[name]) for name in network.values)
     for arguments in data:
         torch.testing.assert_close(after.run(*arguments), network.run(*arguments), rtol=1e-5, atol=1e-5)
@@ -196,7 +207,8 @@ def test_a_silent_channel_below_a_clamp_keeps_its_scale(u8s8: QuantScheme) -> No
     model[0].bias.data[2] = 0.0
     quiet = [(torch.randn(1, 3, 6, 6) * torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1),) for _ in range(4)]
     network = capture(model, quiet[0])
-    after = equalize(network, u8s8, channel_sensitivity(network, channel_axes(network.graph), quiet), quiet)
+    before = channel_sensitivity(network, channel_axes(network.graph), quiet)
+    after = equalize(network, u8s8, before, quiet).captured
     (name,) = (name for ref, name in network.value_refs.items() if str(ref) == "0.weight")
     assert torch.equal(after.values[name][2], network.values[name][2])
     assert not torch.equal(after.values[name], network.values[name])

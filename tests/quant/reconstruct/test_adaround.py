@@ -10,7 +10,7 @@ from bitwright.quant.graph import Node
 from bitwright.quant.reconstruct.adaround import (
     ROUNDING,
     SoftRounding,
-    _beta,
+    beta_of,
     inverse_rectified_sigmoid,
     rectified_sigmoid,
 )
@@ -43,9 +43,9 @@ def test_soft_weights_lie_between_their_neighbours() -> None:
 
 
 def test_beta_falls_from_20_to_2_behind_the_warm_up() -> None:
-    assert _beta(0.1) is None
-    assert _beta(0.2) == pytest.approx(20.0)
-    assert _beta(1.0) == pytest.approx(2.0)
+    assert beta_of(0.1) is None
+    assert beta_of(0.2) == pytest.approx(20.0)
+    assert beta_of(1.0) == pytest.approx(2.0)
 
 
 def layer_data(weight: torch.Tensor, columns: torch.Tensor, bounds: tuple[float, float]) -> LayerData:

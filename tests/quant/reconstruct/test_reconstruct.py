@@ -19,6 +19,7 @@ from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
+from bitwright.quant.reconstruct.block_learning import BlockData, BlockLearning, Learned
 from bitwright.quant.reconstruct.gptq import ROUNDING
 from bitwright.quant.reconstruct.method import LayerData, Rounded
 from bitwright.quant.reconstruct.reconstruct import reconstruct
@@ -135,6 +136,42 @@ def test_a_killed_run_goes_on_behind_the_finished_layers(
     assert done == [1, 2, 3, 4, 5]
     assert all(torch.equal(value, resumed.captured.values[name]) for name, value in whole.captured.values.items())
     assert not any(tmp_path.iterdir())  # all are done: nothing is left
+
+
+class DyingBlocks(Dying):
+    """The same with blocks: killed before its third block is learned."""
+
+    def round_block(self, data: BlockData) -> Learned | None:
+        if self.blocks == self.dies_at:
+            raise KeyboardInterrupt
+        self.blocks += 1
+        return BlockLearning(data, drop=0.5, steps=20).run()
+
+    def __init__(self, dies_at: int) -> None:
+        super().__init__(99)
+        self.dies_at, self.blocks = dies_at, 0
+
+    def round(self, data: LayerData) -> Rounded:
+        return ROUNDING.round(data)
+
+
+def test_a_killed_run_goes_on_behind_the_finished_blocks(
+    captured: CapturedModel, w4: QuantScheme, tmp_path: Path
+) -> None:
+    start = quantize(captured, w4, images(8), bias_correction=False)
+    samples = [(x,) for x in images(8)]
+    whole = reconstruct(start, samples, DyingBlocks(99))
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(start, samples, DyingBlocks(2), folder=tmp_path)
+    again = DyingBlocks(99)
+    resumed = reconstruct(start, samples, again, folder=tmp_path)
+    assert again.blocks == 1  # stem, residual block, classifier
+    assert all(torch.equal(value, resumed.captured.values[name]) for name, value in whole.captured.values.items())
+    for ref, qparams in whole.qparams.items():
+        assert torch.equal(qparams.scale, resumed.qparams[ref].scale)
+        if ref in whole.plan.weights:
+            chosen = whole.captured.values[whole.captured.value_refs[ref]]
+            assert torch.equal(whole.simulated_values[whole.captured.value_refs[ref]], chosen)
 
 
 def test_layers_of_other_data_are_not_taken_up(captured: CapturedModel, w4: QuantScheme, tmp_path: Path) -> None:

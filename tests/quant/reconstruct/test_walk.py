@@ -57,3 +57,22 @@ def test_every_tensor_is_that_of_a_run(limit: int) -> None:
         assert kept.keys() == other.keys()
         assert all(torch.equal(tensor, other[ref]) for ref, tensor in kept.items())
         assert len(other) >= len(one) - 1  # incoming state passes the transform of a run alone
+
+
+def test_samples_that_wait_and_forks_see_the_same_tensors() -> None:
+    torch.manual_seed(0)
+    captured = capture(Branched().eval(), (torch.zeros(1, 3, 6, 6),))
+    samples = [(torch.randn(1, 3, 6, 6),) for _ in range(4)]
+    states = incoming_states(captured, samples)
+    end = len(captured.steps)
+
+    def results(walk: Walk) -> list[torch.Tensor]:
+        return [environment[captured.steps[-1][0]].clone() for environment in walk.advance(end)]
+
+    expected = results(Walk(captured, samples, states=states))
+    walk = Walk(captured, samples, states=states, limit=700)  # of the four, one stays in memory
+    for stop, first in ((end // 2, 2), (end - 2, 3)):
+        assert sum(1 for _ in walk.advance(stop, first)) == first
+    fork = walk.fork()
+    for found in (results(fork), results(walk)):
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
