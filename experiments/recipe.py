@@ -151,7 +151,9 @@ class Quantize(Section):
     """Post-training quantization. The later of two overrides that select a layer wins.
 
     `prepare`: rewrites before anything is calibrated (smoothquant, …), in their order. `rounding`: how weights are
-    rounded in view of their inputs (gptq, …); without it to nearest.
+    rounded in view of their inputs, without it to nearest: `nearest` refits biases alone, `gptq` weights and biases,
+    `seqmse` chooses scales, too, `quantease` rounds again until nothing falls, `adaround` learns each layer, `brecq`
+    and `qdrop` each block. From the cheapest to the dearest; layers that stay at nearest are named with the reason.
     """
 
     weights: Spec = Spec()

@@ -77,6 +77,7 @@ def quantize_model(context: Context) -> QuantizeResult:
         notes=(
             *bench.data.notes,
             *calibration_notes(calibration.count, recipe.calibrate.samples),
+            *rounding_notes(recipe.quantize.rounding, quantized),
             *artifact_notes(target),
         ),
         mixed=mixed,
@@ -122,6 +123,19 @@ def calibration_notes(count: int, asked: int) -> tuple[str, ...]:
     if count >= asked:
         return ()
     return (f"calibrated with {count} samples, all that the data have; calibrate.samples = {asked} asks for more",)
+
+
+def rounding_notes(rounding: str | None, quantized: QuantizedModel) -> tuple[str, ...]:
+    """Which layers a rounding has left at nearest, and why."""
+    from bitwright.quant.reconstruct.layers import find_layers
+
+    if rounding is None:
+        return ()
+    nodes, (_, reasons) = quantized.captured.graph.by_name, find_layers(quantized)
+    return tuple(
+        f"{nodes[name].module_path or name} is rounded to nearest, not by {rounding!r}: {reason}"
+        for name, reason in reasons.items()
+    )
 
 
 def artifact_notes(target: Target) -> tuple[str, ...]:
