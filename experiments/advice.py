@@ -11,7 +11,6 @@ import math
 from bitwright.experiments.recipe import Recipe
 from bitwright.hw_constraints.target import Target
 from bitwright.quant.channel_spaces import channel_spaces
-from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, TensorRef
 from bitwright.quant.layer_report import TensorReport
 from bitwright.quant.quantized_model import QuantizedModel
@@ -56,7 +55,7 @@ class Adviser:
     def _saturates(self, report: TensorReport, spec: QParamsSpec) -> str:
         cause = f"{100 * report.clip_noise:.0f} % of its rounding's noise is made by the values that are cut off"
         wider = "calibrate.observer: min_max keeps them, " if spec.observer != "min_max" else ""
-        return f"{cause}: {wider}samples that show such values (calibrate.select: coverage) widen its range"
+        return f"{cause}: {wider}more samples that show such values widen its range"
 
     def _finer_weights(self) -> str:
         if self.asked.rounding is None:
@@ -89,9 +88,6 @@ class Adviser:
                 f"one costs {peaks.own_scales_gain_db:.1f} dB"
             )
             return f"{cause}: {self._own_scales(spec)}"
-        coarse = isinstance(spec.format, IntFormat) and spec.format.bits < 8
-        if coarse and self.asked.rounding is None:
-            return f"{spec.format.bits} bits rounded to nearest: quantize.rounding: gptq rounds them in view of inputs"
         return ""
 
     def _own_scales(self, spec: QParamsSpec) -> str:

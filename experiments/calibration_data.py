@@ -1,4 +1,4 @@
-"""The samples that calibrate: the first, a random draw, or those that together show most of what all show."""
+"""The samples that calibrate: the first, a random draw, or those whose values are spread as those of all are."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _random(bench: Workbench, model: torch.nn.Module) -> tuple[int, ...]:
 
 def _covering(bench: Workbench, model: torch.nn.Module) -> tuple[int, ...]:
     from bitwright.experiments.scheme_settings import scheme_of
-    from bitwright.quant.calibration_choice import choose_samples, traits_of
+    from bitwright.quant.calibration_choice import choose_samples, histograms_of
     from bitwright.quant.capture import capture
     from bitwright.quant.fit_scheme import fit_scheme
     from bitwright.quant.plan import plan
@@ -110,5 +110,5 @@ def _covering(bench: Workbench, model: torch.nn.Module) -> tuple[int, ...]:
                 names.extend(slices_of(batch, recipe.data.slices, 1))
             yield read(batch)
 
-    traits = traits_of(captured, watched, samples())
-    return tuple(choose_samples(traits, recipe.calibrate.samples, names or None))
+    histograms = histograms_of(captured, watched, samples())
+    return tuple(choose_samples(histograms, recipe.calibrate.samples, names or None))

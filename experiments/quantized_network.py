@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.scheme_settings import require_overrides_select
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.errors import InputError
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QuantScheme
@@ -35,12 +37,13 @@ def quantized_network(
         console: where the progress goes.
 
     Raises:
-        InputError: an override that selects nothing, no data, an unknown rounding or preparation, NaN or infinity.
+        InputError: an override that selects nothing, nothing to quantize, no data, an unknown rounding or preparation,
+            NaN or infinity on the way.
     """
     asked, samples = recipe.quantize, recipe.calibrate.samples
     require_overrides_select(recipe, captured.graph)
     with console.track(*_steps(recipe, captured)) as advance:
-        return quantize(
+        quantized = quantize(
             captured,
             scheme,
             calibration,
@@ -51,6 +54,20 @@ def quantized_network(
             folder=folder,
             progress=advance,
             rounding_progress=lambda layers: advance(samples + layers),
+        )
+    _require_some(quantized)
+    return quantized
+
+
+def _require_some(quantized: QuantizedModel) -> None:
+    """Refuses a plan that leaves everything in float: what is asked for and the network have nothing in common."""
+    planned = quantized.plan
+    if not planned.quantized and not planned.weights:
+        counts = Counter(reason for reason in planned.kept_float.values() if reason)
+        why = counts.most_common(1)[0][0] if counts else "it has no operator with floating-point work"
+        raise InputError(
+            f"nothing in the network is quantized by scheme {planned.scheme.name!r}: {why}; name another target, or "
+            "lift the overrides that keep layers in float"
         )
 
 

@@ -53,7 +53,8 @@ class Calibrate(Section):
     Attributes:
         samples: how many calibrate.
         min_samples: fewer are refused.
-        select: which ones: the first, a random draw (by the seed), or those that together show most of what all show.
+        select: which ones: the first, a random draw (by the seed), or those whose values are spread as all are, with
+            some of every slice.
         candidates: the first so many are chosen from; None for all calibration data.
         observer: turns values into ranges, in place of the target's.
         observer_arguments: the observer's own.

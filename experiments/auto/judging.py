@@ -12,7 +12,6 @@ from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.stages.verdict import accuracy_gates, as_recorded
 from bitwright.experiments.tensor_result import TensorQuality
 from bitwright.hw_constraints.figures import Gate
-from bitwright.quant.errors import InputError
 from bitwright.quant.sqnr import EXACT_DB
 
 
@@ -60,14 +59,8 @@ def worst_tensor(tensors: Sequence[TensorQuality], kind: Literal["activation", "
 
 
 def mix_in_words(found: MixedResult | None) -> str:
-    """How many groups of layers got which format.
-
-    Raises:
-        InputError: all of them float32: nothing would be quantized.
-    """
+    """How many groups of layers got which format."""
     if found is None:
         return ""
     counts = Counter(group.format for group in found.groups)
-    if set(counts) == {"float32"}:
-        raise InputError("would leave every layer in float32, so nothing would be quantized")
     return ", ".join(f"{count} of {len(found.groups)} groups of layers in {name}" for name, count in counts.items())

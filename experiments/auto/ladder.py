@@ -18,6 +18,7 @@ from bitwright.experiments.scheme_settings import scheme_of
 from bitwright.hw_constraints.target import Capability, Target
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.observers import OBSERVERS
+from bitwright.quant.reconstruct import ROUNDINGS
 
 if TYPE_CHECKING:
     from bitwright.quant.captured_model import CapturedModel
@@ -27,6 +28,12 @@ Changes = dict[str, Any]
 # Half the noise power each: 3 dB.
 _MORE_DB = (3.0, 6.0, 9.0, 12.0)
 _FINE_BITS = 8  # AWQ is for weights in fewer (section 3 of Lin et al. 2023, arXiv:2306.00978)
+# In the order of what they cost.
+_ROUNDINGS = {
+    "gptq": "weights rounded in view of their inputs, each column making up for those before it",
+    "adaround": "which weights are rounded up learned by gradient descent, layer by layer",
+    "brecq": "which weights are rounded up learned by gradient descent, block by block",
+}
 # Ranges for other trade-offs between clipping and rounding; `moving_average` forgets, which helps training only.
 _OBSERVERS = ("mse", "percentile", "min_max", "entropy")
 
@@ -122,10 +129,9 @@ def ladder(subject: Subject) -> Iterator[Rung]:
             changes=_setting({"quantize.prepare": [name]}),
             useless=partial(useless, subject),
         )
-    for name, what in (
-        ("gptq", "weights rounded in view of their inputs, each column making up for those before it"),
-        ("adaround", "which weights are rounded up learned by gradient descent"),
-    ):
+    for name, what in _ROUNDINGS.items():
+        if name not in ROUNDINGS.names():
+            continue
         yield Rung(
             name=name,
             what=what,

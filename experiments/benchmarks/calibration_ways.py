@@ -1,4 +1,4 @@
-"""Few calibration samples of many: the first, a random draw, and those that show most, on one network.
+"""Few calibration samples of many, on one network: the first, a random draw, and those that are spread as all are.
 
 From each of five random halves of the calibration data each way takes the same number of samples; the network is
 quantized with the target's defaults and the file scored on pictures that nobody calibrated with. The ways differ in
@@ -22,7 +22,7 @@ from bitwright.experiments.benchmarks.metrics import agreement_percent, sqnr_db
 from bitwright.experiments.benchmarks.onnx_logits import onnx_logits
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.hw_constraints.target import load_target
-from bitwright.quant.calibration_choice import Traits, choose_samples, traits_of
+from bitwright.quant.calibration_choice import choose_samples, histograms_of
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.fit_scheme import fit_scheme
@@ -77,14 +77,13 @@ def _table(subject: Subject, cache: Path) -> Iterator[dict[str, dict[str, float]
     folded = fit_scheme(subject.captured, scheme)
     planned = plan(folded.graph, scheme)
     refs = [ref for ref in planned.activations if not folded.graph.is_constant(ref)]
-    traits = traits_of(folded, refs, _images(subject, range(count)))
+    histograms = histograms_of(folded, refs, _images(subject, range(count)))
     for seed in range(DRAWS):
         half = np.sort(np.random.default_rng(seed).permutation(count)[: count // 2])
-        own = Traits(traits.extremes[half], traits.histograms[half])
         rows = {
             "first": half[:SAMPLES],
             "random": np.random.default_rng(100 + seed).choice(half, SAMPLES, replace=False),
-            "coverage": half[choose_samples(own, SAMPLES)],
+            "coverage": half[choose_samples(histograms[half], SAMPLES)],
         }
         yield {way: _score(subject, [int(row) for row in rows[way]], cache / f"{way}.onnx") for way in WAYS}
 

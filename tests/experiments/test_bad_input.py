@@ -139,6 +139,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     [
         ("quantize.overrides=[{module: '2.convolution', keep_float: true}]", "quantize",
          "quantize.overrides[0].module = '2.convolution': selects nothing in the network; it has 0, 1, 2, 3, 4"),
+        ("quantize.overrides=[{module: '*', keep_float: true}]", "quantize",
+         "nothing in the network is quantized by scheme 'x86-vnni': "),
         ("model.entry={m}:broken", "quantize",
          "0.weight contains NaN or infinity; check the checkpoint it was loaded from"),
         ("data.entry={m}:other_size", "quantize",

@@ -105,9 +105,6 @@ def test_coverage_takes_some_of_every_slice(here: str) -> None:
     opened, model = bench("calibrate.select=coverage")
     found = calibration_slices(opened, model)
     assert sum(found.values()) == 12 and set(found) == {"day", "night", "rain"}
-    without, _ = bench("calibrate.select=coverage", "data.slices=")
-    loudest = int(everything(without).abs().flatten(1).amax(1).argmax())
-    assert loudest in chosen_rows(without, model)
     assert len(list(calibration_batches(opened, model))) <= 8  # as batches of the user's own size, cut
 
 

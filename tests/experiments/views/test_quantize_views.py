@@ -61,7 +61,7 @@ def test_the_page_holds_slices_advice_and_tries_and_escapes_what_comes_from_outs
     page = render_report(told)
     for text in (
         "night &lt;rain&gt;", "91.25 %", "80.50 %", "10.75 %", "⚠ slice &#39;night&#39;: none of its samples",
-        "do &lt;this&gt;.", "plain 12.5 dB", "dashed: the same, rounded to nearest",
+        "do &lt;this&gt;.", "plain 12.5 dB", "dashed: in the plainest way",
         "no try keeps the gate", "3 &lt; 4", "Left out: awq (weights in int8 are fine enough).", "0.2 of 5 minutes",
     ):  # fmt: skip
         assert text in page, text
@@ -71,7 +71,7 @@ def test_the_page_holds_slices_advice_and_tries_and_escapes_what_comes_from_outs
 def test_a_run_without_them_has_none_of_these_sections(record: Record) -> None:
     page = render_report(record)
     assert not any(f'id="{section}"' in page for section in ("slices", "auto"))
-    assert "dashed: the same" not in page
+    assert "dashed: in the" not in page
 
 
 def test_weights_are_drawn_with_their_thresholds(record: Record) -> None:
