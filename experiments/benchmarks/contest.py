@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +140,8 @@ def records_of(row: str, contest: Contest, *, n: int, reaches: Mapping[str, Reac
         n: how many images were scored.
         reaches: by the column of the table; `WALL` for the time.
     """
-    ours, shared = contest.ours, {"area": AREA, "peers": contest.versions, "table": contest.table}
+    ours = contest.ours
+    shared: dict[str, Any] = {"area": AREA, "peers": contest.versions, "table": contest.table}
 
     def figure(column: str, value: float, count: int, spread: tuple[float, float] | None = None) -> Record:
         words, _, unit = column.rpartition(" ")

@@ -76,7 +76,8 @@ def open_segmentation_patches(settings: Settings) -> Data:
     def loader(split: Split, batch: int, seed: int | None) -> SampleBatches:
         folder, patches = splits[split]
         mirrored = split is Split.TRAIN and seed is not None
-        return SampleBatches(_drawn(patches, seed, mirrored), folder.read, batch, skip_unreadable=False, notes=[])
+        samples = [(folder.pairs[patch[0]][0], patch) for patch in _drawn(patches, seed, mirrored)]
+        return SampleBatches(samples, folder.read, batch, skip_unreadable=False, notes=[])
 
     return Data(
         loader=loader,
@@ -107,7 +108,8 @@ class _Folder:
         if not len(found):
             raise InputError(f"{self.folder}: no picture holds a patch of data.size = {self.settings.size} pixels")
         kept = [_spread(np.flatnonzero(found[:, 3] == each), self.per_class) for each in np.unique(found[:, 3])]
-        return found[np.sort(np.concatenate(kept))]
+        patches: Patches = found[np.sort(np.concatenate(kept))]
+        return patches
 
     def _of_picture(self, index: int) -> Patches:
         import numpy as np
@@ -123,11 +125,11 @@ class _Folder:
         parts = (rows[wanted], columns[wanted], classes[wanted])
         return np.stack([np.full_like(parts[0], index), *parts], axis=1).astype(np.int32)
 
-    def read(self, patch: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, sample: tuple[Path, Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """float32 [3, size, size] and its class; the fifth number says whether it is mirrored."""
         import torch
 
-        picture, row, column, label, mirrored = patch
+        picture, row, column, label, mirrored = sample[1]
         size, half = self.settings.size, self.settings.size // 2
         cut = self.pictures[picture][:, row - half : row - half + size, column - half : column - half + size]
         return (cut.flip(2) if mirrored else cut), torch.tensor(label)

@@ -57,5 +57,5 @@ def four_bit_percent(file: Path | None) -> float:
     kinds = {each.name: each.data_type for each in graph.initializer}
     from_codes = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     weights = [node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    four = [kinds.get(from_codes.get(name, name)) == onnx.TensorProto.INT4 for name in weights]
-    return 100.0 * sum(four) / len(four)
+    four = sum(kinds.get(from_codes.get(name, name)) == onnx.TensorProto.INT4 for name in weights)
+    return float(100.0 * four / len(weights))
