@@ -19,7 +19,8 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.parity.dump import SUFFIXES
 from bitwright.quant.parity.isolated import IsolatedLink
 from bitwright.quant.parity.link import Link
-from bitwright.quant.parity.onnx_network import OnnxNetwork, ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
+from bitwright.quant.parity.onnx_network import OnnxNetwork
 
 _CAPTURE = "capture sees another network than Python runs: look for data-dependent control flow and training mode"
 _REWRITE = "a rewrite of Bitwright's changed the network: report it with the reproducer"

@@ -7,7 +7,7 @@ import pytest
 
 from bitwright.quant.parity import compare_links
 from bitwright.quant.parity.bisect import bisect_layers
-from bitwright.quant.parity.onnx_network import ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
 from bitwright.quant.parity.torch_links import CapturedLink, SimulationLink
 
 

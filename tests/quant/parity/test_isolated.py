@@ -10,7 +10,7 @@ import pytest
 
 from bitwright.quant.parity import EXACT, Inputs, LinkError, compare_chain
 from bitwright.quant.parity.isolated import IsolatedLink
-from bitwright.quant.parity.onnx_network import ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
 from bitwright.quant.parity.torch_links import CapturedLink, EagerLink
 
 

@@ -11,7 +11,7 @@ from bitwright.hw_constraints.parity_openvino import OpenVINOLink
 from bitwright.quant.parity import LinkError, compare_links
 from bitwright.quant.parity.compiled_link import CompiledLink
 from bitwright.quant.parity.link import Link
-from bitwright.quant.parity.onnx_network import ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity.torch_links import CapturedLink, EagerLink, IntegerLink, SimulationLink
 

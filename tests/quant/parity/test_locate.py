@@ -12,7 +12,7 @@ from torch import nn
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity import Inputs, compare_chain, compare_links
-from bitwright.quant.parity.onnx_network import ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
 from bitwright.quant.parity.torch_links import CapturedLink, EagerLink, IntegerLink, SimulationLink
 
 Plant = Callable[[onnx.ModelProto, Callable[..., None]], None]
@@ -186,3 +186,37 @@ def test_misuse_is_said(chain: Any) -> None:
         compare_chain([link], chain.inputs)
     with pytest.raises(InputError, match="at least one input"):
         compare_links(link, link, [])
+
+
+class Plain(nn.Module):
+    """Sums that cancel over a plain background: what the weights' rounding leaves is large beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(3, 4, 3)
+        with torch.no_grad():
+            self.conv.weight -= 0.97 * self.conv.weight.mean((1, 2, 3), keepdim=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).clamp(-0.5, 6.0)
+
+
+def test_rounded_weights_of_sums_that_cancel_are_no_fault_but_exchanged_ones_are(
+    tmp_path: Path, u8s8: Any, rewrite: Any
+) -> None:
+    network = Plain().eval()
+    data = [torch.full((1, 3, 12, 12), 0.9) + 0.05 * torch.randn(1, 3, 12, 12) for _ in range(4)]
+    captured = capture(network, (data[0],))
+    file = export_onnx_qdq(quantize(captured, u8s8, data, bias_correction=False), tmp_path / "plain.onnx")
+    inputs = [Inputs(args=(each,)) for each in data[:2]]
+    found = compare_links(CapturedLink(captured), ReferenceLink(file), inputs)
+    (conv,) = (each for each in found.layers if each.tensor.op == "conv2d")
+    weight = network.conv.weight.detach()
+    step = weight.abs().amax((1, 2, 3), keepdim=True) / 127
+    assert conv.own is not None and conv.own.sqnr_db < -10 * np.log10(3 * float((step**2 / 12).sum() / weight.square().sum()))
+    assert found.agrees
+    model = onnx.load(file)
+    rewrite(model, "conv.weight/codes", lambda old: old[:, :, ::-1])
+    onnx.save(model, file)
+    assert not compare_links(CapturedLink(captured), ReferenceLink(file), inputs).agrees

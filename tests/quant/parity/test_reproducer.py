@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from bitwright.quant.parity import compare_links
-from bitwright.quant.parity.onnx_network import ReferenceLink
+from bitwright.quant.parity.onnx_link import ReferenceLink
 from bitwright.quant.parity.reproducer import write_reproducer
 from bitwright.quant.parity.torch_links import CapturedLink, SimulationLink
 
