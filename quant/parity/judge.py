@@ -24,7 +24,7 @@ from bitwright.quant.sqnr import sqnr_db
 # float, its product with a scale, the quotient by the scale of the result.
 _REQUANTIZED = unit_roundoff("float32") * math.sqrt(5 * 2.0 / 3.0)
 # Of a value that is off by half a step at most, against the power `step**2 / 12` that is expected: what it cannot
-# exceed. The same for weights, though many of them would have to be off in one direction.
+# exceed.
 _MOST_OVER_EXPECTED = 3.0
 
 
@@ -194,15 +194,22 @@ def _grids(first: Grid, second: Grid) -> str:
 
 
 def _noise(expected: Array, actual: Array, grid: Grid | None, known: Explained, sqnr: float) -> Judgement:
-    """Against the power of rounding the tensor and its layer's weights; what the codes cut off does not count."""
+    """Against the power of rounding the tensor and its layer's weights; what the codes cut off does not count.
+
+    Weights' errors are normal by their number, but one draw serves all places: where inputs are alike (a plain
+    background), or one channel is far above the others, nothing averages out.
+    """
+    from scipy.stats import chi2
+
     a, b = (np.nan_to_num(each.astype(np.float64)) for each in (expected, actual))
     step = 0.0 if grid is None else float(grid.scale)
     if grid is not None:
         low, high = (float(grid.real(np.array(code))) for code in (grid.low, grid.high))
         a, b = np.clip(a, low, high), np.clip(b, low, high)
     power = float(np.square(a).mean())
-    own = step**2 / 12 + known.weight_noise * power
-    noise, may = float(np.square(a - b).mean()), _MOST_OVER_EXPECTED * own + float(np.square(spread(a, known)).mean())
+    of_weights = float(chi2.isf(FALSE_ALARMS, 1)) * known.weight_noise * known.gain * power
+    own = _MOST_OVER_EXPECTED * step**2 / 12 + of_weights
+    noise, may = float(np.square(a - b).mean()), own + float(np.square(spread(a, known)).mean())
     unit, word = (step, f"steps of {step:.3g}") if step else (math.sqrt(power) or 1.0, "of its root mean square")
     error = f"error {math.sqrt(noise) / unit:.2g} {word}"
     limit = f"{math.sqrt(may) / unit:.2g}: the rounding of values and weights"

@@ -200,6 +200,7 @@ class _Pair:
         self, inputs: Inputs, stretch: Stretch, reference: Recording, other: Mapping[str, Array]
     ) -> dict[str, tuple[Array, Array, Explained]]:
         """What each layer should give, what it gives, and what explains a difference; on the inputs of one side."""
+        known: Mapping[str, Array]
         if self._second.takes_tensors:
             known = {name: on_grid(value, self._there(name)) for name, value in reference.tensors.items()}
             given = {self._joined[name]: value for name, value in known.items()}
@@ -212,9 +213,11 @@ class _Pair:
         else:
             return {}
         errors = {} if self._coarse else self._errors(inputs, known, expected, actual)
+        gains = self._gains(inputs, known, expected) if self._coarse else {}
         return {
             name: (value, actual[name], replace(
-                self._explained[name], unrounded=expected.unrounded.get(name), errors=errors.get(name)
+                self._explained[name], unrounded=expected.unrounded.get(name), errors=errors.get(name),
+                gain=gains.get(name, 1.0),
             ))
             for name, value in expected.tensors.items()
             if name in actual
@@ -233,6 +236,20 @@ class _Pair:
         found = {name: difference(each, before[name]) for name, each in nudged.unrounded.items() if name in before}
         real = [name for name in nudged.tensors if self._grid(name) is None]
         return found | {name: difference(nudged.tensors[name], expected.tensors[name]) for name in real}
+
+    def _gains(self, inputs: Inputs, known: Mapping[str, Array], expected: Recording) -> dict[str, float]:
+        """See `Explained.gain`: an error on what a layer reads is one on its terms, and so is one on its weights."""
+        if not self._first.takes_tensors:
+            return {}
+        draw = np.random.default_rng(0)
+        given = {name: _off(value, draw) for name, value in known.items()}
+        there = self._first.run(inputs, wanted=tuple(expected.tensors), given=given).tensors
+        found = {}
+        for name, value in expected.tensors.items():
+            signal, noise = _squares(value, there[name])
+            if signal > 0 and noise > 0:
+                found[name] = noise / (signal * _OFF**2)
+        return found
 
     @cached_property
     def _explained(self) -> Mapping[str, Explained]:
@@ -262,6 +279,17 @@ class _Pair:
 
     def _there(self, name: str) -> Grid | None:
         return self._second.tensors[self._joined[name]].grid
+
+
+# Far above what float32 rounds, and small enough for functions to be linear over it.
+_OFF = 2.0**-10
+
+
+def _off(values: Array, draw: np.random.Generator) -> Array:
+    """Real values times `1 + 2**-10 g`, g normal; whole numbers stay."""
+    if values.dtype.kind != "f":
+        return values
+    return (values * (1 + _OFF * draw.standard_normal(values.shape))).astype(values.dtype)
 
 
 def on_grid(values: Array, grid: Grid | None) -> Array:

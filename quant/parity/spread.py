@@ -31,6 +31,8 @@ class Explained:
         errors: one draw of what errors of rounding everywhere do to that, or to the tensor itself where it is real.
         coarse: whether the other link has codes and the reference none.
         weight_noise: the power that rounding takes from the weights on the way, of their own.
+        gain: the power of an error on every term of its sums, relative to the term, over what it is of the result's:
+            `sum((w x)**2) / sum(w x)**2`. Large where terms cancel.
     """
 
     roundings: tuple[Rounding, ...] = (_ONCE,)
@@ -38,6 +40,7 @@ class Explained:
     errors: Array | None = None
     coarse: bool = False
     weight_noise: float = 0.0
+    gain: float = 1.0
 
     @property
     def why(self) -> str:
