@@ -68,7 +68,7 @@ def _values(captured: CapturedModel, product: torch.fx.Node, right: torch.fx.Nod
     shape = product.meta["val"].shape
     if channels.dim() < 2 or not bool((channels == channels[..., :1, :]).all()):
         return None
-    numbers, node = channels[..., :1, :].expand(shape), product
+    numbers, node = channels[..., :1, :].expand(shape).contiguous(), product
     while len(node.users) == 1 and operator_type(follower := next(iter(node.users))) in _MOVES:
         numbers, node = _moved(follower, numbers), follower
     reader = next(iter(node.users)) if len(node.users) == 1 else None
@@ -112,7 +112,7 @@ def _behind_layer(captured: CapturedModel, node: torch.fx.Node) -> tuple[tuple[s
     if own is None:
         return None
     shape = node.meta["val"].shape
-    numbers = torch.arange(float(shape[-1])).expand(shape)
+    numbers = torch.arange(float(shape[-1])).expand(shape).contiguous()
     for step in reversed(path):
         numbers = _moved(step, numbers)
     return own, numbers
@@ -120,7 +120,8 @@ def _behind_layer(captured: CapturedModel, node: torch.fx.Node) -> tuple[tuple[s
 
 def _passes(node: torch.fx.Node) -> bool:
     kind = operator_type(node)
-    return len(node.all_input_nodes) == 1 and (kind in _MOVES or kind in _BY_A_NUMBER)
+    alone = not any(isinstance(each, torch.fx.Node) for each in node.args[1:])
+    return len(node.all_input_nodes) == 1 and alone and (kind in _MOVES or kind in _BY_A_NUMBER)
 
 
 def _moved(node: torch.fx.Node, numbers: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,8 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
          "'percentil'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'percentile'?)"),
         (GOOD + "quantize:\n  weights: {observer: mes}\n", "mine.yaml:6: quantize.weights.observer = 'mes'; unknown "
          "observer 'mes'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'mse'?)"),
+        (GOOD + "quantize: {prepare: [smoothquan]}\n", "mine.yaml:5: quantize.prepare[0] = 'smoothquan'; unknown "
+         "preparation 'smoothquan'; there are: awq, rotate, smoothquant (did you mean 'smoothquant'?)"),
         (GOOD + "prove: {runtimes: [onnxruntim]}\n", "mine.yaml:5: prove.runtimes[0] = 'onnxruntim'; unknown backend "
          "'onnxruntim'; there are: cuda, cuda_inductor, eager, executorch, inductor, litert, onnxruntime, "
          "onnxruntime_tensorrt, openvino, tensorrt (did you mean 'onnxruntime'?)"),

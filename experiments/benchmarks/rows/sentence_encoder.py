@@ -35,7 +35,7 @@ SIDES = {
         ("ort_encoder", "static"),
         ("ort_encoder", "dynamic"),
     ),
-    "fp8": ((OURS, "fp8,gptq"), (OURS, "fp8"), (OURS, "fp8,smoothquant"), ("nncf", "fp8"), ("modelopt", "fp8")),
+    "fp8": ((OURS, "fp8,gptq"), (OURS, "fp8"), ("nncf", "fp8"), ("modelopt", "fp8")),
     "w4a16": (
         (OURS, "w4a16,awq,gptq"),
         (OURS, "w4a16,gptq"),
