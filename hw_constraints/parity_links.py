@@ -46,8 +46,8 @@ class OnnxRuntimeLink(OnnxLink):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimized.onnx"
             self._load(self.network.model, level=self.level.replace("all", "extended"), optimized=path)
-            nodes = onnx.load(str(path), load_external_data=False).graph.node
-        alive = {value for node in nodes for value in node.output}
+            graph = onnx.load(str(path), load_external_data=False).graph
+        alive = {value for node in graph.node for value in node.output} | {each.name for each in graph.input}
         shown = self.network.shown
         return {name: each for name, each in self.network.tensors.items() if each.grid or shown[name].value in alive}
 
