@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bitwright.hw_constraints.parity_links import LEVELS, OnnxRuntimeLink
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 from bitwright.quant.parity import Inputs, compare_links
@@ -21,7 +22,7 @@ def test_inputs_survive_every_level_so_that_what_a_file_cuts_off_of_them_is_no_f
     data = [torch.rand(1, 3, 10, 10) for _ in range(4)]
     captured = capture(network, (data[0],))
     export_float(captured.graph, tmp_path / "float.onnx")
-    export_onnx_qdq(quantize(captured, data), tmp_path / "int8.onnx")
+    export_onnx_qdq(quantize(captured, load_target("x86-vnni").scheme(), data), tmp_path / "int8.onnx")
     far = Inputs(args=(3 * torch.randn(1, 3, 10, 10),))  # calibration has seen [0, 1]
     coded = OnnxRuntimeLink(tmp_path / "int8.onnx", "disabled")
     for level in LEVELS:
