@@ -1,4 +1,4 @@
-"""From one artefact of a quantized network to another: Q/DQ files, encodings, calibration caches."""
+"""From one artefact of a quantized network to another: Q/DQ files, encodings, calibration caches, `.tflite`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def export_file(source: Path, path: Path, format: str, settings: Mapping[str, st
 
     Args:
         source: an ONNX file with Q/DQ, or in float with its encodings or calibration cache beside it.
-        path: the `.onnx` file to write.
+        path: the file to write, with the exporter's suffix.
         format: the exporter.
         settings: the exporter's own.
 
     Returns:
-        The files, the `.onnx` file first.
+        The files, that one first.
 
     Raises:
         InputError: the source is in float, the format cannot say it, or it would be written over itself.

@@ -10,11 +10,11 @@ from bitwright.hw_constraints.target import load_target
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import EXPORTERS
 
-NAME = "network.onnx"
+NAME = "network"
 
 
 def export_artifact(context: Context) -> ExportResult:
-    """Writes `network.onnx` and what stands beside it.
+    """Writes `network.onnx` or `network.tflite`, and what stands beside it.
 
     What the target's format cannot say is a reason as long as the recipe does not ask for that format itself.
     """
@@ -23,7 +23,8 @@ def export_artifact(context: Context) -> ExportResult:
     asked = context.recipe.export
     format = asked.format or context.bench.target.artifact.format
     try:
-        files = export_file(context.file("quantize", "quantized.onnx"), context.folder / NAME, format, asked.settings)
+        path = context.folder / f"{NAME}{EXPORTERS.load(format).suffix}"
+        files = export_file(context.file("quantize", "quantized.onnx"), path, format, asked.settings)
     except InputError as error:
         if asked.format is not None:
             raise

@@ -24,16 +24,19 @@ EXPORTERS = ExtensionPoint(
 class Exporter:
     """Writes a quantized network for the toolchains whose targets name it as their `artifact.format`.
 
-    `quant.onnx_import.graph_from_onnx` reads what it wrote: the same plan with the same qparams.
+    `quant.onnx_import.graph_from_onnx` reads what it wrote as `.onnx`: the same plan with the same qparams. Of other
+    files each tensor of the plan stands there with its qparams.
 
     Attributes:
         title: what is written, in a few words.
-        write: takes the network, the path of the `.onnx` file and the settings; returns the files, that one first.
+        write: takes the network, the path of the file and the settings; returns the files, that one first.
+        suffix: of the file.
         settings: what else `write` takes, all of them texts, with what each means.
     """
 
     title: str
     write: Callable[..., tuple[Path, ...]]
+    suffix: str = ".onnx"
     settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -42,12 +45,12 @@ def export_as(quantized: QuantizedModel, path: str | Path, format: str, **settin
 
     Args:
         quantized: the network with its plan and qparams.
-        path: the `.onnx` file; the others get its name and suffixes of their own.
+        path: the file, with the exporter's suffix; the others get its name and suffixes of their own.
         format: the exporter's name, such as `onnx_qdq`, `encodings_json` or `tensorrt_implicit`.
         settings: the exporter's own.
 
     Returns:
-        The files, the `.onnx` file first.
+        The files, that one first.
 
     Raises:
         InputError: no such exporter or setting, or something of the network that the format cannot say.
@@ -57,8 +60,8 @@ def export_as(quantized: QuantizedModel, path: str | Path, format: str, **settin
         if name not in exporter.settings:
             raise unknown(f"setting of exporter {format!r}", name, exporter.settings)
     path = Path(path)
-    if path.suffix != ".onnx":
-        raise InputError(f"path = {str(path)!r}; the network is written as NAME.onnx")
+    if path.suffix != exporter.suffix:
+        raise InputError(f"path = {str(path)!r}; {exporter.title} is written as NAME{exporter.suffix}")
     return exporter.write(quantized, path, **settings)
 
 

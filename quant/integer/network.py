@@ -70,7 +70,8 @@ class IntegerLayers:
     def _computed(self, ref: TensorRef, grid: Grid) -> Array | None:
         """The layer's codes by the device's rule; None where it has none, or an operand is not in codes."""
         chain = self._chains.get(ref)
-        if chain is None or chain[0].op not in RULES:
+        rule = None if chain is None else self.arithmetic.own.get(chain[0].op, RULES.get(chain[0].op))
+        if chain is None or rule is None:
             return None
         operands = [self._operand(chain[0], operand) for operand in chain[0].inputs if operand is not None]
         bias = self._bias(chain[0])
@@ -78,7 +79,7 @@ class IntegerLayers:
         bounded = _bounded(grid, chain[1:])
         if bounded is None or len(known) != len(operands) - (bias is not None):
             return None
-        codes = RULES[chain[0].op](Call(chain[0], known, bias, bounded, self.arithmetic))
+        codes = rule(Call(chain[0], known, bias, bounded, self.arithmetic))
         if codes is not None:
             self.computed[ref] = chain[0].op
         return codes

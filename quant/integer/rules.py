@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,19 +23,16 @@ class Arithmetic:
         rounding: of sums of products, and of pools.
         add: an addition of two tensors.
         multiply: a product of two tensors.
+        own: rules of this device, by operator type, where it does not compute as `RULES` say.
     """
 
     rounding: Rounding
     add: Callable[[Array, Array, elementwise.Grids], Array]
     multiply: Callable[[Array, Array, elementwise.Grids], Array]
+    own: Mapping[str, Callable[[Call], Array | None]] = field(default_factory=dict)
 
 
 MLAS = Arithmetic(rounding=Rounding.FLOAT32, add=elementwise.add_mlas, multiply=elementwise.multiply_mlas)
-TFLITE = Arithmetic(
-    rounding=Rounding.DOUBLE_ROUNDING,
-    add=elementwise.add_tflite,
-    multiply=partial(elementwise.multiply, rounding=Rounding.DOUBLE_ROUNDING),
-)
 
 
 @dataclass(frozen=True)

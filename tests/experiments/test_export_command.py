@@ -95,8 +95,10 @@ def test_encodings_become_codes_that_a_runtime_proves(qdq: Path, tmp_path: Path)
     ("arguments", "message"),
     [
         ([], "give either --format (see `bitwright ls exporters`) or --target"),
-        (["--format", "aimet"], "unknown exporter 'aimet'; there are: encodings_json, onnx_qdq, tensorrt_implicit"),
-        (["--target", "ethos-u85-1024"], "unknown exporter 'tflite_int8'"),
+        (
+            ["--format", "aimet"],
+            "unknown exporter 'aimet'; there are: encodings_json, onnx_qdq, tensorrt_implicit, tflite_int8",
+        ),
         (["--format", "encodings_json", "--set", "version"], "--set 'version' is no NAME=VALUE, such as version=0.6.1"),
         (
             ["--format", "encodings_json", "--set", "versoin=1"],
@@ -109,6 +111,21 @@ def test_what_cannot_be_exported_is_one_line(qdq: Path, arguments: list[str], me
     assert code == 2
     assert errors.startswith(f"bitwright: {message}") and errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_target_of_a_compiler_of_tflite_files_gets_one(qdq: Path, tmp_path: Path) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    code, lines, _ = command("export", qdq, "--out", tmp_path / "net.tflite", "--target", "ethos-u85-1024")
+    assert code == 0 and [Path(line).name for line in lines] == ["net.tflite", "net.provenance.json"]
+    litert = interpreter.Interpreter(model_path=str(tmp_path / "net.tflite"))
+    known = {each["name"]: each["quantization"] for each in litert.get_tensor_details()}
+    values = json.loads((tmp_path / "net.provenance.json").read_text())["values"]
+    expected = scales(qdq)
+    assert len(values) == 4
+    for name, ref in values.items():
+        assert ref not in expected or known[name] == (expected[ref][0], expected[ref][1])
+    code, _, errors = command("export", qdq, "--out", tmp_path / "net.onnx", "--target", "ethos-u85-1024")
+    assert code == 2 and "net.onnx'; int8 TensorFlow Lite is written as NAME.tflite" in errors
 
 
 def test_a_file_is_not_written_over_itself_and_one_in_float_has_nothing_to_export(qdq: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.integer.deployed import FLOAT_RULE, compare_codes
 from bitwright.quant.integer.network import IntegerLayers
-from bitwright.quant.integer.rules import MLAS, TFLITE
+from bitwright.quant.integer.rules import MLAS
+from bitwright.quant.integer.tflite import TFLITE
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import Granularity, QParamsSpec, QuantScheme
