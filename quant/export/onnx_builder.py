@@ -109,6 +109,10 @@ class OnnxBuilder:
     def finish_input(self, ref: TensorRef) -> None:
         """Called after an input was declared."""
 
+    def declare_input(self, ref: TensorRef) -> onnx.ValueInfoProto:
+        """An argument of the file."""
+        return self._declare(value_name(ref), ref)
+
     def finish_node(self, node: Node) -> None:
         """Called after a node was translated."""
 
@@ -142,7 +146,7 @@ class OnnxBuilder:
         proto = helper.make_graph(
             self.nodes,
             "bitwright",
-            [self._declare(value_name(ref), ref) for ref in incoming],
+            [self.declare_input(ref) for ref in incoming],
             outputs,
             list(self.initializers.values()),
         )

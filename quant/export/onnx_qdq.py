@@ -25,6 +25,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import Exporter
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
 from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically, stored_block_size
+from bitwright.quant.export.onnx_pixels import SETTINGS, Pixels, pixels_from, pixels_of, take_pixels
 from bitwright.quant.export.onnx_translators import TRANSLATORS
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat, is_scaled_float, is_unscaled_float
@@ -66,7 +67,9 @@ def export_float(graph: Graph, path: str | Path, *, opset: int = DEFAULT_OPSET) 
     return _save(OnnxBuilder(graph, opset=opset), graph, Path(path))
 
 
-def export_onnx_qdq(quantized: QuantizedModel, path: str | Path, *, opset: int | None = None) -> Path:
+def export_onnx_qdq(
+    quantized: QuantizedModel, path: str | Path, *, opset: int | None = None, pixels: Pixels | None = None
+) -> Path:
     """Writes a quantized network and its provenance.
 
     Args:
@@ -74,6 +77,7 @@ def export_onnx_qdq(quantized: QuantizedModel, path: str | Path, *, opset: int |
         path: the `.onnx` file.
         opset: at least what the formats need; None takes the smallest that does, 20 or above. From 25 on, codes of 2
             bits are stored as such, before in 4.
+        pixels: how the pictures that the file takes become the network's argument; None takes that itself.
 
     Raises:
         InputError: a format that ONNX cannot say, an opset too small for it, or an operator without translation.
@@ -83,7 +87,7 @@ def export_onnx_qdq(quantized: QuantizedModel, path: str | Path, *, opset: int |
     needed = max([DEFAULT_OPSET, *map(_first_opset, specs)])
     if opset is not None and opset < needed:
         raise InputError(f"opset = {opset}; the formats of this model need at least {needed}")
-    return _save(_QdqBuilder(quantized, opset=opset or needed), graph, Path(path))
+    return _save(_QdqBuilder(quantized, opset=opset or needed, pixels=pixels), graph, Path(path))
 
 
 def _first_opset(spec: QParamsSpec) -> int:
@@ -104,8 +108,9 @@ def storage_format(fmt: NumberFormat, *, opset: int = DEFAULT_OPSET) -> str:
 
 
 class _QdqBuilder(OnnxBuilder):
-    def __init__(self, quantized: QuantizedModel, *, opset: int) -> None:
+    def __init__(self, quantized: QuantizedModel, *, opset: int, pixels: Pixels | None) -> None:
         super().__init__(quantized.captured.graph, opset=opset)
+        self.pixels = pixels
         self.quantized = quantized
         self.captured = quantized.captured
         self.has_float8 = any(is_scaled_float(q.spec.format) for q in quantized.qparams.values())
@@ -136,7 +141,14 @@ class _QdqBuilder(OnnxBuilder):
         return value
 
     def finish_input(self, ref: TensorRef) -> None:
-        self._quantize(ref)
+        takes = self.pixels if ref in self.graph.inputs else None
+        if takes is None or not take_pixels(self, ref, takes, self.quantized.qparams.get(ref)):
+            self._quantize(ref)
+
+    def declare_input(self, ref: TensorRef) -> onnx.ValueInfoProto:
+        if self.pixels is None or ref not in self.graph.inputs:
+            return super().declare_input(ref)
+        return pixels_of(self, ref)
 
     def finish_node(self, node: Node) -> None:
         for ref in node.outputs:
@@ -232,10 +244,11 @@ def _save(builder: OnnxBuilder, graph: Graph, path: Path) -> Path:
     return path
 
 
-def _write(quantized: QuantizedModel, path: Path) -> tuple[Path, ...]:
-    return export_onnx_qdq(quantized, path), path.with_suffix(".provenance.json")
+def _write(quantized: QuantizedModel, path: Path, **settings: str) -> tuple[Path, ...]:
+    file = export_onnx_qdq(quantized, path, pixels=pixels_from(quantized.captured.graph, settings))
+    return file, path.with_suffix(".provenance.json")
 
 
-EXPORTER = Exporter(title="ONNX with QuantizeLinear and DequantizeLinear", write=_write)
+EXPORTER = Exporter(title="ONNX with QuantizeLinear and DequantizeLinear", write=_write, settings=SETTINGS)
 
 __all__ = ["DEFAULT_OPSET", "ELEMENT_TYPES", "export_float", "export_onnx_qdq", "storage_format"]
