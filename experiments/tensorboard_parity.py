@@ -61,6 +61,7 @@ def values_image(broken: ParityBreak) -> Pixels:
     axes.bar(middles, -np.asarray(broken.found_counts), width, color=CUT, label="found")
     axes.axhline(0.0, color=INK, linewidth=0.8)
     axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter(lambda count, _: f"{abs(count):g}")
     axes.set(xlabel="value", ylabel="count, logarithmic")
     axes.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{broken.tensor} in {broken.link}: {broken.error}", size=9)

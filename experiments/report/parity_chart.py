@@ -43,13 +43,9 @@ def parity_chart(pair: ParityPair, *, name: str) -> Markup:
     if first is not None:
         middle = along(first + 0.5)
         drawing.line((middle, up.end), (middle, up.start), "break")
-        anchor = "end" if middle > 0.6 * along.end else "start"
-        drawing.text(
-            (middle + (-6 if anchor == "end" else 6), up.end + 10),
-            pair.judged[first].tensor,
-            "clip-label",
-            anchor=anchor,
-        )
+        left = middle > 0.6 * along.end  # the name stands where there is more room
+        place = along(first) - 5 if left else along(first + 1) + 5
+        drawing.text((place, up.end + 10), pair.judged[first].tensor, "clip-label", anchor="end" if left else "start")
     drawing.line((along.start, up.start), (along.end, up.start), "axis")
     drawing.text((along.start, up.start + 18), "input", "tick")
     drawing.text((along.end, up.start + 18), "output", "tick", anchor="end")
