@@ -14,13 +14,13 @@ def export(
     file: Annotated[
         Path, typer.Argument(help="An ONNX file with Q/DQ, or in float with NAME.encodings or NAME.calib.cache beside.")
     ],
-    out: Annotated[Path, typer.Option(help="The .onnx or .tflite file to write; what belongs to it is written beside it.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .onnx or .tflite; what belongs to it gets beside it.")],
     format: Annotated[str | None, typer.Option(help="An exporter (`bitwright ls exporters`).")] = None,
     target: Annotated[str | None, typer.Option(help="Or a target: its toolchain's format.")] = None,
     set: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the exporter, such as version=0.6.1.")] = None,
     json: Json = False,
 ) -> int:
-    """Write a quantized file, anyone's, as another toolchain reads it: Q/DQ, encodings, a calibration cache, .tflite."""
+    """Write a quantized file, anyone's, as another toolchain reads it: Q/DQ, encodings, calibration cache, .tflite."""
     from bitwright.experiments.export_file import export_file, settings_of
     from bitwright.experiments.tables import print_json
     from bitwright.hw_constraints.target import load_target
