@@ -116,9 +116,11 @@ class _Figures:
         reference, quantized = (
             self.metrics(*each).metrics[metric] for each in zip((_REFERENCE, self.engines[0]), scores, strict=False)
         )
+        covering = self.recipe.calibrate.select == "coverage"
+        more = "ask for more by calibrate.samples" if covering else "choose by calibrate.select: coverage"
         few = (
             f"slice {name!r}: {calibrated or 'none'} of its samples calibrated, so its ranges may be cut off; add some "
-            "to the calibration data, or choose by calibrate.select: coverage"
+            f"to the calibration data, or {more}"
         )
         return SliceResult(
             name=name,
