@@ -3,7 +3,7 @@
 What is planted is in `parity_faults.py`. Kind, network and place are drawn by `SEED`, which was chosen when the code
 stood; a fault counts when it moves its layer's values by more than rounding does in ONNX Runtime. Polygraphy's `debug`
 finds the first differing output of one pair of files; it names no link and hides what comes behind. What was found in
-a network is kept until the code of parity changes, so that a run that was cut off goes on where it was.
+a network is kept until what judges changes, so that a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -45,12 +45,9 @@ from bitwright.quant.quantized_model import QuantizedModel
 
 ROW = "planted_faults"
 _CODE = (
-    *(
-        f"quant.parity.{name}"
-        for name in ("judge", "spread", "locate", "chain", "torch_links", "onnx_network", "onnx_rounding")
-    ),
+    *("quant.parity.judge", "quant.parity.spread", "quant.parity.onnx_rounding"),
     *(f"quant.parity_measures.{name}" for name in ("rounding", "rounding_noise", "thresholds")),
-    *("hw_constraints.parity_links", "experiments.benchmarks.parity_faults", f"experiments.benchmarks.rows.{ROW}"),
+    *("experiments.benchmarks.parity_faults", f"experiments.benchmarks.rows.{ROW}"),
 )
 SEED = 716_2026
 NETWORKS = (
