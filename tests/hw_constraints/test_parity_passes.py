@@ -70,7 +70,7 @@ def test_no_pass_breaks_a_sound_file(sound: QuantizedModel, inputs: Any, tmp_pat
 
 def test_a_wrong_file_is_not_the_optimisers_fault(
     sound: QuantizedModel, overflowing: Any, inputs: Any, tmp_path: Path
-) -> None:  # noqa: E501
+) -> None:
     file = export_onnx_qdq(overflowing, tmp_path / "other.onnx")
     assert not bisect_passes(SimulationLink(sound), file, inputs).culprits
 
