@@ -48,7 +48,9 @@ def targets(
         list[str] | None,
         typer.Argument(metavar="[NAME | diff A B]", help="A target, or your own target's YAML file; two to compare."),
     ] = None,
-    operators: Annotated[bool, typer.Option("--operators", help="Only the operators and their limits.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Only the operators and their limits; of all targets in one table.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """List the accelerators; with a name, print all that is known about one, with sources; `diff A B` compares two."""
@@ -56,6 +58,8 @@ def targets(
     from bitwright.quant.errors import InputError
 
     match names:
+        case None | [] if operators:
+            _print_coverage(json)
         case None | []:
             _list_targets(json)
         case ["diff", left, right]:
@@ -80,6 +84,18 @@ def _list_targets(json: bool) -> None:
         heads = ("target", "serves", "what it is")
         serves = [", ".join(each for each in Capability if each in target.capabilities) for target in loaded]
         print_table(heads, [(each.id, says, each.description) for each, says in zip(loaded, serves, strict=True)])
+
+
+def _print_coverage(json: bool) -> None:
+    from bitwright.experiments.tables import print_json
+    from bitwright.hw_constraints.target import list_targets, load_target
+    from bitwright.hw_constraints.target_coverage_page import coverage, describe_coverage
+
+    loaded = [load_target(each) for each in list_targets()]
+    if json:
+        print_json(coverage(loaded))
+    else:
+        print(describe_coverage(loaded), end="")
 
 
 def _print_target(name: str, operators: bool, json: bool) -> None:

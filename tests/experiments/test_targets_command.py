@@ -1,6 +1,7 @@
 """`bitwright targets`: the list, a page, the operators of one, and the difference of two."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bitwright.experiments import cli
-from bitwright.hw_constraints.target import list_targets
+from bitwright.hw_constraints.target import list_targets, load_target
+from bitwright.hw_constraints.target_types import Capability
 
 REQUIRED = [
     *("x86-vnni", "arm-xnnpack", "tensorrt-orin", "orin-dla", "tensorrt-thor", "h200", "tesla-fsd-hw3"),
@@ -61,3 +63,20 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_misuse(arguments: list[str], message: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.output
+
+
+def test_one_table_says_what_becomes_of_each_operator_on_every_target() -> None:
+    lines = invoke("--operators").stdout.splitlines()
+    numbers = {line.split(". ")[1]: int(line.split(". ")[0]) for line in lines if re.match(r"\d+\. ", line)}
+    assert set(numbers) == set(list_targets())
+    rows = {cells[1]: cells[1:] for line in lines if len(cells := [c.strip() for c in line.split("|")]) > 3}
+    found = json.loads(invoke("--operators", "--json").stdout)
+    signs = {"in low precision": "q", "passes codes on": "=", "taken apart": "/", "in floating point": "f",
+             "on the host": "h", "refused": "-"}  # fmt: skip
+    for op, by_target in found.items():
+        assert [rows[op][numbers[name]] for name in by_target] == [signs[each] for each in by_target.values()]
+    assert rows["conv2d"][numbers["x86-vnni"]] == rows["linear"][numbers["ethos-u85-1024"]] == "q"
+    for target in map(load_target, list_targets()):
+        if Capability.SCHEME in target.capabilities:
+            quantized = {op for op, by_target in found.items() if by_target[target.id] == "in low precision"}
+            assert quantized <= target.scheme().quantized_operators
