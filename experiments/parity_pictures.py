@@ -74,11 +74,12 @@ def drawing(name: str, image: Array, first: Array, second: Array) -> tuple[str, 
         first: the result as it should be.
         second: the same shape.
     """
-    if (masks := [_classes(name, each) for each in (first, second)])[0] is not None:
-        differs = masks[0] != masks[1]
-        panels = [_with_mask(image, each) for each in masks]
-        panels.append(_with_mask(image, differs.astype(np.int64), np.array([_DIFFERS], np.uint8)))
-        return f"{int(differs.sum())} of {differs.size} pixels of another class", _beside(panels)
+    expected, found = (_classes(name, each) for each in (first, second))
+    if expected is not None and found is not None:
+        differs = expected != found
+        panels = [_with_mask(image, each) for each in (expected, found)]
+        panels.append(_with_mask(image, np.asarray(differs, np.int64), np.array([_DIFFERS], np.uint8)))
+        return f"{int(np.sum(differs))} of {expected.size} pixels of another class", _beside(panels)
     if guess(name, first) is Kind.BOXES:
         boxes = [each.reshape(-1, each.shape[-1])[:_BOXES, :4] for each in (first, second)]
         moved = np.abs(boxes[0] - boxes[1]).max(axis=-1)

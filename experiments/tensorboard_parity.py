@@ -29,8 +29,8 @@ def write_parity(found: ParityResult, writer: SummaryWriter) -> None:
     for rank, each in enumerate(found.breaks[:_IMAGES], start=1):
         if each.edges:
             writer.add_image(f"parity_breaks/{rank:02d} {each.tensor}", values_image(each), dataformats="HWC")
-    for each in found.pictures:
-        writer.add_image(f"parity_results/{each.result} {each.link}", _decoded(each.png), dataformats="HWC")
+    for picture in found.pictures:
+        writer.add_image(f"parity_results/{picture.result} {picture.link}", _decoded(picture.png), dataformats="HWC")
 
 
 def pair_image(pair: ParityPair) -> Pixels:

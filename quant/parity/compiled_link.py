@@ -83,7 +83,8 @@ class CompiledLink:
             graph, _ = copy_graph(self.captured.fx_graph)
             makers = {name: node for node in graph.nodes if (name := _tensor_of(node))}
             output = graph.output_node()
-            output.args = ((*output.args[0], *(makers[name] for name in names)),)
+            own: Any = output.args[0]
+            output.args = ((*own, *(makers[name] for name in names)),)
             module = torch.fx.GraphModule(torch.nn.Module(), graph)
             self._compiled = {names: torch.compile(module, backend=self._backend, dynamic=False)}
         return self._compiled[names]

@@ -42,7 +42,7 @@ def run_part(
     environment: dict[torch.fx.Node, Any] = {}
     for node, dead in captured.steps:
         is_input = node.op == "placeholder" and node.name not in captured.values
-        value = next(leaves) if is_input else incoming.get(node.name, captured.values.get(node.name))
+        value: Any = next(leaves) if is_input else incoming.get(node.name, captured.values.get(node.name))
         if node.op == "placeholder" and (node in needed or node in read):
             is_constant = not is_input and node.name not in incoming
             environment[node] = value if is_constant else transform(node.meta[REF][0], value)
