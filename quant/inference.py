@@ -90,7 +90,8 @@ def _call_kernel(
 
 def _in_kernel_order(weight: torch.Tensor, data: torch.fx.Node, window: Sequence[Any]) -> torch.Tensor:
     shape = list(data.meta["val"].shape)
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, *window, shape)  # type: ignore[no-any-return]
+    reordered: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *window, shape)
+    return reordered
 
 
 def kernel_weight(node: torch.fx.Node, weight: torch.Tensor) -> torch.Tensor:

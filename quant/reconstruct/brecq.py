@@ -9,7 +9,7 @@ from bitwright.quant.reconstruct.block_learning import BlockData, BlockLearning,
 from bitwright.quant.reconstruct.gptq import ROUNDING as GPTQ
 from bitwright.quant.reconstruct.method import LayerData, Rounded
 
-STEPS = 400
+STEPS = 200
 
 
 class Brecq:

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bitwright.quant.graph import Node
+from bitwright.quant.graph import Graph, Node
 from bitwright.quant.quantized_model import QuantizedModel
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 POSITIONS = 256  # of one sample of one layer
-# Positions of all samples of one layer, and how many for each term: beyond them moments tell no more.
+# Positions of all samples of one layer, and how many for each term: further samples are left out. MobileNetV2, 8 bits,
+# 140 pictures calibrate and 60 others judge: 23.25 dB with 16,384 in 14 s of processor time, 23.41 with all in 20 s.
 ENOUGH, ENOUGH_A_TERM = 16_384, 16
 _RELU6 = (0.0, 6.0)
 
@@ -101,7 +102,8 @@ def _every(positions: int, spatial: int, sample: int) -> tuple[slice, ...]:
 
 
 def _step(positions: int, spatial: int) -> int:
-    return max(1, math.ceil((positions / POSITIONS) ** (1 / spatial)))
+    share: float = (positions / POSITIONS) ** (1 / spatial)
+    return max(1, math.ceil(share))
 
 
 def find_layers(quantized: QuantizedModel) -> tuple[list[Layer], dict[str, str]]:
@@ -149,12 +151,17 @@ def _layer(quantized: QuantizedModel, node: Node) -> Layer:
         weight_shape=tuple(captured.values[weight].shape),
         groups=int(node.attributes.get("groups", 1)),
         bounds=_bounds(graph.by_name, quantized.plan.fused, node),
-        samples=_samples(node, graph.tensors[node.outputs[0]].shape, captured.values[weight][0].numel()),
+        samples=_samples(node, tuple(captured.values[weight].shape), _sizes(graph, node)),
     )
 
 
-def _samples(node: Node, result: tuple[int, ...], terms: int) -> int:
+def _sizes(graph: Graph, node: Node) -> tuple[int, ...]:
+    return tuple(size or 1 for size in graph.tensors[node.outputs[0]].shape)
+
+
+def _samples(node: Node, weight: tuple[int, ...], result: tuple[int, ...]) -> int:
     """How many samples hold enough of its positions."""
+    terms = math.prod(weight[1:])
     spatial = _CONVOLUTIONS.get(node.op, 0)
     batch, sizes = (result[: -spatial - 1], result[-spatial:]) if spatial else ((), (math.prod(result[:-1]),))
     step = _step(math.prod(sizes), spatial or 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.fx
@@ -30,12 +31,12 @@ class Running:
         self._steps = {node.name: node for node, _ in self.captured.steps}
         self._places = {node.name: place for place, (node, _) in enumerate(self.captured.steps)}
         self._makers = {ref: node for node in self._steps.values() for ref in node.meta.get(REF, ()) if ref}
-        readers = {node.args[1].name: node for node in self._steps.values() if _weight_is_argument(node)}
+        readers = {_second_argument(node): node for node in self._steps.values()}
         names = quantized.captured.value_refs
         self._nodes = {}
         for node in quantized.captured.graph.nodes:
             weight = names.get(node.tensors[1]) if len(node.tensors) > 1 else None
-            found = self._steps.get(node.name) or readers.get(weight or "")
+            found = self._steps.get(node.name) or (readers.get(weight) if weight else None)
             if found is not None:
                 self._nodes[node.name] = found
 
@@ -70,9 +71,11 @@ class Running:
     def operands(self, name: str, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What a node of the captured network reads in place of parameters, as the kernels want it."""
         node = self._nodes[name]
-        weight = node.args[1].name if _weight_is_argument(node) else ""
+        weight = _second_argument(node)
         return {each: kernel_weight(node, value) if each == weight else value for each, value in values.items()}
 
 
-def _weight_is_argument(node: torch.fx.Node) -> bool:
-    return len(node.args) > 1 and isinstance(node.args[1], torch.fx.Node)
+def _second_argument(node: torch.fx.Node) -> str:
+    """Where layers have their weight."""
+    argument: Any = node.args[1] if len(node.args) > 1 else None
+    return argument.name if isinstance(argument, torch.fx.Node) else ""

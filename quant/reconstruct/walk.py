@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class _OnDisk:
     like: torch.Tensor  # on the device "meta"
 
 
-def _written(value: Any, file: BufferedIOBase) -> Any:
+def _written(value: Any, file: IO[bytes]) -> Any:
     if isinstance(value, torch.Tensor):
         file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
         return _OnDisk(torch.empty_like(value, device="meta"))
