@@ -52,7 +52,7 @@ class EncoderNetwork:
 
     @property
     def float_file(self) -> Path:
-        """The network as ONNX: `ids` int64 [1, tokens] to `embedding`."""
+        """The network as ONNX: `ids` int64 [1, tokens] to `sentence`."""
         file = self.cache / f"encoder-opset{OPSET}.onnx"
         if not file.exists():
             partial = file.with_suffix(".partial")
@@ -61,7 +61,7 @@ class EncoderNetwork:
                 (torch.zeros(1, texts.TOKENS, dtype=torch.int64),),
                 str(partial),
                 input_names=["ids"],
-                output_names=["embedding"],
+                output_names=["sentence"],  # "embedding" is a value inside
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,

@@ -79,7 +79,7 @@ def _values(captured: CapturedModel, product: torch.fx.Node, right: torch.fx.Nod
     if own is None or not bool((order == order[:1]).all()):
         return None
     place = {int(channel): column for column, channel in enumerate(order[0])}
-    heads = channels[..., 0, :].reshape(-1, channels.shape[-1]).unique(dim=0).long().tolist()
+    heads = _different(channels[..., 0, :].reshape(-1, channels.shape[-1])).tolist()
     if sorted(place) != sorted(channel for head in heads for channel in head):
         return None
     blocks = tuple((tuple(head), tuple(place[channel] for channel in head)) for head in heads)
@@ -92,12 +92,18 @@ def _blocks(rows: torch.Tensor, columns: torch.Tensor) -> tuple[tuple[tuple[int,
     alike = all(bool((part == part[..., :1, :]).all()) for part in (rows, columns))
     if not alike or parts[0].shape != parts[1].shape:
         return None
-    pairs = torch.cat(parts, 1).unique(dim=0).long()
+    pairs = _different(torch.cat(parts, 1))
     size = rows.shape[-1]
     used = [pairs[:, :size].flatten().tolist(), pairs[:, size:].flatten().tolist()]
     if any(len(set(each)) != len(each) for each in used):
         return None  # a head of keys that several heads of queries share
     return tuple((tuple(pair[:size]), tuple(pair[size:])) for pair in pairs.tolist())
+
+
+def _different(rows: torch.Tensor) -> torch.Tensor:
+    """Each row once, as whole numbers."""
+    found: torch.Tensor = torch.unique(rows, dim=0)  # type: ignore[no-untyped-call]
+    return found.long()
 
 
 def _behind_layer(captured: CapturedModel, node: torch.fx.Node) -> tuple[tuple[str, ...], torch.Tensor] | None:

@@ -30,12 +30,14 @@ def random_rotation(size: int, generator: torch.Generator) -> torch.Tensor:
     """An orthogonal matrix, float64 `[size, size]`: `H diag(±1) / sqrt(size)`, or Q of a Gaussian matrix."""
     if size & (size - 1):
         gaussian = torch.randn(size, size, generator=generator, dtype=torch.float64)
-        return torch.linalg.qr(gaussian).Q
+        orthogonal: torch.Tensor = torch.linalg.qr(gaussian).Q
+        return orthogonal
     hadamard = torch.ones(1, 1, dtype=torch.float64)
     while len(hadamard) < size:  # Sylvester's construction
         hadamard = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), hadamard)
     signs = torch.randint(2, (size,), generator=generator) * 2.0 - 1.0
-    return hadamard * signs / size**0.5
+    hadamard *= signs / size**0.5
+    return hadamard
 
 
 class Rotate:

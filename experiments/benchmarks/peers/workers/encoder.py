@@ -45,7 +45,8 @@ class Layer(nn.Module):
         scores = query @ key.transpose(2, 3) / math.sqrt(WIDTH // HEADS)
         heads = torch.softmax(scores, -1) @ value
         x = self.norm1(x + self.mix(heads.transpose(1, 2).flatten(2)))
-        return self.norm2(x + self.down(nn.functional.gelu(self.up(x))))
+        result: torch.Tensor = self.norm2(x + self.down(nn.functional.gelu(self.up(x))))
+        return result
 
 
 class SentenceEncoder(nn.Module):

@@ -31,7 +31,7 @@ class TextReader(CalibrationDataReader):  # type: ignore[misc]
 def quantize(request: EncoderRequest) -> Forward:
     """`static` and `dynamic` quantize matrix products, as its documentation advises for transformers."""
     prepared, file = (str(Path(request.folder) / f"{name}.onnx") for name in ("prepared", "quantized"))
-    quant_pre_process(request.float_file, prepared, skip_symbolic_shape=True)  # it calls this graph cyclic
+    quant_pre_process(request.float_file, prepared)
     match request.method:
         case "static":
             quantize_static(
