@@ -21,7 +21,11 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     "ResNet-20, digits at 32²": ("digits", "model={kind: cifar_resnet}", "data.size=32"),
     "MobileNet of 5×5, digits at 48²": ("digits", "model.kernel=5", "model.depth=1", "data.size=48"),
     "MobileNet, patches at 32²": ("camvid_patches", "model={kind: digits_mobilenet, classes: 11}"),
-    "ResNet-8, patches at 32²": ("camvid_patches", "model.blocks=1"),
+    "ResNet-8 of twice the width, digits at 32²": (
+        "digits",
+        "model={kind: cifar_resnet, blocks: 1, width: 2}",
+        "data.size=32",
+    ),
 }
 
 
