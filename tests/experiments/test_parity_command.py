@@ -12,10 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from jsonschema import Draft4Validator
 
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 
+SARIF = Path(__file__).parents[1] / "hw_constraints" / "lint_report" / "sarif-2.1.0-rtm.5.json"
 NETWORK = """
 import torch
 from torch import nn
@@ -107,9 +109,17 @@ def test_json_and_sarif(folder: Path) -> None:
     assert not layers["conv@0.0.0"]["agrees"] and layers["head@0.0.0"]["agrees"]
     assert layers["head@0.0.0"]["cumulative_sqnr_db"] < layers["head@0.0.0"]["own_sqnr_db"]
     log = json.loads(bitwright(folder, *asked, "--format", "sarif").stdout)
+    Draft4Validator(json.loads(SARIF.read_text())).validate(log)
     (result,) = log["runs"][0]["results"]
     assert result["ruleId"] == "parity"
     assert result["locations"][0]["physicalLocation"]["region"]["startLine"] == 12
+
+
+def test_openvino_is_a_link_too(folder: Path) -> None:
+    found = json.loads(bitwright(folder, "small:build", "float.onnx", *SHAPE, "--openvino", "--json").stdout)
+    pair = found["pairs"][-1]
+    assert pair["to"] == "float.onnx in OpenVINO" and pair["agrees"] and pair["layers"]
+    assert pair["from"] == "float.onnx in ONNX Runtime, optimisations: disabled"
 
 
 @pytest.mark.parametrize("wrong", [False, True])
