@@ -37,7 +37,6 @@ SIDES = {
     ),
     "fp8": ((OURS, "fp8,gptq"), (OURS, "fp8"), ("nncf", "fp8"), ("modelopt", "fp8")),
     "w4a16": (
-        (OURS, "w4a16,awq,gptq"),
         (OURS, "w4a16,gptq"),
         (OURS, "w4a16,awq"),
         (OURS, "w4a16"),
