@@ -102,7 +102,7 @@ def _blocks(rows: torch.Tensor, columns: torch.Tensor) -> tuple[tuple[tuple[int,
 
 def _different(rows: torch.Tensor) -> torch.Tensor:
     """Each row once, as whole numbers."""
-    found: torch.Tensor = torch.unique(rows, dim=0)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = torch.unique(rows, dim=0)
     return found.long()
 
 
