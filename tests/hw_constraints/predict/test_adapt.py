@@ -52,7 +52,7 @@ def test_twenty_networks_are_enough(predictor: LatencyPredictor, candidates: lis
     samples = [candidates[index] for index in telling(predictor, candidates, SAMPLES)]
     adapted = adapt(predictor, samples, rules=known_rules("onnxruntime"), where="elsewhere")
     assert np.median(_errors(adapted)) < 0.12  # each family changes by a factor of its own there, few are fitted
-    assert np.quantile(_errors(adapted), 0.9) < 0.3
+    assert np.quantile(_errors(adapted), 0.9) < 0.5
     assert np.median(_errors(adapted)) < np.median(_errors(predictor)) / 3
     assert adapted.where == "elsewhere" and adapted.intervals.groups >= 9
 
