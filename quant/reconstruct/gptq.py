@@ -17,6 +17,7 @@ import torch
 
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
+from bitwright.quant.reconstruct.moments import factored
 from bitwright.quant.reconstruct.refit import refit, sum_of
 
 DAMPING = 0.01  # section 3.3, step 3 of the paper
@@ -56,14 +57,13 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, grid: Grid, *, damping: fl
 
 
 def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
-    """The upper U with `U^T U = (H + damping)^-1`; `hessian` is used up."""
+    """The upper U with `U^T U = (H + damping)^-1`; `hessian` is used up; 1 where inputs say nothing."""
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal += (damping * diagonal.mean(1) + _TINY)[:, None]
-    lower = torch.linalg.cholesky(hessian)
+    lower, _ = factored(hessian)
     torch.cholesky_inverse(lower, out=hessian)
     del lower
-    factor: torch.Tensor = torch.linalg.cholesky(hessian, upper=True)
-    return factor
+    return factored(hessian, upper=True)[0]
 
 
 class Gptq:

@@ -140,3 +140,15 @@ class Moments:
         explained = (change * self.cross).sum(2) + shift * self.difference
         mixed = ((change.float() @ self.hessian) * change).sum(2) + 2 * shift * (change * self.columns[:, None]).sum(2)
         return self.square - 2 * explained + mixed + shift.square() * self.weight
+
+
+def factored(matrix: torch.Tensor, *, upper: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cholesky factors `[G, K, K]`, and which of them exist, `[G]`: the others are 1.
+
+    A matrix of moments is not positive definite in its last digits where a layer's inputs never vary.
+    """
+    factor, failed = torch.linalg.cholesky_ex(matrix, upper=upper)
+    exists = failed == 0
+    if not exists.all():
+        factor[~exists] = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return factor, exists

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bitwright.quant.reconstruct.moments import Moments
+from bitwright.quant.reconstruct.moments import Moments, factored
 
 # From "follow the data" to "hardly anything", in shares of the mean square of the inputs.
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
@@ -74,7 +74,7 @@ def sum_of(parts: Sequence[Moments]) -> Moments:
 def ridge_solutions(
     moments: Moments, ridges: Sequence[float], *, bias: bool, dtype: torch.dtype | None = None
 ) -> list[torch.Tensor]:
-    """The change of the weight for each ridge, `[G, R, K]`."""
+    """The change of the weight for each ridge, `[G, R, K]`; none where inputs say nothing."""
     if not ridges:
         return []
     hessian, cross = moments.centred(bias=bias, dtype=dtype)
@@ -83,7 +83,9 @@ def ridge_solutions(
     solutions = []
     for ridge in ridges:
         diagonal.copy_(own + (ridge * size + _TINY)[:, None])  # in place: it may have hundreds of megabytes
-        solutions.append(torch.cholesky_solve(cross.transpose(1, 2), torch.linalg.cholesky(hessian)).transpose(1, 2))
+        factor, exists = factored(hessian)
+        found = torch.cholesky_solve(cross.transpose(1, 2), factor).transpose(1, 2)
+        solutions.append(torch.where(exists[:, None, None], found, torch.zeros((), dtype=found.dtype)))
     return solutions
 
 

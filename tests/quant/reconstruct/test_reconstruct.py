@@ -193,3 +193,15 @@ def test_one_sample_and_a_dead_channel(captured: CapturedModel, w4: QuantScheme)
     captured.values[weight][2] = 0.0  # type: ignore[index]
     quantized = quantize(captured, w4, images(1), rounding="gptq")
     assert quantized.run(images(1)[0]).isfinite().all()
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "nearest", "adaround"])
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_inputs_that_never_vary_say_nothing_of_weights(u8s8: QuantScheme, rounding: str, value: float) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(512, 4)).eval()
+    constant = [torch.full((1, 3, 12, 12), value) for _ in range(4)]
+    captured = capture(network, (constant[0],))
+    rounded = quantize(captured, u8s8, constant, rounding=rounding)
+    assert all(torch.isfinite(each).all() for each in rounded.simulated_values.values())
+    torch.testing.assert_close(rounded.run(constant[0]), network(constant[0]), rtol=0.05, atol=0.05)

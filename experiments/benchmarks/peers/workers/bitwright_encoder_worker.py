@@ -53,7 +53,7 @@ def quantize(request: EncoderRequest) -> Forward:
     quantized = post_training_quantize(
         captured,
         scheme_of(name),
-        texts.split(1),
+        torch.split(texts, 1),
         preparations=[wish for wish in wishes if wish in PREPARATIONS.names()],
         rounding=next((wish for wish in wishes if wish in ROUNDINGS.names()), None),
     )

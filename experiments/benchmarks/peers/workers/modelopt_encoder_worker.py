@@ -23,7 +23,7 @@ def quantize(request: EncoderRequest) -> Forward:
 
     def calibrate(model: torch.nn.Module) -> None:
         with torch.no_grad():
-            for batch in texts.split(20):
+            for batch in torch.split(texts, 20):
                 model(batch)
 
     encoder = load_encoder(request.weights, texts.shape[1])
