@@ -46,16 +46,16 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "seed: one\n", "mine.yaml:5: seed = 'one'; expected a valid integer, unable to parse string as an integer"),
         (GOOD + "quantise: {}\n", "mine.yaml:5: quantise: no such key (did you mean 'quantize'?); allowed: name, "
          "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, "
-         "parity, measure, lower, qat, search, report"),
+         "parity, measure, lower, autotune, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
          "epochs, batch, lr, weight_decay, label_smoothing"),
         (GOOD + "train: {epochs: 0}\n", "mine.yaml:5: train.epochs = 0; expected greater than or equal to 1"),
         (GOOD.replace("x86-vnni", "x86-vni"), "mine.yaml:2: target = 'x86-vni'; unknown target 'x86-vni'; there are: "
          f"{TARGETS} (did you mean 'x86-vnni'?)"),
         (GOOD.replace("digits_mobilenet", "mobilenet"), "mine.yaml:3: model.kind = 'mobilenet'; unknown model "
-         "'mobilenet'; there are: digits_mobilenet (did you mean 'digits_mobilenet'?)"),
+         "'mobilenet'; there are: cifar_resnet, digits_mobilenet, mobile_segmenter (did you mean 'digits_mobilenet'?)"),
         (GOOD.replace("kind: digits}", "kind: digit}"), "mine.yaml:4: data.kind = 'digit'; unknown data set 'digit'; "
-         "there are: digits, image_folder, segmentation_folder (did you mean 'digits'?)"),
+         "there are: digits, image_folder, segmentation_folder, segmentation_patches (did you mean 'digits'?)"),
         (GOOD + "calibrate: {observer: percentil}\n", "mine.yaml:5: calibrate.observer = 'percentil'; unknown observer "
          "'percentil'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'percentile'?)"),
         (GOOD + "quantize:\n  weights: {observer: mes}\n", "mine.yaml:6: quantize.weights.observer = 'mes'; unknown "
@@ -103,7 +103,7 @@ def test_binary_and_missing_files(recipe: Path) -> None:
         ("epochs", "command line: 'epochs' is no key=value (such as train.epochs=3)"),
         ("trian.epochs=3", "command line: trian: no such key (did you mean 'train'?); allowed: name, description, "
          "target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, parity, "
-         "measure, lower, qat, search, report"),
+         "measure, lower, autotune, qat, search, report"),
         ("train.epochs=many", "command line: train.epochs = 'many'; expected a valid integer, unable to parse string as "
          "an integer"),
         ("seed.x=1", "command line: 'seed.x=1': seed = 0 has no key 'x'"),
