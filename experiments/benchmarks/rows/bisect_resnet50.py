@@ -32,7 +32,7 @@ from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
 ROW = "bisect_resnet50"
 SEED = 50
-FAULTS = ("padding on one side", "batch norm's epsilon", "batch norm not folded", "channels transposed")
+FAULTS = ("padding on one side", "batch norm's epsilon", "activation fused away", "channels transposed")
 
 
 def run(bench: Bench) -> list[Record]:
