@@ -12,6 +12,7 @@ from bitwright.hw_constraints.target import load_target
 from bitwright.qat import QATCallback, with_formats
 from bitwright.quant.capture import CaptureError
 from bitwright.quant.errors import InputError
+from bitwright.quant.export.exporter import EXPORTERS
 from bitwright.quant.scheme import QuantScheme
 
 from .conftest import batch
@@ -307,10 +308,11 @@ def test_a_scale_that_runs_away_is_named(everything: nn.Module) -> None:
 
 
 def test_an_artefact_without_exporter_is_refused_before_anything_is_taken_apart(
-    everything: nn.Module, tmp_path: Path
+    everything: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(vars(EXPORTERS), "names", lambda: ("onnx_qdq",))
     qat = QATCallback(everything, None, target="ethos-u85-1024", calibration=[batch()])
-    with pytest.raises(InputError, match=r"reads tflite_int8, which has no exporter here \(there are: encodings_json"):
+    with pytest.raises(InputError, match=r"reads tflite_int8, which has no exporter here \(there are: onnx_qdq\)"):
         qat.finish(tmp_path / "model.tflite")
     assert qat.replay.is_attached and not list(tmp_path.iterdir())
     qat.finish()

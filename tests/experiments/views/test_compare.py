@@ -106,7 +106,7 @@ def test_what_has_no_noise_is_judged_exactly(record: Record) -> None:
 
 def test_a_share_is_judged_by_its_binomial_noise(record: Record) -> None:
     path = ("stages", "evaluate", "result", "agreement")
-    agreement = {**result(record, "evaluate")["agreement"], "n": 500}
+    agreement = {**result(record, "evaluate")["agreement"], "n": 500, "low": None, "high": None}
     runs = [changed(record, *path, to={**agreement, "value": each}) for each in (98.0, 97.0, 80.0)]
     name = "agreement with float"
     assert judgement(runs[0], runs[1], name) is Judgement.NOISE

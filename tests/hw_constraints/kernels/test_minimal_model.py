@@ -44,8 +44,11 @@ def test_with_and_without_differ_in_one_node_a_branch(runtime: str, kernel: Kern
         for each in (model.with_kernel, model.without_kernel)
     )
     assert sum((more - less)[op] for op in EXECUTED[kernel.family]) >= 2
-    narrow = kernel.layout == "blocked" and kernel.inputs[0][1] < 16
-    assert sum(more.values()) - sum(less.values()) == (4 if narrow else 2)  # with a reorder of what is glanced at
+    difference = sum(more.values()) - sum(less.values())
+    if kernel.layout == "blocked" and any(shape[1] % 16 for shape in (*kernel.inputs, *kernel.outputs)):
+        assert difference in (0, 2, 4)  # reorders of what is glanced at come in or go
+    else:
+        assert difference == 2
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -167,5 +167,5 @@ def test_settings_and_paths_are_checked(tmp_path: Path) -> None:
         export_as(quantized, tmp_path / "model.onnx", "encodings_json", versoin="1.0.0")
     with pytest.raises(InputError, match="unknown exporter 'aimet'; there are: "):
         export_as(quantized, tmp_path / "model.onnx", "aimet")
-    with pytest.raises(InputError, match=r"the network is written as NAME\.onnx"):
+    with pytest.raises(InputError, match=r"AIMET encodings is written as NAME\.onnx"):
         export_as(quantized, tmp_path / "model.json", "encodings_json")
