@@ -9,7 +9,8 @@ the paper has one alpha for the network (0.5), here each input takes the one who
 
 is the smallest, on some rows of the data, and none where it does not help. A channel quieter than half of the others
 counts as loud as those: that it was quiet in the samples does not say that it always is, and scaled up with its noise
-it would set everybody's range when it is not (a sentence encoder in 8 bits gets five times the error from this).
+it would set everybody's range when it is not. (With this, and with more samples, a sentence encoder in 8 bits has 1.8
+thousandths of error where it had 10.2; which of the two does it was not told apart.)
 """
 
 from __future__ import annotations
