@@ -87,13 +87,14 @@ class Runs:
 
 
 def _text(record: Record, runs: Runs) -> None:
+    # One prefix for all texts of a run: TensorBoard opens the first prefixes only.
     verdict, linted = result_of(record, "verdict", VerdictResult), result_of(record, "lint", LintResult)
     writer = runs["summary"]
     if verdict is not None:
-        writer.add_text("verdict", verdict_markdown(verdict))
+        writer.add_text("run/verdict", verdict_markdown(verdict))
     if linted is not None:
         findings = "\n\n".join(map(finding_markdown, linted.findings)) or "no findings"
-        writer.add_text("lint", findings)
+        writer.add_text("run/lint", findings)
 
 
 def verdict_markdown(verdict: VerdictResult) -> str:

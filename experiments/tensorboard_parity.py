@@ -20,7 +20,7 @@ _LEAST, _MOST = 1e-3, 1e3  # of what is allowed; beyond these bars end
 
 def write_parity(found: ParityResult, writer: SummaryWriter) -> None:
     """Writes a scalar a layer, a picture a pair, the values of the first broken layers, masks and boxes, and text."""
-    writer.add_text("parity", "\n".join(["```", found.text, "```"]))
+    writer.add_text("run/parity", "\n".join(["```", found.text, "```"]))
     for number, pair in enumerate(found.pairs, start=1):
         for step, layer in enumerate(pair.judged):
             writer.add_scalar(f"parity_error_over_allowed/{number:02d} {pair.link}", layer.severity, step)

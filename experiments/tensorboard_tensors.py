@@ -39,7 +39,7 @@ def write_tensors(tensors: Sequence[TensorQuality], writer_of: Callable[[str], S
             # TensorBoard sorts by name: the worst comes first.
             writer.add_image(f"{tag}/{rank:02d} {each.tensor}", images.histogram_image(each), dataformats="HWC")
     writer_of("summary").add_image("sqnr_per_layer", images.sqnr_image(activations), dataformats="HWC")
-    writer_of("summary").add_text("top_offenders", offenders_markdown(tensors))
+    writer_of("summary").add_text("run/top_offenders", offenders_markdown(tensors))
 
 
 def offenders_markdown(tensors: Sequence[TensorQuality]) -> str:

@@ -71,7 +71,7 @@ def test_tensorboard_serves_scalars_images_histograms_and_the_verdict(tensorboar
     histograms = tags_when_loaded(tensorboard, "histograms", {"layers"})
     assert any(tag.startswith("activations/") for tag in histograms["layers"])
     tags_when_loaded(tensorboard, "text", {"summary"})
-    query = urllib.parse.urlencode({"run": "summary", "tag": "verdict/text_summary"})
+    query = urllib.parse.urlencode({"run": "summary", "tag": "run/verdict/text_summary"})
     verdict = result_of(record, "verdict", VerdictResult)
     assert verdict is not None
     (text,) = ask(tensorboard, f"text/text?{query}")

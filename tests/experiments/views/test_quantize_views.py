@@ -107,7 +107,7 @@ def test_tensorboard_holds_them_too(told: Record, tmp_path: Path) -> None:
     assert read("slices/drop").Scalars("slices/night <rain>_95_low")[0].value == 9.75
     assert "nearest" in read("auto").Tensors("auto/text_summary")[0].tensor_proto.string_val[0].decode()
     assert read("layers_plain").Scalars("layers/own_sqnr_db")[0].value == 12.5
-    offenders = read("summary").Tensors("top_offenders/text_summary")[0].tensor_proto.string_val[0].decode()
+    offenders = read("summary").Tensors("run/top_offenders/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "do <this>" in offenders
     weights = [tag for tag in read("layers").Tags()["histograms"] if tag.startswith("weights/")]
     assert weights

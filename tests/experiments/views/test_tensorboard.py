@@ -139,11 +139,11 @@ def _red_columns(pixels: np.ndarray) -> np.ndarray:
 def test_text_holds_the_verdict_and_the_findings(board: Path, awkward_run: Path, record: Record) -> None:
     verdict = result_of(record, "verdict", VerdictResult)
     assert verdict is not None
-    (text,) = read(board / "summary").Tensors("verdict/text_summary")
+    (text,) = read(board / "summary").Tensors("run/verdict/text_summary")
     markdown = text.tensor_proto.string_val[0].decode()
     assert verdict.headline in markdown
     assert "| gate | wanted | found | outcome |" in markdown
-    (lint,) = read(awkward_run / "tensorboard" / "summary").Tensors("lint/text_summary")
+    (lint,) = read(awkward_run / "tensorboard" / "summary").Tensors("run/lint/text_summary")
     assert "silu" in lint.tensor_proto.string_val[0].decode()
 
 
