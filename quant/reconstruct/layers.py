@@ -22,8 +22,8 @@ from bitwright.quant.quantized_model import QuantizedModel
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 POSITIONS = 256  # of one sample of one layer
 # Positions of all samples of one layer, and how many for each term: further samples are left out. MobileNetV2, 8 bits,
-# 140 pictures calibrate and 60 others judge: 23.25 dB with 16,384 in 14 s of processor time, 23.41 with all in 20 s. So
-# little of it is given up: the time is a quarter of a rounding that serves as long as the network does.
+# 140 pictures calibrate and 60 others judge: 23.25 dB with 16,384 in 14 s of processor time, 23.41 with all in 20 s.
+# Therefore few are left out.
 ENOUGH, ENOUGH_A_TERM = 51_200, 16
 _RELU6 = (0.0, 6.0)
 
