@@ -78,7 +78,7 @@ class EncoderNetwork:
     @property
     def scored_file(self) -> Path:
         """Token ids of other texts, .npy int64 [300, tokens]."""
-        return self._texts("scored", slice(texts.CALIBRATE, None))
+        return self._texts("unseen", slice(texts.CALIBRATE + texts.SEEN, None))
 
     def float_embeddings(self) -> npt.NDArray[np.float32]:
         """Of the scored texts, [300, 384]."""

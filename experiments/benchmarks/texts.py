@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 TOKENS = 64
 CALIBRATE = 200
+SEEN = 300  # that methods were chosen on; they belong to neither
 SCORED = 300
 _LEFT_OUT = ("site-packages", "test", "tests", "idlelib", "lib2to3")
 
 
 def token_ids(tokenizer_file: Path, library: Path) -> npt.NDArray[np.int64]:
-    """The texts, [CALIBRATE + SCORED, TOKENS].
+    """The texts, [CALIBRATE + SEEN + SCORED, TOKENS].
 
     Args:
         tokenizer_file: of the network, as the package `tokenizers` reads it.
@@ -43,7 +44,7 @@ def token_ids(tokenizer_file: Path, library: Path) -> npt.NDArray[np.int64]:
         ids = tokenizer.encode(text).ids
         if len(ids) == TOKENS:
             rows.append(ids)
-        if len(rows) == CALIBRATE + SCORED:
+        if len(rows) == CALIBRATE + SEEN + SCORED:
             break
     return np.array(rows, np.int64)
 

@@ -1,9 +1,10 @@
 """A sentence encoder with its real weights in three formats: how near do its embeddings stay, ours beside the peers'?
 
-all-MiniLM-L6-v2 on texts of the standard library's docstrings: 200 calibrate, 300 others are scored. W8A8 and fp8 have
-every linear layer and attention's products in low precision (ModelOpt its linear layers only); W4A16 has the weights of
-the linear layers in int4, in blocks of 128. Figures are the mean cosine between an embedding and the float network's,
-and the rank correlation (Spearman) between the similarities of all pairs of texts, which is what search is made of.
+all-MiniLM-L6-v2 on texts of the standard library's docstrings: 200 calibrate, 300 others are scored that no choice was
+made on. W8A8 and fp8 have every linear layer and attention's products in low precision (ModelOpt its linear layers
+only); W4A16 has the weights of the linear layers in int4, in blocks of 128. Figures are the mean cosine between an
+embedding and the float network's, and the rank correlation (Spearman) between the similarities of all pairs of texts,
+which is what search is made of.
 """
 
 from __future__ import annotations
