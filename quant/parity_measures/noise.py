@@ -1,9 +1,11 @@
 """What the errors of the formats make of a network's results: drawn at random, propagated by the network itself.
 
 Each operator's gain is the network's own, on the user's own data; nothing is linearised. Rounding is drawn for every
-operator at the size that its terms say (`rounding.py`); quantized tensors get an error uniform in half a step to either
-side, of power `step**2 / 12` (Widrow and Kollár, *Quantization Noise*, 2008, chapter 1). This is Monte Carlo arithmetic
-(Parker, *Monte Carlo Arithmetic*, UCLA CSD-970002, 1997), with the sizes of its errors derived.
+operator at the size that its terms say (`rounding.py`). This is Monte Carlo arithmetic (Parker, *Monte Carlo
+Arithmetic*, UCLA CSD-970002, 1997), with the sizes of its errors derived. Quantized tensors are rounded to grids that
+are shifted at random: over the shifts each error is uniform in half a step to either side, of power `step**2 / 12`, and
+independent of its value (Schuchman, *Dither Signals and Their Effect on Quantization Noise*, 1964; Widrow and Kollár,
+*Quantization Noise*, 2008, chapter 19).
 """
 
 from __future__ import annotations
@@ -47,13 +49,21 @@ class Draws:
 
 
 class QuantizationNoise:
-    """Errors of half a step at most on every quantized activation, which is cut off where its codes end."""
+    """One draw of what rounding to codes does: values are rounded to grids that lie elsewhere by a part of a step.
 
-    def __init__(self, quantized: QuantizedModel) -> None:
+    For each value the error is uniform in half a step to either side, of power `step**2 / 12`. As on the device it is
+    the same for equal values, none for values that lie on the grid already, and one rounding hangs on the one before:
+    a residual stream that little is added to is rounded to the same side again and again, and its errors add up, where
+    independent ones would average out. The part is one for all grids of a draw. Zero and the ends of a grid have codes
+    wherever it lies.
+    """
+
+    def __init__(self, quantized: QuantizedModel, draw: torch.Generator) -> None:
         self._quantized = quantized
+        self._offset = torch.rand((), generator=draw) - 0.5
 
-    def add(self, ref: TensorRef, tensor: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """The tensor with one draw of errors; tensors that stay in float stay."""
+    def add(self, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor with its errors, cut off where its codes end; tensors that stay in float stay."""
         qparams = self._quantized.qparams.get(ref)
         if qparams is None and ref in self._quantized.dynamic and tensor.numel():
             qparams = self._quantized.dynamic[ref].of(tensor)
@@ -61,13 +71,15 @@ class QuantizationNoise:
             return tensor
         step = aligned(qparams.scale, qparams, tensor)
         fmt = qparams.spec.format
+        low, high = (aligned(bound, qparams, tensor) for bound in qparams.range)
+        held = torch.minimum(torch.maximum(tensor, low), high)
         if isinstance(fmt, FloatFormat):
             # Codes lie 2**-m of the power of two below a value apart; below the smallest normal one evenly.
-            exponent = torch.frexp((tensor / step).abs())[1] - 1
-            step = step * torch.ldexp(torch.ones_like(tensor), exponent.clamp(min=fmt.min_exponent) - fmt.mantissa_bits)
-        uniform = torch.rand(tensor.shape, generator=draw, dtype=tensor.dtype) - 0.5
-        low, high = (aligned(bound, qparams, tensor) for bound in qparams.range)
-        return torch.minimum(torch.maximum(tensor + step * uniform, low), high)
+            exponent = torch.frexp((held / step).abs())[1] - 1
+            step = step * torch.ldexp(torch.ones_like(held), exponent.clamp(min=fmt.min_exponent) - fmt.mantissa_bits)
+        rounded = ((held / step + self._offset).round() - self._offset) * step
+        has_code = (held == 0) | (held == low) | (held == high)
+        return torch.where(has_code, held, torch.minimum(torch.maximum(rounded, low), high))
 
 
 def rounding_draws(
@@ -208,20 +220,14 @@ def quantization_draws(
         inputs: what to run both on.
         draws: how many runs with errors.
     """
-    noise = QuantizationNoise(quantized)
     noisy = []
     for number in range(draws):
-        draw = torch.Generator().manual_seed(number)
-        results = quantized.run(*inputs.args, transform=partial(_shifted, noise, draw), **inputs.kwargs)
-        noisy.append(named_outputs(results))
+        noise = QuantizationNoise(quantized, torch.Generator().manual_seed(number))
+        noisy.append(named_outputs(quantized.run(*inputs.args, transform=noise.add, **inputs.kwargs)))
     clean = named_outputs(captured.run(*inputs.args, **inputs.kwargs))
     formats = sorted({spec.format.name for spec in quantized.plan.activations.values()})
     why = f"{len(quantized.plan.activations)} tensors in {', '.join(formats)}, each off by step² / 12"
     return Draws(clean=clean, noisy=tuple(noisy), why={"": why})
-
-
-def _shifted(noise: QuantizationNoise, draw: torch.Generator, ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
-    return noise.add(ref, tensor, draw)
 
 
 def _why(captured: CapturedModel, noise: RoundingNoise, asked: frozenset[str]) -> dict[str, str]:

@@ -136,16 +136,16 @@ def _with_errors(
     quantized: QuantizedModel, state: dict[str, torch.Tensor], draw: torch.Generator, *args: Any, **kwargs: Any
 ) -> Any:
     """One run with random errors; biases are as they are."""
-    noise, captured = QuantizationNoise(quantized), quantized.captured
+    noise, captured = QuantizationNoise(quantized, draw), quantized.captured
     rounding = RoundingNoise(captured)
     names = captured.value_refs
-    weights = {names[ref]: noise.add(ref, captured.values[names[ref]], draw) for ref in quantized.plan.weights}
+    weights = {names[ref]: noise.add(ref, captured.values[names[ref]]) for ref in quantized.plan.weights}
     operands = {
         node: {name: weights.get(name, value) for name, value in read.items()}
         for node, read in quantized.simulated_operands.items()
     }
 
     def off(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
-        return noise.add(ref, rounding.made(ref, tensor, draw), draw)
+        return noise.add(ref, rounding.made(ref, tensor, draw))
 
     return captured.run(*args, state=state, transform=off, operands=operands, **kwargs)
