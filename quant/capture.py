@@ -31,7 +31,7 @@ from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 from bitwright.quant.passes.fold_constants import fold_constants
 from bitwright.quant.preserve import preserved
 
-__all__ = ["CaptureError", "CaptureFailure", "capture"]
+__all__ = ["CaptureError", "CaptureFailure", "capture", "identify"]
 
 
 def capture(
@@ -158,7 +158,7 @@ def _lift(program: torch.export.ExportedProgram, region: str, called_from: Sourc
     states = _state_names(signature, by_name)
     graph.output_node().meta["bitwright_state"] = states
     _restore_batch_norm(graph)
-    _identify(graph, region, called_from)
+    identify(graph, region, called_from)
     canonicalize(graph)
     _drop_unused(graph, values, set(states))
     spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
@@ -207,7 +207,7 @@ def _restore_batch_norm(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def _identify(graph: torch.fx.Graph, region: str, called_from: SourceLine | None) -> None:
+def identify(graph: torch.fx.Graph, region: str, called_from: SourceLine | None) -> None:
     """Gives every operator result its reference, and every node its module and source line."""
     ordinals: Counter[tuple[str, int]] = Counter()
     for node in graph.nodes:

@@ -12,7 +12,7 @@ from bitwright.quant.divisors import reads_as_divisor
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.geometry import geometry_tensors, has_learned_weights
 from bitwright.quant.graph import Graph, Node, TensorRef
-from bitwright.quant.scheme import BiasKind, Granularity, Override, QParamsSpec, QuantScheme
+from bitwright.quant.scheme import FLOAT32, BiasKind, Granularity, Override, QParamsSpec, QuantScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +89,13 @@ class _Planner:
                 self._quantize_operands(node, inner)
             self._quantize_results(chain)
         self._tie_shared(reasons)
-        constants = {ref for ref in self.specs if self.graph.is_constant(ref)}
+        specs = {ref: spec for ref, spec in self.specs.items() if spec.format != FLOAT32}  # which they are anyway
+        constants = {ref for ref in specs if self.graph.is_constant(ref)}
         return QuantPlan(
             scheme=self.scheme,
-            activations={ref: spec for ref, spec in self.specs.items() if ref not in constants},
-            weights={ref: spec for ref, spec in self.specs.items() if ref in constants},
-            groups=tuple(frozenset(group) for group in self.groups),
+            activations={ref: spec for ref, spec in specs.items() if ref not in constants},
+            weights={ref: spec for ref, spec in specs.items() if ref in constants},
+            groups=tuple(frozenset(group) for group in self.groups if group <= specs.keys()),
             biases=self._biases(chain[0] for chain in chains),
             fused=tuple(tuple(node.name for node in chain) for chain in chains if len(chain) > 1),
             quantized=frozenset(self.quantized),
