@@ -41,6 +41,7 @@ class Asked:
     minutes: float = 10.0
     threads: int = 1
     table: Path | None = None
+    against: tuple[Path, ...] = ()
     out: Path | None = None
 
 
@@ -64,6 +65,11 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         )
     if asked.out is not None and asked.out.exists() and not asked.out.is_dir():
         raise InputError(f"--out = {str(asked.out)!r}: is a file; expected a folder for the record and the artefact")
+    others = {file.stem: file for file in asked.against}
+    if len(others) < len(asked.against):
+        raise InputError(f"--against: two files are called alike ({', '.join(map(str, asked.against))}); rename one")
+    if absent := [file for file in asked.against if not file.is_file()]:
+        raise InputError(f"--against = {str(absent[0])!r}: no such file")
     runtime = usable_runtimes([asked.runtime] if asked.runtime else None)[0]
     if "onnx" not in get_backend(runtime).reads:
         raise InputError(
@@ -78,6 +84,7 @@ def autotune_model(asked: Asked, *, console: Console) -> Tuned:
         budget=Budget(tries=asked.budget, minutes=asked.minutes),
         threads=asked.threads,
         table=asked.table,
+        others=others,
         console=console,
     )
 

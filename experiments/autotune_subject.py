@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def tune(
     budget: Budget,
     threads: int,
     table: Path | None = None,
+    others: Mapping[str, Path] | None = None,
     console: Console,
 ) -> Tuned:
     """Tunes into a folder, whose record of tries is gone on with.
@@ -82,6 +83,7 @@ def tune(
         budget: when to stop.
         threads: of the runtime.
         table: latencies of kernels, to order tries by; nothing is decided by it.
+        others: other tools' files of the same network, by what they are called.
         console: where the progress goes.
 
     Raises:
@@ -103,6 +105,7 @@ def tune(
             out=out,
             budget=budget,
             threads=threads,
+            others=others,
             predict=predict,
             progress=advance,
         )

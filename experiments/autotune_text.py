@@ -12,8 +12,8 @@ def print_tuned(tuned: Tuned) -> None:
     print_table(("network", "median", f"time of the artefact ({tuned.choice}) in relation to it"), rows)
     for name, fidelity in tuned.fidelity.items():
         print(f"{name}: {_closeness(fidelity)}, on samples that the search has not seen")
-    floats = len(tuned.decision.floats)
-    print(f"{floats} of {tuned.sites} sites in float; {tuned.tries} files tried, {tuned.steps} steps forward")
+    ours = f"{len(tuned.floats)} of {tuned.sites} sites in float; " if tuned.decision else ""
+    print(f"{ours}{tuned.tries} files tried, {tuned.steps} steps forward")
     if tuned.why:
         print(tuned.why)
     print(tuned.file)

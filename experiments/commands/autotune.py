@@ -27,6 +27,10 @@ def autotune(
         Path | None,
         typer.Option(help="Latencies of kernels (`measure kernels`): promising files are tried first."),
     ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another tool's ONNX file of the same network: the artefact is not slower than it either."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the record and the artefact.")] = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -46,6 +50,7 @@ def autotune(
         minutes=minutes,
         threads=threads,
         table=table,
+        against=tuple(against or ()),
         out=out,
     )
     tuned = autotune_model(asked, console=Console(quiet=quiet or json))

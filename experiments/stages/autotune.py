@@ -89,7 +89,7 @@ def result_of_tuning(tuned: Tuned, where: str) -> TunedResult:
         agreement_int8=_agreement(full),
         sqnr=_sqnr(artefact),
         sqnr_int8=_sqnr(full),
-        floats=tuple(sorted(tuned.decision.floats)),
+        floats=tuple(sorted(tuned.floats)),
         sites=tuned.sites,
         tries=tuned.tries,
         why=tuned.why,

@@ -66,6 +66,7 @@ class Laboratory:
         journal: the record.
         budget: how much may be spent.
         folder: where candidates' files lie while they are needed.
+        others: other people's files of the same network, by their labels; they run in the last contest.
         progress: called with the number of tries and a note.
     """
 
@@ -77,6 +78,7 @@ class Laboratory:
     journal: Journal
     budget: Budget
     folder: Path
+    others: Mapping[str, Path] = field(default_factory=dict)
     progress: Callable[[int, str], None] = lambda done, note: None
     _decisions: dict[str, Decision] = field(default_factory=dict)
     _tried: dict[str, int] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class Laboratory:
 
     def file(self, name: str) -> Path:
         """A candidate's file, written when it is first asked for."""
+        if name in self.others:
+            return self.others[name]
         path = self.folder / f"{name}.onnx"
         if not path.is_file():
             partial = self.folder / f"{name}.partial.onnx"

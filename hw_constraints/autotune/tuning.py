@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,9 +15,9 @@ import numpy as np
 
 from bitwright.hw_constraints.autotune.decision import Candidates, Decision
 from bitwright.hw_constraints.autotune.fidelity import Accuracy, Fidelity, Judge, RuntimeAccuracy, worse
+from bitwright.hw_constraints.autotune.final import FULL, TUNED, check_others, hold_contest
 from bitwright.hw_constraints.autotune.journal import Journal
-from bitwright.hw_constraints.autotune.laboratory import FLOAT, Budget, Effort, Laboratory
-from bitwright.hw_constraints.autotune.placements import Placements
+from bitwright.hw_constraints.autotune.laboratory import FLOAT, Budget, Laboratory
 from bitwright.hw_constraints.autotune.search import Predict, Search
 from bitwright.hw_constraints.autotune.sites import Sites, find_sites
 from bitwright.hw_constraints.backends import Arrays, get_backend
@@ -27,10 +27,7 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.quantized_model import QuantizedModel
 
-FULL, TUNED = "full int8", "tuned"
-NEVER_SLOWER = 1.03  # upper 95 % bound of the tuned file's time against float and full int8
 RECORD, ARTIFACT, RESULT = "tries.jsonl", "tuned.onnx", "result.json"
-_FINAL = Effort(processes=6, half_width=0.005, seconds=1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +36,11 @@ class Tuned:
 
     Attributes:
         file: the artefact; its provenance lies beside it.
-        choice: which it is: `tuned`, `full int8` or `float`.
+        choice: which it is: `tuned`, `full int8`, `float` or the label of another one's file.
         why: in words, where it is not the tuned one.
-        decision: where its Q/DQ are.
+        decision: where its Q/DQ are; None for another one's file.
         sites: how many choices there were.
-        against: the artefact's time in relation to the float and the full int8 network, by their names.
+        against: the artefact's time in relation to float, full int8 and other people's files, by their labels.
         tuned_against: the tuned file's, whichever was chosen.
         median_us: of each in the final measurement.
         fidelity: of the artefact and of full int8, on data that the search has not seen.
@@ -54,7 +51,7 @@ class Tuned:
     file: Path
     choice: str
     why: str
-    decision: Decision
+    decision: Decision | None
     sites: int
     against: dict[str, Ratio]
     tuned_against: dict[str, Ratio]
@@ -63,6 +60,11 @@ class Tuned:
     tries: int
     steps: int
 
+    @property
+    def floats(self) -> frozenset[str]:
+        """The sites in float, as far as they are ours to name."""
+        return self.decision.floats if self.decision else frozenset()
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -70,7 +72,7 @@ class Tuned:
             "file": self.file.name,
             "choice": self.choice,
             "why": self.why,
-            "decisions": self.decision.to_json(),
+            "decisions": self.decision and self.decision.to_json(),
             "sites": self.sites,
             "against": {name: _plain(ratio) for name, ratio in self.against.items()},
             "tuned_against": {name: _plain(ratio) for name, ratio in self.tuned_against.items()},
@@ -96,6 +98,7 @@ def autotune(
     out: Path,
     budget: Budget | None = None,
     threads: int = 1,
+    others: Mapping[str, Path] | None = None,
     judge: Judge | None = None,
     predict: Predict | None = None,
     progress: Callable[[int, str], None] | None = None,
@@ -103,9 +106,9 @@ def autotune(
     """Chooses where Q/DQ go, by measured latency and measured closeness to the float network together.
 
     The folder holds the record of every try; called again with the same network, data and runtime, the search goes on
-    where it was stopped. The artefact is never slower than the float and the full int8 network: all three are
-    measured against each other at the end, and if the tuned one does not keep within `NEVER_SLOWER` of both, the
-    fastest of them is the artefact.
+    where it was stopped. The artefact is never slower than the float network, the full int8 one and other people's
+    files: all are measured against each other at the end, and if the tuned one is slower than one of them, the fastest
+    is the artefact. Another one's file can only be that if it is no less faithful to float than full int8 is.
 
     Args:
         quantized: the network with everything in low precision that its scheme allows.
@@ -116,12 +119,14 @@ def autotune(
         out: the folder.
         budget: when to stop; 40 tries by default.
         threads: of the runtime.
+        others: other people's files of the same network, by what they shall be called.
         judge: makes what judges files on samples; their results on the runtime beside the float file's by default.
         predict: a model of an artefact's latency, to order tries; nothing is decided by it.
         progress: called with the number of tries and a note.
 
     Raises:
-        InputError: there is nothing to choose, no data, or the folder holds the record of something else.
+        InputError: there is nothing to choose, no data, another one's file is missing, or the folder holds the record
+            of something else.
         MissingExtraError: the runtime is not installed.
     """
     sites = find_sites(quantized.captured.graph, quantized.plan)
@@ -129,6 +134,7 @@ def autotune(
         raise InputError("nothing is quantized in this network, so there is nothing to choose")
     if not search_samples or not held_out:
         raise InputError("autotune needs samples to search with and others to check its result with")
+    check_others(others or {})
     candidates = Candidates(quantized=quantized, reference=reference, sites=sites)
     header = {"network": _digest(reference, sites, search_samples), **_conditions(runtime, threads)}
     journal, work = Journal(out / RECORD, header), out / "candidates"
@@ -142,6 +148,7 @@ def autotune(
         journal=journal,
         budget=budget or Budget(),
         folder=work,
+        others=others or {},
         progress=progress or (lambda done, note: None),
     )
     search = Search(lab=lab, predict=predict)
@@ -175,45 +182,37 @@ def _finish(lab: Laboratory, search: Search, held_out: Sequence[Arrays], out: Pa
         if loss is None:
             break
         why = f"a faster one was given up: on data that the search had not seen, its {loss}"
-    medians, ratios = _compare(lab, full, best)
-    tuned_against = {FLOAT: ratios[TUNED, FLOAT], FULL: ratios[TUNED, FULL]}
-    choice = TUNED if best != full else FULL
-    if any(ratio.high > NEVER_SLOWER for ratio in tuned_against.values()):
-        choice = min(medians, key=lambda name: medians[name])
-        slower = ", ".join(f"{ratio} of {name}" for name, ratio in tuned_against.items() if ratio.high > NEVER_SLOWER)
-        why = f"the tuned file takes {slower}: not surely within {NEVER_SLOWER}, so the fastest of the three is kept"
-    names = {TUNED: best, FULL: full, FLOAT: FLOAT}
-    file = _deliver(lab, names[choice], out)
+    contest = hold_contest(lab, full, best)
+    refused = {label: loss for label in lab.others if (loss := worse(fidelity(label), fidelity(full))) is not None}
+    others = [label for label in lab.others if label not in refused]
+    found = TUNED if best != full else FULL
+    choice, lost = contest.choose(found, [FLOAT, FULL, *others])
+    names = {TUNED: best, FULL: full, FLOAT: FLOAT, **{label: label for label in lab.others}}
+    beside = (FLOAT, FULL, *lab.others)
+    remarks = [lost or why, *(f"{label} cannot be taken: its {loss}" for label, loss in refused.items())]
     return Tuned(
-        file=file, choice=choice, why=why, sites=len(lab.candidates.sites.by_name),
-        decision=_decision(lab, names[choice]),
-        against={name: ratios[choice, name] for name in (FLOAT, FULL)}, tuned_against=tuned_against,
-        median_us=medians, fidelity={"artefact": fidelity(names[choice]), FULL: fidelity(full)},
+        file=_deliver(lab, names[choice], out), choice=choice, why="; ".join(filter(None, remarks)),
+        sites=len(lab.candidates.sites.by_name), decision=_decision(lab, names[choice]),
+        against=contest.against(choice, beside), tuned_against=contest.against(TUNED, beside),
+        median_us=contest.median_us, fidelity={"artefact": fidelity(names[choice]), FULL: fidelity(full)},
         tries=lab.tries, steps=len(search.steps) - 1,
     )  # fmt: skip
 
 
-def _decision(lab: Laboratory, name: str) -> Decision:
+def _decision(lab: Laboratory, name: str) -> Decision | None:
+    if name in lab.others:
+        return None
     return Decision(floats=frozenset(lab.candidates.sites.by_name)) if name == FLOAT else lab.decision(name)
 
 
-def _compare(lab: Laboratory, full: str, best: str) -> tuple[dict[str, float], dict[tuple[str, str], Ratio]]:
-    """Medians, and the ratio of each to each, over rounds of several fresh processes."""
-    labels = {FLOAT: FLOAT, FULL: full} | ({TUNED: best} if best != full else {})
-    names = list(labels.values())
-    measured = Placements.from_json(
-        lab.journal.ask({"final": names}, lambda: {"times_us": lab.measure(names, _FINAL).to_json()})["times_us"]
-    )
-    labels.setdefault(TUNED, full)
-    medians = {label: measured.median_us(name) for label, name in labels.items()}
-    return medians, {(a, b): measured.ratio(labels[a], labels[b]) for a in labels for b in labels}
-
-
 def _deliver(lab: Laboratory, name: str, out: Path) -> Path:
-    """The chosen file and its provenance at their place."""
+    """The chosen file and its provenance at their place; another one's file has none."""
     source, file = lab.file(name), out / ARTIFACT
     for suffix in (".provenance.json", ".onnx"):
-        shutil.copyfile(source.with_suffix(suffix), file.with_suffix(suffix))
+        if source.with_suffix(suffix).is_file():
+            shutil.copyfile(source.with_suffix(suffix), file.with_suffix(suffix))
+        else:
+            file.with_suffix(suffix).unlink(missing_ok=True)
     return file
 
 

@@ -188,3 +188,13 @@ def test_a_table_that_tries_cannot_be_ordered_by_is_refused(folder):
         code, _, error = bitwright(folder, *FILE, "--table", table, "--out", "ordered")
         assert code == 2
         assert f"bitwright: {table}: {message}" in error
+
+
+def test_another_tools_file_that_is_not_there_or_called_alike_is_refused(folder):
+    code, _, error = bitwright(folder, *FILE, "--against", "gone.onnx", "--out", "beside")
+    assert (code, error) == (2, "bitwright: --against = 'gone.onnx': no such file\n")
+    code, _, error = bitwright(folder, *FILE, "--against", "a/x.onnx", "--against", "b/x.onnx", "--out", "beside")
+    assert (code, error) == (
+        2, "bitwright: --against: two files are called alike (a/x.onnx, b/x.onnx); rename one\n",
+    )  # fmt: skip
+    assert not (folder / "beside").exists()

@@ -6,6 +6,9 @@ with its ImageNet weights; the others have random weights, so theirs says how mu
 nothing about a task. A network counts as 5 % faster where it is so on one of the runtimes at least; the counts for
 each runtime are printed beside.
 
+The peers' files are handed to the tuner: where one of them is faster than what the search has found, and no less
+faithful than full int8, it is the artefact, and the table says so.
+
 The search takes minutes; what it has measured is kept, and the row goes on from there when it is run again.
 """
 
@@ -113,6 +116,13 @@ def _on_runtime(
     ours: Mapping[str, Path],
 ) -> _Case:
     folder = bench.ours / ROW / network.name
+    calibration = as_path(folder, f"{network.name}-calibration", network.calibration)
+    others, versions = dict[str, Path](), dict[str, str]()
+    for peer, method in PEERS[runtime]:
+        job = PeerJob(peer=peer, method=method, network=network.name, float_file=ours[FLOAT], calibration=calibration)
+        answer = run_peer(job, home=bench.home, cache=bench.peers).answer
+        others[job.name] = Path(answer.file)
+        versions |= answer.versions
     tuned = autotune(
         quantized,
         reference,
@@ -121,14 +131,9 @@ def _on_runtime(
         held_out=[{"input": image[None]} for image in network.held_out],
         out=folder / runtime,
         budget=BUDGET,
+        others=others,
     )
-    files, versions = {FLOAT: ours[FLOAT], FULL: ours[FULL], TUNED: tuned.file}, dict[str, str]()
-    calibration = as_path(folder, f"{network.name}-calibration", network.calibration)
-    for peer, method in PEERS[runtime]:
-        job = PeerJob(peer=peer, method=method, network=network.name, float_file=ours[FLOAT], calibration=calibration)
-        answer = run_peer(job, home=bench.home, cache=bench.peers).answer
-        files[job.name] = Path(answer.file)
-        versions |= answer.versions
+    files = {FLOAT: ours[FLOAT], FULL: ours[FULL], TUNED: tuned.file, **others}
     measured = _measure(files, runtime, folder / f"{runtime}-measured.jsonl")
     return _Case(
         network=network.name, runtime=runtime, tuned=tuned, measured=measured, names=tuple(files), versions=versions
@@ -163,6 +168,13 @@ def _records(case: _Case, table: list[dict[str, str]]) -> list[Record]:
     ]  # fmt: skip
 
 
+def _what(tuned: Tuned) -> str:
+    """Whose file the artefact is, or how many of its sites are in float."""
+    if tuned.decision is None:
+        return f" (the file of {tuned.choice}, which was faster)"
+    return f" ({len(tuned.floats)} of {tuned.sites} sites in float)"
+
+
 def _lines(case: _Case) -> list[dict[str, str]]:
     tuned = case.tuned
     lines = []
@@ -172,7 +184,7 @@ def _lines(case: _Case) -> list[dict[str, str]]:
         lines.append(
             {
                 "where": f"{case.network}, {case.runtime}",
-                "who": name + (f" ({len(tuned.decision.floats)} of {tuned.sites} sites in float)" * (name == TUNED)),
+                "who": name + _what(tuned) * (name == TUNED),
                 "median ms": f"{case.measured.median_us(name) / 1e3:.3f}",
                 "÷ float": "1" if name == FLOAT else f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
                 "agreement %": "–" if fidelity is None else f"{fidelity.agreement_percent:.2f}",
