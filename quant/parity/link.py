@@ -60,11 +60,13 @@ class Recording:
             tensors may leave out what nobody asked for.
         tensors: the inner tensors that were asked for, as their readers see them (codes as real values).
         unrounded: what those in codes were before they were rounded, as far as the link can tell.
+        state: what the network remembers now, by the names that `Inputs.state` has.
     """
 
     outputs: Mapping[str, Array]
     tensors: Mapping[str, Array] = field(default_factory=dict)
     unrounded: Mapping[str, Array] = field(default_factory=dict)
+    state: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Link(Protocol):
@@ -96,7 +98,7 @@ class Link(Protocol):
         given: Mapping[str, Array] | None = None,
         nudge: bool = False,
     ) -> Recording:
-        """Runs once, from the initial state.
+        """Runs once, from the state that the inputs name.
 
         Args:
             inputs: the arguments of the user's `forward`.

@@ -149,6 +149,7 @@ class OnnxNetwork:
         """
         shake = Nudge(on=nudge)
         arguments = self._arguments(shake.inputs(inputs))
+        arguments |= {name: value for name, value in inputs.state.items() if name in self.state}
         for name, values in given.items():
             value, stored = self.shown[name].value, self._stored(name, shake.array(values))
             arguments[value if value in arguments else f"{GIVEN}{value}"] = stored
@@ -167,8 +168,8 @@ class OnnxNetwork:
 
     def recording(self, results: Mapping[str, Array], wanted: Collection[str]) -> Recording:
         """What a run gave, codes as real values."""
-        states = {each["output"] for each in self._provenance.get("state", [])}
-        names = [each.name for each in self.model.graph.output if each.name not in states]
+        carried = set(self.state.values())
+        names = [each.name for each in self.model.graph.output if each.name not in carried]
         outputs = {name: results[name] for name in names if name in results}
         found = {}
         for name in wanted:
@@ -176,7 +177,13 @@ class OnnxNetwork:
             values = results[shown.value]
             found[name] = values if shown.grid is None else shown.grid.real(values)
         unrounded = {name: results[v] for name in wanted if (v := self.shown[name].unrounded) in results}
-        return Recording(outputs=outputs, tensors=found, unrounded=unrounded)
+        after = {before: results[after] for before, after in self.state.items() if after in results}
+        return Recording(outputs=outputs, tensors=found, unrounded=unrounded, state=after)
+
+    @cached_property
+    def state(self) -> Mapping[str, str]:
+        """What the file remembers: the output that goes there at the next call, by the name of the input."""
+        return {each["input"]: each["output"] for each in self._provenance.get("state", [])}
 
     def _stored(self, name: str, value: Array) -> Array:
         shown = self.shown[name]

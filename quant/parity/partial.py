@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from bitwright.quant.captured_model import CapturedModel, Transform, call
@@ -24,11 +25,11 @@ def run_part(
     stand_in: Callable[[TensorRef, torch.dtype], torch.Tensor],
     operands: Mapping[str, Mapping[str, torch.Tensor]],
 ) -> None:
-    """Runs what the wanted tensors hang on, no further back than what is given; from the initial state.
+    """Runs what the wanted tensors hang on, no further back than what is given.
 
     Args:
         captured: the whole network.
-        inputs: the arguments of its `forward`, for what hangs on them.
+        inputs: the arguments of its `forward` and its state, for what hangs on them.
         wanted: names of tensors to compute.
         given: names of tensors whose readers need not wait for them.
         transform: as of `CapturedModel.execute`, called with what is computed.
@@ -38,7 +39,7 @@ def run_part(
     needed = _needed(captured, frozenset(wanted), frozenset(given))
     read = {operand for node in needed for operand in node.all_input_nodes}
     leaves = captured.flatten(tuple(inputs.args), dict(inputs.kwargs))
-    incoming = captured.initial_state()
+    incoming = state_before(captured, inputs)
     environment: dict[torch.fx.Node, Any] = {}
     for node, dead in captured.steps:
         is_input = node.op == "placeholder" and node.name not in captured.values
@@ -52,6 +53,15 @@ def run_part(
             environment[node] = stand_in(node.meta[REF][0], node.meta["val"].dtype)
         for spent in dead:
             environment.pop(spent, None)
+
+
+def state_before(captured: CapturedModel, inputs: Inputs) -> dict[str, torch.Tensor]:
+    """What a network remembers before a call, by placeholder."""
+    found = captured.initial_state()
+    names = {value_name(ref): node for ref, node in captured.value_refs.items() if node in found}
+    return found | {
+        names[name]: torch.from_numpy(np.array(each)) for name, each in inputs.state.items() if name in names
+    }
 
 
 def _needed(captured: CapturedModel, wanted: frozenset[str], given: frozenset[str]) -> set[torch.fx.Node]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy.typing as npt
 import torch
 import torch.utils._pytree as pytree
 
@@ -33,11 +34,19 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The arguments of one call of `forward`."""
+    """The arguments of one call of `forward`, and what the network remembers before it.
+
+    Attributes:
+        args: positional ones.
+        kwargs: those by keyword.
+        origin: where they came from.
+        state: buffers that `forward` changes, by their names in the network; those left out are as at capture.
+    """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = Origin.RECORDED
+    state: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

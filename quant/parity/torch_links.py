@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
-from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.captured_model import CapturedModel, Transform
 from bitwright.quant.export.onnx_builder import value_name
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import IntFormat
@@ -22,7 +22,7 @@ from bitwright.quant.integer.network import IntegerLayers, grid_of
 from bitwright.quant.integer.rules import MLAS, Arithmetic
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
-from bitwright.quant.parity.partial import run_part
+from bitwright.quant.parity.partial import run_part, state_before
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity_measures.rounding import rounding_of
 from bitwright.quant.parity_measures.rounding_noise import RoundingNoise
@@ -118,8 +118,10 @@ class CapturedLink:
                 operands=self._operands,
             )
             return Recording(outputs={}, tensors=found, unrounded=unrounded)
-        results = self._execute(inputs, visit)
-        return Recording(outputs=named_outputs(results), tensors=found, unrounded=unrounded)
+        state = state_before(self.captured, inputs)
+        results = self._execute(inputs, visit, state)
+        after = {value_name(ref): to_array(state[node]) for ref, node in _states(self.captured)}
+        return Recording(outputs=named_outputs(results), tensors=found, unrounded=unrounded, state=after)
 
     @property
     def _operands(self) -> Mapping[str, Mapping[str, torch.Tensor]]:
@@ -143,8 +145,8 @@ class CapturedLink:
     def _weight_noise(self, node: Node) -> float:
         return 0.0
 
-    def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
-        return self.captured.run(*inputs.args, transform=visit, **inputs.kwargs)
+    def _execute(self, inputs: Inputs, visit: Transform, state: dict[str, torch.Tensor]) -> Any:
+        return self.captured.run(*inputs.args, state=state, transform=visit, **inputs.kwargs)
 
 
 class SimulationLink(CapturedLink):
@@ -176,8 +178,8 @@ class SimulationLink(CapturedLink):
             if ref in self.quantized.plan.weights
         )
 
-    def _execute(self, inputs: Inputs, visit: Callable[[TensorRef, torch.Tensor], torch.Tensor]) -> Any:
-        return self.quantized.run(*inputs.args, transform=visit, **inputs.kwargs)
+    def _execute(self, inputs: Inputs, visit: Transform, state: dict[str, torch.Tensor]) -> Any:
+        return self.quantized.run(*inputs.args, state=state, transform=visit, **inputs.kwargs)
 
 
 class IntegerLink(SimulationLink):
@@ -257,10 +259,36 @@ class EagerLink:
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (shaken.args, dict(shaken.kwargs)))
         try:
             with torch.no_grad(), _watched(self.network, keep if asked else None):
+                self._remember(inputs.state)
                 results = self.network(*args, **kwargs)
+                after = self._remembered()
+        except LinkError:
+            raise
         except Exception as error:  # the user's code may raise anything
             raise LinkError(f"{self.name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}") from error
-        return Recording(outputs=named_outputs(results), tensors=found)
+        return Recording(outputs=named_outputs(results), tensors=found, state=after)
+
+    def _remember(self, state: Mapping[str, Array]) -> None:
+        buffers = dict(self.network.named_buffers()) if isinstance(self.network, torch.nn.Module) else {}
+        for name, value in state.items():
+            if name not in buffers:
+                raise LinkError(
+                    f"{self.name}: has no buffer {name!r} to remember in; its buffers: {', '.join(buffers)}"
+                )
+            buffers[name].copy_(torch.from_numpy(np.array(value)))
+
+    def _remembered(self) -> dict[str, Array]:
+        """The buffers that the captured network says `forward` changes; none where it was not captured."""
+        if self._graph is None or not isinstance(self.network, torch.nn.Module):
+            return {}
+        buffers = dict(self.network.named_buffers())
+        names = [value_name(before) for before, _ in self._graph.state]
+        return {name: to_array(buffers[name]) for name in names if name in buffers}
+
+
+def _states(captured: CapturedModel) -> Iterator[tuple[TensorRef, str]]:
+    """What a network remembers, and its placeholder."""
+    yield from ((ref, captured.value_refs[ref]) for ref, _ in captured.graph.state)
 
 
 @contextmanager
