@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bitwright.quant.inference import ready_to_run
 from bitwright.quant.observers.importance import Importance
 from bitwright.quant.plan import plan
 from bitwright.quant.preparations import PREPARATIONS
-from bitwright.quant.preparations.method import Preparation
+from bitwright.quant.preparations.method import Finishing, Preparation
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
 from bitwright.quant.reconstruct.method import RoundingMethod
@@ -46,6 +46,7 @@ def quantize(
     folder: Path | None = None,
     progress: Progress | None = None,
     rounding_progress: Progress | None = None,
+    watch: Callable[[str, CapturedModel], None] | None = None,
 ) -> QuantizedModel:
     """Quantizes a captured network after training.
 
@@ -57,37 +58,48 @@ def quantize(
             `rounding`, which chooses biases as well.
         equalization: bring channels to like ranges first, and weigh each channel's errors by what they do to the
             results; `forward` must be differentiable.
-        preparations: of `PREPARATIONS.names()`, in their order: rewrites that leave the results as they are.
+        preparations: of `PREPARATIONS.names()`, in their order: rewrites that leave the results as they are, and steps
+            behind everything else that belong to them.
         rounding: one of `ROUNDINGS.names()`: rounds each layer's weights in view of the inputs that the quantized
             network in front of it makes, of as many samples as it asks for, which are kept in memory.
         folder: where rounding keeps its finished layers until all are, so that a run that was killed goes on behind
             them.
         progress: called with the number of calibration batches done.
         rounding_progress: called with the number of rounded layers.
+        watch: called with the name of each rewrite of the float network and the network behind it.
 
     Raises:
         InputError: no data, no such rounding or preparation, or NaN or infinity on the way.
     """
     asked: list[Preparation] = [PREPARATIONS.load(name) for name in preparations]
     method: RoundingMethod | None = None if rounding is None else ROUNDINGS.load(rounding)
+    seen = watch or (lambda rewrite, network: None)
     folded = fit_scheme(captured, scheme)
+    seen("fit_scheme", folded)
     kept: list[Any] = []
     batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
     ahead = max([BIAS_SAMPLES, *(each.samples for each in asked)])
     first = take_batches(folded, batches, ahead) if bias_correction or equalization or asked else []
     for each in asked:
         folded = each.prepare(folded, scheme, take(folded, first, each.samples))
+        seen(each.name, folded)
     importance: dict[TensorRef, Importance] = {}
     if equalization and first:
         folded, importance = _equalized(folded, scheme, take(folded, first, BIAS_SAMPLES))
+        seen("equalization", folded)
     decided = plan(folded.graph, scheme)
     found = calibrate(folded, decided, itertools.chain(first, batches), importance=importance, progress=progress)
     qparams = {**found.qparams, **weight_qparams(folded.graph, decided, found.qparams)}
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     if method is not None:
         samples = take(folded, kept, method.samples)
-        return reconstruct(quantized, samples, method, folder=folder, progress=rounding_progress)
-    return correct_biases(quantized, take(folded, first, BIAS_SAMPLES)) if bias_correction else quantized
+        quantized = reconstruct(quantized, samples, method, folder=folder, progress=rounding_progress)
+    elif bias_correction:
+        quantized = correct_biases(quantized, take(folded, first, BIAS_SAMPLES))
+    for each in asked:
+        if isinstance(each, Finishing):
+            quantized = each.finish(quantized, take(folded, first, each.samples))
+    return quantized
 
 
 def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: list[Any], most: int) -> Iterator[Any]:

@@ -51,7 +51,7 @@ class Editor:
         with self.graph.inserting_before(self.at):
             node = self.graph.call_function(target, args, kwargs)
         node.meta[MODULE], node.meta[SOURCE] = self.at.meta[MODULE], self.at.meta[SOURCE]
-        result = target(*torch.fx.node.map_arg(args, _blank), **torch.fx.node.map_arg(kwargs, _blank))
+        result = target(*torch.fx.node.map_arg(args, blank), **torch.fx.node.map_arg(kwargs, blank))
         node.meta["val"] = result
         parts = result if isinstance(result, list | tuple) else [result]
         ordinal = self._next_ordinal()
@@ -173,7 +173,7 @@ def is_call(node: Any, *operators: str) -> bool:
     return isinstance(node, torch.fx.Node) and node.op == "call_function" and operator_type(node) in operators
 
 
-def _blank(node: torch.fx.Node) -> Any:
+def blank(node: torch.fx.Node) -> Any:
     """A tensor of the node's shape and type without values, to find out those of what is computed from it."""
     value = node.meta["val"]
     if isinstance(value, torch.Tensor):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QuantScheme
 
 
@@ -23,3 +24,11 @@ class Preparation(Protocol):
 
     def prepare(self, captured: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]) -> CapturedModel:
         """The network with the same results; `samples` are arguments of `forward` at the captured batch size."""
+
+
+@runtime_checkable
+class Finishing(Preparation, Protocol):
+    """Has something to do as well when the network is quantized."""
+
+    def finish(self, quantized: QuantizedModel, samples: Sequence[Arguments]) -> QuantizedModel:
+        """The network with other parameters and scales; its weights were rounded and its biases corrected."""
