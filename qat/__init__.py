@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from bitwright.qat.deploy import Difference, differences
     from bitwright.qat.distillation import distillation_loss
     from bitwright.qat.quantizer import Quantizer
+    from bitwright.qat.schedule import Freezing, QATSchedule, Ramp, Stage
 
-__all__ = ["Difference", "QATCallback", "Quantizer", "differences", "distillation_loss", "with_formats"]
+__all__ = [
+    "Difference",
+    "Freezing",
+    "QATCallback",
+    "QATSchedule",
+    "Quantizer",
+    "Ramp",
+    "Stage",
+    "differences",
+    "distillation_loss",
+    "with_formats",
+]
 __getattr__ = lazy_attributes(__name__, __file__)

@@ -18,6 +18,9 @@ from bitwright.qat.checks import check_attachable, check_optimizer, check_scales
 from bitwright.qat.deploy import deployed_model, differences
 from bitwright.qat.prepare import prepare
 from bitwright.qat.replay import Replay
+from bitwright.qat.schedule import QATSchedule
+from bitwright.qat.schedule_run import ScheduleRun
+from bitwright.qat.warm_start import warm_start
 from bitwright.quant.calibrate import calibrate
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
@@ -61,15 +64,12 @@ class QATCallback:
         arguments: takes a batch and returns `forward`'s arguments; by default its first element, without labels.
         calibration_samples: how many samples start the scales.
         learn_scales: train the scales (LSQ); otherwise they follow moving ranges.
-        scale_lr: the learning rate of the scales, as a share of a scale per step for Adam; the optimizer's own by
-            default. Under a scheduler, both keep their ratio.
-        freeze_batch_norm_after: the step after which batch norms keep their statistics and count as folded; 0 from
-            the start, None never before `finish`.
-        freeze_observers_after: the step after which ranges that do not learn stay; None never.
+        schedule: what happens when: batch norms and observers that freeze, formats that get narrower, weights that
+            oscillate; see `QATSchedule`.
 
     Attributes:
         step: how often `on_step` was called.
-        quant_plan: what is quantized, and how.
+        quant_plan: what is quantized, and how, at the end of the schedule.
 
     Raises:
         InputError: what cannot be trained, and why: see the message.
@@ -88,18 +88,16 @@ class QATCallback:
         arguments: ToArguments | None = None,
         calibration_samples: int = 200,
         learn_scales: bool = True,
-        scale_lr: float | None = None,
-        freeze_batch_norm_after: int | None = 0,
-        freeze_observers_after: int | None = None,
+        schedule: QATSchedule | None = None,
     ) -> None:
         check_attachable(model)
         if optimizer is not None:
             check_optimizer(optimizer, model)
         self.model, self.optimizer = model, optimizer
         self.target = _target(target, scheme)
-        self.learn_scales, self.scale_lr = learn_scales, scale_lr
-        self.freeze_batch_norm_after = freeze_batch_norm_after
-        self.freeze_observers_after = freeze_observers_after
+        self.learn_scales = learn_scales
+        schedule = schedule or QATSchedule()
+        self.scale_lr = schedule.scale_lr
         self.step = 0
         asked = scheme if scheme is not None else self.target.scheme()  # type: ignore[union-attr]
         asked = with_formats(asked, weights=weights, activations=activations)
@@ -107,9 +105,11 @@ class QATCallback:
         samples = list(first_samples(calibration, read, calibration_samples))
         self.examples = [row for batch in samples[:_PROOFS] for row in rows(batch, _PROOFS)][:_PROOFS]
         self.replay = self._prepared(asked, samples)
+        self.scheduled = ScheduleRun(schedule, self.replay, self.quant_plan, self.examples)
         self._group = self._add_scales()
+        self._hook = None if optimizer is None else optimizer.register_step_pre_hook(lambda *_: self.before_step())
         self.replay.attach()
-        self._advance()
+        self.scheduled.advance(0)
 
     def _prepared(self, scheme: QuantScheme, samples: list[tuple[Any, ...]]) -> Replay:
         captured = capture(self.model, self.examples[0])
@@ -145,9 +145,6 @@ class QATCallback:
         own = self.optimizer.param_groups[0]["lr"]
         group["lr_scale"] = group.setdefault("lr", own) / own if own else 1.0
         self.optimizer.add_param_group(group)
-        self._hook = self.optimizer.register_step_pre_hook(
-            lambda *_: refuse_broken_gradients(self.replay.parts.quantizers, self.step)
-        )
         return self.optimizer.param_groups[-1]
 
     def on_step(self) -> None:
@@ -158,15 +155,20 @@ class QATCallback:
         """
         self.step += 1
         check_scales(self.replay.parts.quantizers, self.step)
-        self._advance()
+        self.scheduled.after_step(self.step)
 
-    def _advance(self) -> None:
-        frozen = self.freeze_batch_norm_after is not None and self.step >= self.freeze_batch_norm_after
-        if frozen and not self.replay.frozen:
-            self.replay.freeze_batch_norm()
-        if self.freeze_observers_after is not None and self.step >= self.freeze_observers_after:
-            for _, quantizer in self.replay.parts.quantizers.named():
-                quantizer.observing = False
+    def before_step(self) -> None:
+        """What the schedule does to gradients; without an optimizer to hook into, to be called before it steps.
+
+        Raises:
+            InputError: a gradient is not finite; the weights are as they were.
+        """
+        refuse_broken_gradients(self.replay.parts.quantizers, self.step)
+        self.scheduled.before_step(self.step)
+
+    def warm_start(self, quantized: QuantizedModel) -> None:
+        """Begins where quantizing after training ended, with its weights, biases and scales; see `warm_start`."""
+        warm_start(self.replay, quantized)
 
     def quantized(self) -> QuantizedModel:
         """The network as it stands, ready to be evaluated or exported; training can go on.
@@ -176,7 +178,7 @@ class QATCallback:
         """
         self.replay.detach()
         try:
-            result = deployed_model(self.model, self.replay.parts, self.quant_plan, self.examples[0])
+            result = deployed_model(self.model, self.replay.parts, self.scheduled.formats.plan, self.examples[0])
         finally:
             self.replay.attach()
         for args in self.examples:
@@ -210,8 +212,9 @@ class QATCallback:
         export = self._exporter() if path is not None else None
         result = self.quantized()
         self.replay.detach()
-        if self.optimizer is not None and self._group is not None:
+        if self._hook is not None:
             self._hook.remove()
+        if self.optimizer is not None and self._group is not None:
             groups = self.optimizer.param_groups
             groups[:] = [group for group in groups if group is not self._group]
             for scale in self._group["params"]:
@@ -238,6 +241,7 @@ class QATCallback:
             "format": _FORMAT,
             "plan": self._fingerprint(),
             "step": self.step,
+            "schedule": self.scheduled.state_dict(),
             "quantizers": self.replay.parts.quantizers.state_dict(),
         }
 
@@ -253,9 +257,10 @@ class QATCallback:
             )
         if state["plan"] != self._fingerprint():
             raise InputError("the checkpoint was made with another scheme or another network; give the same ones")
-        self.replay.parts.quantizers.load_state_dict(state["quantizers"])
         self.step = int(state["step"])
-        self._advance()
+        self.scheduled.load_state_dict(state["schedule"], self.step)
+        self.replay.parts.quantizers.load_state_dict(state["quantizers"])
+        self.scheduled.advance(self.step)
 
     def _fingerprint(self) -> str:
         specs = {**self.quant_plan.activations, **self.quant_plan.weights}

@@ -22,7 +22,7 @@ from bitwright.quant.fake_quantize import broadcastable, fake_quantize
 from bitwright.quant.learned_steps import round_weight, straight_through
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import BIAS_SPEC
-from bitwright.quant.scheme import ScaleKind
+from bitwright.quant.scheme import QParamsSpec, ScaleKind
 from bitwright.quant.weights import choose_weight_qparams
 
 # Below it a batch norm's factor counts as this: its channel is dead, and a scale must not become 0.
@@ -87,6 +87,38 @@ class FoldedWeight:
             return weight, bias, None
         return weight, bias, QParams(self.quantizer.spec, scale.clone(), self.quantizer.zero_point, self.quantizer.axis)
 
+    @torch.no_grad()
+    def divisor(self, layer: Any) -> torch.Tensor:
+        """What the layer's weight is divided by to give codes, at this moment; broadcasts against it."""
+        assert self.quantizer is not None
+        factor = norm_factor(self.norm) if self.norm is not None else None
+        divisor, _ = self._steps(self.quantizer, layer.weight, factor)
+        return broadcastable(divisor, self.axis if divisor.dim() else None, layer.weight.dim())
+
+    @torch.no_grad()
+    def restart(self, layer: Any, spec: QParamsSpec, *, observer: str | None) -> None:
+        """Goes on in another format.
+
+        Args:
+            layer: whose weight it is.
+            spec: its new one.
+            observer: what chooses the scale anew; None when it is about to be loaded.
+        """
+        assert self.quantizer is not None
+        if observer is None:
+            self.quantizer.assign(replace(self.quantizer.qparams(), spec=spec))
+            return
+        weight = layer.weight
+        factor = None if self.norm is None else norm_factor(self.norm)
+        if factor is not None:
+            weight = weight * broadcastable(factor, self.axis, weight.dim())
+        qparams = choose_weight_qparams(weight, replace(spec, observer=observer), self.axis)
+        qparams = replace(qparams, spec=spec)
+        if factor is not None and self.is_relative:
+            qparams = replace(qparams, scale=qparams.scale / factor.abs().clamp(min=_SMALLEST_FACTOR))
+        self.quantizer.assign(qparams)
+        self.clip = qparams.scale / self._widest_scale(layer.weight)
+
     def _fold(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, live: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
@@ -101,6 +133,8 @@ class FoldedWeight:
             divisor, scale = self._steps(self.quantizer, weight, factor)
             multiplier = divisor if live else scale
             broad = [broadcastable(each, self.axis if each.dim() else None, rank) for each in (divisor, multiplier)]
+            if self.quantizer.stochastic and self.quantizer.training:
+                weight = dithered(weight, broad[0].detach())
             weight = round_weight(weight, broad[0], broad[1], self.quantizer.grid)
         if self.norm is None or factor is None or live:
             return weight, bias, scale
@@ -131,6 +165,15 @@ class FoldedWeight:
             weight = weight * broadcastable(norm_factor(self.norm).detach(), self.axis, weight.dim())
         spec = self.quantizer.spec
         return choose_weight_qparams(weight, replace(spec, observer="min_max"), self.axis).scale
+
+
+def dithered(weight: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
+    """The weight plus noise that is even over one step: its nearest rounding is then stochastic rounding.
+
+    `round(v + u - 1/2)` with `u` even in [0, 1) is `floor(v) + 1` with probability `v - floor(v)`: right on average
+    (Gupta et al. 2015, Deep Learning with Limited Numerical Precision, section 3).
+    """
+    return weight + (torch.rand_like(weight) - 0.5) * divisor
 
 
 def int32_bias(bias: torch.Tensor, source: Quantizer, weight_scale: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ class Quantizer(nn.Module):
         start: the scale before training, float32 `[]` or `[C]`.
         zero_point: stays as calibrated.
         observing: whether training batches still move the range; never when the scale learns.
+        stochastic: whether training rounds by chance; of weights only.
     """
 
     log_ratio: torch.Tensor
@@ -37,6 +38,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.spec, self.axis, self.learned = qparams.spec, qparams.axis, learned
         self.observing = not learned
+        self.stochastic = False
         self.register_buffer("start", qparams.scale.clone())
         self.register_buffer("zero_point", qparams.zero_point.clone())
         self.register_buffer("extremes", torch.stack(qparams.range))
@@ -77,7 +79,8 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def assign(self, qparams: QParams) -> None:
-        """Starts anew from these numbers."""
+        """Starts anew from these numbers, in their format."""
+        self.spec = qparams.spec
         self.start.copy_(qparams.scale)
         self.zero_point.copy_(qparams.zero_point)
         self.log_ratio.zero_()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitwright.hw_constraints.target import load_target
-from bitwright.qat import QATCallback, with_formats
+from bitwright.qat import QATCallback, QATSchedule, with_formats
 from bitwright.quant.capture import CaptureError
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import EXPORTERS
@@ -62,7 +62,9 @@ def test_three_lines_in_a_plain_loop(everything: nn.Module, tmp_path: Path) -> N
 def test_scales_are_a_group_of_their_own_without_decay(everything: nn.Module) -> None:
     optimizer = optimizer_of(everything)
     own = [id(parameter) for parameter in optimizer.param_groups[0]["params"]]
-    qat = QATCallback(everything, optimizer, target="x86-vnni", calibration=[batch()], scale_lr=6e-4)
+    qat = QATCallback(
+        everything, optimizer, target="x86-vnni", calibration=[batch()], schedule=QATSchedule(scale_lr=6e-4)
+    )
     assert [id(parameter) for parameter in optimizer.param_groups[0]["params"]] == own
     group = optimizer.param_groups[1]
     assert group["weight_decay"] == 0.0 and group["lr"] == 6e-4 and group["lr_scale"] == pytest.approx(0.2)
@@ -75,7 +77,7 @@ def test_scales_are_a_group_of_their_own_without_decay(everything: nn.Module) ->
 
 
 def test_scales_for_an_optimizer_that_is_made_later(everything: nn.Module) -> None:
-    qat = QATCallback(everything, None, target="x86-vnni", calibration=[batch()], scale_lr=1e-4)
+    qat = QATCallback(everything, None, target="x86-vnni", calibration=[batch()], schedule=QATSchedule(scale_lr=1e-4))
     (group,) = qat.param_groups()
     theirs = {id(parameter) for parameter in group["params"]}
     rest = [parameter for parameter in everything.parameters() if id(parameter) not in theirs]
@@ -92,7 +94,7 @@ def test_scales_that_do_not_learn_follow_the_data(everything: nn.Module) -> None
         target="x86-vnni",
         calibration=[batch()],
         learn_scales=False,
-        freeze_observers_after=4,
+        schedule=QATSchedule(freeze_observers_after=4),
     )
     assert len(optimizer.param_groups) == 1
 
@@ -116,7 +118,7 @@ def test_training_resumes_bit_by_bit(everything: nn.Module) -> None:
             target="x86-vnni",
             weights="int4",
             calibration=[batch()],
-            freeze_batch_norm_after=6,
+            schedule=QATSchedule(freeze_batch_norm_after=6),
         )
 
     whole, fresh = copy.deepcopy(everything), everything
@@ -207,7 +209,9 @@ def test_a_scheduler_that_came_first_is_refused(everything: nn.Module) -> None:
 
 def test_a_scheduler_that_comes_later_moves_both_rates(everything: nn.Module) -> None:
     optimizer = optimizer_of(everything)
-    qat = QATCallback(everything, optimizer, target="x86-vnni", calibration=[batch()], scale_lr=3e-4)
+    qat = QATCallback(
+        everything, optimizer, target="x86-vnni", calibration=[batch()], schedule=QATSchedule(scale_lr=3e-4)
+    )
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     one_step(qat, 0)
     scheduler.step()

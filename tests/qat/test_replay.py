@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitwright.hw_constraints.target import load_target
-from bitwright.qat import QATCallback, differences, with_formats
+from bitwright.qat import QATCallback, QATSchedule, differences, with_formats
 from bitwright.qat.prepare import _MOVES
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
@@ -54,7 +54,7 @@ def check_trained_is_simulated(network: nn.Module, target: str, freeze: int) -> 
     scheme = load_target(target).scheme()
     if target != "h200":
         scheme = with_formats(scheme, weights="int4")
-    qat, optimizer = attached(network, scheme, freeze_batch_norm_after=freeze)
+    qat, optimizer = attached(network, scheme, schedule=QATSchedule(freeze_batch_norm_after=freeze))
     train(qat, optimizer, 8)
     quantized = qat.quantized()
     for seed in range(20):
@@ -115,7 +115,7 @@ def test_the_users_model_comes_back_as_it_was_made(network: nn.Module, scheme: Q
 
 def test_batch_norms_learn_until_they_freeze(everything: nn.Module, scheme: QuantScheme) -> None:
     norm = everything.get_submodule("blocks.0.bn1")
-    qat, optimizer = attached(everything, scheme, freeze_batch_norm_after=3)
+    qat, optimizer = attached(everything, scheme, schedule=QATSchedule(freeze_batch_norm_after=3))
     means = []
     for _ in range(5):
         train(qat, optimizer, 1)
@@ -130,7 +130,7 @@ def test_a_live_batch_norm_normalizes_the_layer_with_the_folded_weights_codes(sc
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)
     net = settled(nn.Sequential(conv, norm, nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Flatten()))
-    qat, _ = attached(net, with_formats(scheme, weights="int4"), freeze_batch_norm_after=None)
+    qat, _ = attached(net, with_formats(scheme, weights="int4"), schedule=QATSchedule(freeze_batch_norm_after=None))
     x = batch(8)[0]
     quantized = qat.quantized()
     (ref,) = (ref for ref in quantized.plan.weights if ref.module_path == "0.weight")
@@ -167,7 +167,7 @@ def test_scales_that_belong_to_the_folded_weight(everything: nn.Module, scheme: 
         else {"granularity": Granularity.PER_TENSOR}
     )
     scheme = replace(scheme, weights=replace(scheme.weights, **changed))
-    qat, optimizer = attached(everything, scheme, freeze_batch_norm_after=4)
+    qat, optimizer = attached(everything, scheme, schedule=QATSchedule(freeze_batch_norm_after=4))
     train(qat, optimizer, 8)
     quantized = qat.quantized()
     assert differences(qat.replay, quantized, (batch(1, seed=5)[0],)) == []
@@ -180,7 +180,7 @@ def test_scales_that_belong_to_the_folded_weight(everything: nn.Module, scheme: 
 
 def test_a_dead_channel_does_not_break_training(everything: nn.Module, scheme: QuantScheme) -> None:
     everything.get_submodule("blocks.0.bn1").weight.data[:2] = 0.0
-    qat, optimizer = attached(everything, scheme, freeze_batch_norm_after=3)
+    qat, optimizer = attached(everything, scheme, schedule=QATSchedule(freeze_batch_norm_after=3))
     losses = train(qat, optimizer, 6)
     assert all(torch.isfinite(torch.tensor(losses)))
     assert differences(qat.replay, qat.quantized(), (batch(1, seed=5)[0],)) == []
