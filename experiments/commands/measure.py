@@ -75,14 +75,14 @@ def kernels(
     ] = None,
     minutes: Annotated[
         float, typer.Option(help="Minutes to measure, those of earlier calls with this table included.")
-    ] = 15.0,
+    ] = 25.0,
     families: Annotated[
         str, typer.Option(help="Only these families, such as conv,depthwise,linear; all by default.")
     ] = "",
     formats: Annotated[str, typer.Option(help="float32, int8 or both.")] = "float32,int8",
     half_width: Annotated[
-        float, typer.Option(help="Repeat until the 95 % interval is that narrow: 0.04 is ± 4 % of the latency.")
-    ] = 0.04,
+        float, typer.Option(help="Repeat until the 95 % interval is that narrow: 0.05 is ± 5 % of the latency.")
+    ] = 0.05,
     seed: Annotated[int, typer.Option(help="Of the networks and kernels that are drawn; 0 or more.")] = 0,
     quiet: Quiet = False,
     json: Json = False,

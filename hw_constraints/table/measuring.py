@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -40,6 +40,11 @@ class Precision:
     least: float = 5e-4
     placements: int = 3
     most: int = 9
+
+    @property
+    def again(self) -> Precision:
+        """Of a second look: in more processes than a first one has at most, by which it is known for one."""
+        return replace(self, placements=self.most + 1, most=2 * self.most + 2)
 
     def reached(self, ratio: float, low: float, high: float) -> bool:
         """Whether an interval is narrow enough."""
@@ -173,7 +178,7 @@ def measure_into(
     seed: int = 0,
     progress: Callable[[Sequence[Row], float], None] = lambda rows, seconds: None,
 ) -> None:
-    """Measures batch after batch until there are none or the time is up.
+    """Measures batch after batch until there are none or the time is up; kernels that it knows, more closely.
 
     Args:
         table: where rows go, open for writing.
@@ -188,10 +193,12 @@ def measure_into(
     Raises:
         InputError: the measuring process died, or the table cannot be written; what was measured is kept.
     """
-    recording = Recording(table)
+    recording, precision = Recording(table), precision or Precision()
     while recording.seconds < seconds and (batch := next(batches, None)) is not None:
+        known = all(isinstance(each, Kernel) and each.key in table for each in batch)
+        closely = precision.again if known else precision
         rows, references = measure_batch(
-            bench, batch, precision=precision or Precision(), effort=effort or Effort(), seed=seed + len(table)
+            bench, batch, precision=closely, effort=effort or Effort(), seed=seed + len(table) + known
         )
         recording.add(rows, references)
         progress(rows, recording.seconds)

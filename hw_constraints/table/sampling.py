@@ -6,6 +6,7 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel
 from bitwright.hw_constraints.table.row import KernelRow
 from bitwright.hw_constraints.table.store import KernelTable
 
@@ -21,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 # Logarithms of the latencies of kernels, in units of the reference kernel's, and their standard deviations.
 Belief = Callable[[Sequence[Kernel]], tuple[Floats, Floats]]
 Fit = Callable[[Sequence[KernelRow]], Belief]
+_FEW_POSITIONS = 64  # results of a channel, below which weights are most of what is read
+_LANES = 16  # of float32 in a vector of 512 bits
 _CHOICE = 3  # candidates for each place in a batch, among which those that differ most are taken
 
 
@@ -29,12 +32,12 @@ class Plan:
     """How the kernels of a table are chosen.
 
     Attributes:
-        start: kernels of each group (family and format) to begin with, spread evenly.
+        start: kernels of each group (`group_of`) to begin with, spread evenly.
         batch: kernels at a time.
         refit: batches between two fits of the predictor.
     """
 
-    start: int = 12
+    start: int = 8
     batch: int = 12
     refit: int = 4
 
@@ -78,15 +81,34 @@ def doubt_by_kernel(networks: Sequence[Sequence[Kernel]], belief: Belief) -> dic
     return {key: float(shares[key] * deviation) for key, deviation in zip(kernels, deviations, strict=True)}
 
 
-def group_of(kernel: Kernel) -> tuple[str, str]:
-    """Kernels that are counted together."""
-    return str(kernel.family), kernel.format
+def group_of(kernel: Kernel) -> tuple[str, str, str]:
+    """Kernels that are counted together: of one family and format, and alike in what a model knows only by seeing it.
+
+    For convolutions that is what takes a runtime off its usual path: dilation, a long kernel, few positions, channels
+    that fill no vector. For others it is the operator, and whether it broadcasts.
+    """
+    return str(kernel.family), kernel.format, _trait(kernel)
+
+
+def _trait(kernel: Kernel) -> str:
+    if kernel.family not in CONVOLUTIONS:
+        broadcasts = kernel.family is Family.ELEMENTWISE and len(set(kernel.inputs)) > 1
+        return f"{kernel.op} broadcasting" if broadcasts else kernel.op
+    dilations = kernel.attribute("dilations", (1,))
+    if max(dilations if isinstance(dilations, tuple) else (dilations,), default=1) > 1:
+        return "dilated"
+    if len(set(kernel.weight[2:])) > 1:
+        return "long"
+    if math.prod(kernel.outputs[0][2:]) <= _FEW_POSITIONS:
+        return "of few positions"
+    odd = any(channels % _LANES for channels in (kernel.inputs[0][1], kernel.outputs[0][1]))
+    return "ragged" if odd else "ordinary"
 
 
 def _start(table: KernelTable, candidates: Sequence[Kernel], count: int) -> list[Kernel]:
     """The kernels to begin with: all groups in turn, so that a table that ends early knows something of each."""
     have = Counter(group_of(row.kernel) for row in table.rows)
-    groups: dict[tuple[str, str], list[Kernel]] = {}
+    groups: dict[tuple[str, str, str], list[Kernel]] = {}
     for kernel in candidates:
         groups.setdefault(group_of(kernel), []).append(kernel)
     chosen = [spread(members, max(0, count - have[group])) for group, members in groups.items()]

@@ -64,7 +64,7 @@ def _table(bench: Bench, runtime: str) -> KernelTable:
         minutes=MINUTES,
         families=(),
         formats=FORMATS,
-        half_width=0.04,
+        half_width=0.05,
         seed=0,
         console=Console(),
     )

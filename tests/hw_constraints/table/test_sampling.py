@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_tables import DATE, KEY, REFERENCE_RECORD, kernel, row
 
-from bitwright.hw_constraints.kernels.kernel import Kernel
+from bitwright.hw_constraints.kernels.kernel import Family, Kernel
 from bitwright.hw_constraints.table import KernelRow, KernelTable
 from bitwright.hw_constraints.table.forest import forest_belief
 from bitwright.hw_constraints.table.sampling import (
@@ -59,6 +60,21 @@ def test_a_table_that_was_interrupted_repeats_nothing(tmp_path: Path) -> None:
                 table.add(KernelRow(kernel=each, date=DATE, rejected="no") for each in batch)
     assert len(seen) == len({each.key for each in seen}) == 40  # 3 x 4 x 4 were asked for; there are no more
     assert len(KernelTable.load(tmp_path / "table")) == 40
+
+
+def test_groups_tell_apart_what_takes_a_runtime_off_its_usual_path() -> None:
+    ordinary = kernel(64)
+    for changes, trait in (
+        ({}, "of few positions"),
+        ({"outputs": ((1, 64, 9, 9),)}, "ordinary"),
+        ({"outputs": ((1, 64, 9, 9),), "inputs": ((1, 60, 9, 9),)}, "ragged"),
+        ({"outputs": ((1, 64, 9, 9),), "weight": (64, 64, 1, 7)}, "long"),
+        ({"outputs": ((1, 64, 9, 9),), "attributes": (("dilations", (2, 2)),)}, "dilated"),
+        ({"family": Family.ELEMENTWISE, "op": "Mul"}, "Mul"),
+        ({"family": Family.ELEMENTWISE, "op": "Mul", "inputs": ((1, 64, 8, 8), (1, 64, 1, 1))}, "Mul broadcasting"),
+    ):
+        each = replace(ordinary, **changes)  # type: ignore[arg-type]
+        assert group_of(each) == (str(each.family), "float32", trait)
 
 
 @settings(max_examples=30, deadline=None)
