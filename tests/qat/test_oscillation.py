@@ -32,7 +32,10 @@ def paper_follow(history: np.ndarray, momentum: float, threshold: float) -> tupl
 
 
 def test_frequencies_and_frozen_codes_are_the_papers() -> None:
-    history = np.random.default_rng(0).integers(-1, 2, (200, 64))
+    rng = np.random.default_rng(0)
+    # The later a weight, the more rarely it moves at all; only the first ones turn back often enough.
+    history = rng.integers(-1, 2, (200, 64)) * (rng.random((200, 64)) > np.arange(64) / 40)
+    history[:, 40:] = rng.integers(0, 2, (200, 24))
     history[:, 40:] = np.cumsum(np.abs(history[:, 40:]), 0)  # these only ever grow
     frequencies, frozen = paper_follow(history, 0.05, 0.4)
     seen = Oscillation.start(torch.from_numpy(history[0]).float())
@@ -65,7 +68,7 @@ def test_the_pull_to_the_middle_is_the_gradient_of_the_papers_loss() -> None:
     clipped = torch.minimum(torch.maximum(leaf, GRID.low * divisor), GRID.high * divisor)
     (target - clipped).square().sum().backward()
     torch.testing.assert_close(dampening_gradient(weight, divisor, GRID), leaf.grad)
-    assert leaf.grad is not None and leaf.grad[0, 0] == 0 and (leaf.grad != 0).sum() > 20
+    assert leaf.grad is not None and leaf.grad[0, 0] == 0 and (leaf.grad != 0).sum() > 15
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["plain", "turned_by_a_negative_factor"])

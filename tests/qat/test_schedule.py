@@ -128,7 +128,7 @@ def test_frozen_weights_keep_their_codes(everything: nn.Module) -> None:
 def test_dampening_gathers_weights_in_the_middle_of_their_codes(everything: nn.Module) -> None:
     def distance(strength: float) -> float:
         qat = attach(copy.deepcopy(everything), QATSchedule(dampening=Ramp(first=0.0, last=strength, end=20)))
-        optimizer = torch.optim.SGD([weight.parameter for weight in qat.scheduled.weights()], lr=0.05)
+        optimizer = torch.optim.SGD([weight.parameter for weight in qat.scheduled.weights()], lr=0.01)
         for step in range(30):
             x, labels = batch(seed=step)
             qat.model.train()
@@ -138,13 +138,14 @@ def test_dampening_gathers_weights_in_the_middle_of_their_codes(everything: nn.M
             optimizer.step()
             qat.on_step()
         off = [
-            (w.parameter / w.divisor - (w.parameter / w.divisor).round()).abs().mean() for w in qat.scheduled.weights()
+            (w.parameter.detach() / w.divisor).sub_((w.parameter.detach() / w.divisor).round()).abs().mean()
+            for w in qat.scheduled.weights()
         ]
         return float(torch.stack(off).mean())
 
     free = distance(0.0)
     assert free == pytest.approx(0.25, abs=0.03)  # even between -1/2 and 1/2
-    assert distance(5.0) < 0.6 * free
+    assert distance(30.0) < 0.5 * free
 
 
 def test_stochastic_rounding_is_right_on_average() -> None:

@@ -25,8 +25,8 @@ def after_training(model: nn.Module, scheme: QuantScheme, **options: object) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"equalization": True, "rounding": "gptq"}, {"rounding": "adaround"}],
-    ids=["nearest", "equalized_gptq", "adaround"],
+    [{}, {"equalization": True, "rounding": "gptq"}],
+    ids=["nearest", "equalized_gptq"],
 )
 def test_training_starts_at_the_quantized_network(everything: nn.Module, options: dict[str, object]) -> None:
     quantized = after_training(everything, four_bits(), **options)
