@@ -8,15 +8,17 @@ out gains 1 dB).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 import torch.fx
 
 from bitwright.quant.calibrate import Arguments
+from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.graph import Node, TensorRef
 from bitwright.quant.inference import ready_to_run
+from bitwright.quant.plan import QuantPlan
 from bitwright.quant.quantized_model import QuantizedModel
 
 _LAYERS = frozenset(
@@ -24,7 +26,6 @@ _LAYERS = frozenset(
 )
 
 
-@torch.no_grad()
 def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> QuantizedModel:
     """Returns the network with corrected biases; layers without a bias of their own stay as they are.
 
@@ -33,44 +34,59 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> Q
         samples: arguments of `forward` at the captured batch size.
     """
     captured = quantized.captured
-    layers = _correctable(quantized)
-    means = _mean_tensors(quantized, {node.tensors[0] for node in layers}, samples)
+    lost = {name: captured.values[name] - rounded for name, rounded in quantized.simulated_values.items()}
+    return replace(quantized, captured=compensated(captured, quantized.plan, lost, samples))
+
+
+@torch.no_grad()
+def compensated(
+    captured: CapturedModel, decided: QuantPlan, lost: Mapping[str, torch.Tensor], samples: Iterable[Arguments]
+) -> CapturedModel:
+    """The network with what its weights lose on the mean in the biases.
+
+    Args:
+        captured: the network; its weights stay as they are.
+        decided: says which layers are quantized.
+        lost: `W - W_q` of weights, by the placeholder's name.
+        samples: arguments of `forward` at the captured batch size.
+    """
+    layers = _correctable(captured, decided, lost)
+    means = _mean_tensors(captured, {node.tensors[0] for node in layers}, samples)
     corrected = dict(captured.values)
     fx_nodes = {node.name: node for node in captured.fx_graph.nodes}
     for node in layers:
         data_ref, weight_ref, bias_ref = node.tensors
-        weight, bias = captured.value_refs[weight_ref], captured.value_refs[bias_ref]
-        error = captured.values[weight] - quantized.simulated_values[weight]
+        error, bias = lost[captured.value_refs[weight_ref]], captured.value_refs[bias_ref]
         fx_node = fx_nodes[node.name]
         result = fx_node.target(means[data_ref], error, None, *fx_node.args[3:])
         channel_axis = 1 - error.dim()  # the last one of linear, the one before the spatial ones of convolutions
         delta = result.movedim(channel_axis, 0).flatten(1).mean(1)
         corrected[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
-    return replace(quantized, captured=replace(captured, values=corrected))
+    return replace(captured, values=corrected)
 
 
-def _correctable(quantized: QuantizedModel) -> list[Node]:
+def _correctable(captured: CapturedModel, decided: QuantPlan, lost: Mapping[str, torch.Tensor]) -> list[Node]:
     """Layers whose weight is quantized and whose bias is a constant of their own."""
-    graph, names = quantized.captured.graph, quantized.captured.value_refs
+    graph, names = captured.graph, captured.value_refs
     return [
         node
         for node in graph.nodes
         if node.op in _LAYERS
-        and node.name in quantized.plan.quantized
+        and node.name in decided.quantized
         and len(node.tensors) == 3
-        and node.tensors[1] in quantized.plan.weights
+        and node.tensors[1] in decided.weights
+        and names.get(node.tensors[1]) in lost
         and node.tensors[2] in names
         and len(graph.consumers[node.tensors[2]]) == 1
     ]
 
 
 def _mean_tensors(
-    quantized: QuantizedModel, wanted: set[TensorRef], samples: Iterable[Arguments]
+    captured: CapturedModel, wanted: set[TensorRef], samples: Iterable[Arguments]
 ) -> dict[TensorRef, torch.Tensor]:
     sums: dict[TensorRef, torch.Tensor] = {}
     count = 0
-    captured = ready_to_run(quantized.captured, wanted)
-    state = captured.initial_state()
+    running, state = ready_to_run(captured, wanted), captured.initial_state()
 
     def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         if ref in sums:
@@ -80,5 +96,5 @@ def _mean_tensors(
         return tensor
 
     for count, args in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
-        captured.run(*args, state=state, transform=add)
+        running.run(*args, state=state, transform=add)
     return {ref: total / count for ref, total in sums.items()}

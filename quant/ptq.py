@@ -98,7 +98,7 @@ def quantize(
         quantized = correct_biases(quantized, take(folded, first, BIAS_SAMPLES))
     for each in asked:
         if isinstance(each, Finishing):
-            quantized = each.finish(quantized, take(folded, first, each.samples))
+            quantized = each.finish(quantized, folded, take(folded, first, each.samples))
     return quantized
 
 

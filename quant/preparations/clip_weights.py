@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from bitwright.quant.bias_correction import compensated
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fake_quantize import aligned
@@ -25,26 +26,29 @@ from bitwright.quant.weights import choose_weight_qparams
 
 
 class ClipWeights:
-    """Needs no data."""
+    """Data says what the weights that are cut off have added on the mean; biases add it instead."""
 
     name = "clip_weights"
-    samples = 1
+    samples = 16
 
     @torch.no_grad()
     def prepare(self, captured: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]) -> CapturedModel:
         """See the module; weights in float formats, whose steps grow with the values, stay as they are."""
-        graph, decided, values = captured.graph, plan(captured.graph, scheme), dict(captured.values)
+        graph, decided = captured.graph, plan(captured.graph, scheme)
+        clipped: dict[str, torch.Tensor] = {}
         for ref, spec in decided.weights.items():
             layers = [node for node in graph.consumers[ref] if graph.is_layer(node)]
             if not layers or not isinstance(spec.format, IntFormat):
                 continue
-            weight = values[captured.value_refs[ref]]
+            weight = captured.values[captured.value_refs[ref]]
             axis = weight_axis(graph, ref) if spec.block_size is None else summed_axis(graph, ref)
             qparams = choose_weight_qparams(weight, replace(spec, observer="mse"), axis)
             low, high = (aligned(bound, qparams, weight) for bound in qparams.range)
             low = -high if spec.symmetric else low  # one code more below 0 would widen the range again
-            values[captured.value_refs[ref]] = torch.minimum(torch.maximum(weight, low), high)
-        return replace(captured, values=values)
+            clipped[captured.value_refs[ref]] = torch.minimum(torch.maximum(weight, low), high)
+        lost = {name: captured.values[name] - weight for name, weight in clipped.items()}
+        captured = compensated(captured, decided, lost, samples)
+        return replace(captured, values={**captured.values, **clipped})
 
 
 PREPARATION = ClipWeights()

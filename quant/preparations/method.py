@@ -30,5 +30,11 @@ class Preparation(Protocol):
 class Finishing(Preparation, Protocol):
     """Has something to do as well when the network is quantized."""
 
-    def finish(self, quantized: QuantizedModel, samples: Sequence[Arguments]) -> QuantizedModel:
-        """The network with other parameters and scales; its weights were rounded and its biases corrected."""
+    def finish(self, quantized: QuantizedModel, truth: CapturedModel, samples: Sequence[Arguments]) -> QuantizedModel:
+        """The network with other parameters and scales.
+
+        Args:
+            quantized: the network, its weights rounded and its biases corrected.
+            truth: the same graph in float, with the parameters that it had before that.
+            samples: arguments of `forward` at the captured batch size.
+        """

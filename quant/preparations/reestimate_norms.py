@@ -16,9 +16,10 @@ leaves less of the squared difference from the float network.
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,57 +27,81 @@ from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel, call
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import Node, TensorRef
-from bitwright.quant.preparations.between import CONVOLUTIONS, has_own_bias
+from bitwright.quant.preparations.between import CONVOLUTIONS, ceiling_of, has_own_bias
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.walk import Walk, incoming_states
 from bitwright.quant.scheme import Granularity, QuantScheme, ScaleKind
 
+POSITIONS = 64  # of one sample
+_SILENCE = 1e-30
+_UNBOUNDED = (-math.inf, math.inf)
 
-@dataclass(frozen=True)
-class Sums:
-    """Of a channel's values y in float and z in codes, over samples and positions, float64 `[5, C]`.
 
-    `values` are the means of y, z, y², z² and yz.
+@dataclass
+class Seen:
+    """Some positions of some samples, and what an activation behind them lets through.
+
+    Attributes:
+        bounds: of the activation.
+        y: values in float, one `[C, n]` a sample.
+        z: in the quantized network, likewise.
+        shares: how much each position of a sample counts.
     """
 
-    values: torch.Tensor
-    count: int = 0
+    bounds: tuple[float, float]
+    y: list[torch.Tensor] = field(default_factory=list)
+    z: list[torch.Tensor] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
-    def add(self, y: torch.Tensor, z: torch.Tensor) -> Sums:
-        """With more values, `[C, n]` each."""
-        y, z = y.double(), z.double()
-        new = torch.stack([y.mean(1), z.mean(1), y.square().mean(1), z.square().mean(1), (y * z).mean(1)])
-        share = y.shape[1] / (self.count + y.shape[1])
-        return Sums(torch.lerp(self.values, new, share), self.count + y.shape[1])
+    def add(self, y: torch.Tensor, z: torch.Tensor) -> None:
+        """Keeps evenly spaced positions of a sample, `[C, n]` each; it counts by the inverse of its error."""
+        step = -(-y.shape[1] // POSITIONS)
+        self.y.append(y[:, ::step].double())
+        self.z.append(z[:, ::step].double())
+        self.shares.append(1.0 / max(float(self.lacking(self.y[-1], self.z[-1]).square().mean()), _SILENCE))
 
-    def affine(self, *, scales: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """`r` and `t` with which `r z + t` has y's mean and, where asked, its deviation; `[C]` each."""
-        y, z, yy, zz, _ = self.values
-        spread, own = (yy - y.square()).clamp(min=0.0), (zz - z.square()).clamp(min=0.0)
-        known = (own > 1e-12 * zz) & (spread > 1e-12 * yy)
-        r = torch.where(known, (spread / own).sqrt(), 1.0) if scales else torch.ones_like(y)
-        return r, y - r * z
+    def lacking(self, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """What is missing behind the activation."""
+        return y.clamp(*self.bounds) - z.clamp(*self.bounds)
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(self.bounds, self.y + other.y, self.z + other.z, self.shares + other.shares)
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """Of each position, `[n]`; their sum is 1."""
+        counts = torch.tensor([each.shape[1] for each in self.y])
+        weights = torch.tensor(self.shares, dtype=torch.float64).repeat_interleave(counts)
+        return weights / weights.sum()
+
+    def fitted(self, *, scales: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """`r` and `t`, `[C]`, with which `r z + t` has y's mean and, where asked, its deviation."""
+        y, z, weights = torch.cat(self.y, 1), torch.cat(self.z, 1), self.weights
+        means, deviations = zip(*(_moments(each, weights) for each in (y, z)), strict=True)
+        known = (deviations[0] > 0) & (deviations[1] > 0)
+        r = torch.where(known, deviations[0] / deviations[1], 1.0) if scales else torch.ones_like(means[0])
+        return r, means[0] - r * means[1]
 
     def error(self, r: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The mean of `(y - r z - t)²`, `[C]`."""
-        y, z, yy, zz, yz = self.values
-        found: torch.Tensor = yy + r.square() * zz + t.square() - 2 * r * yz - 2 * t * y + 2 * r * t * z
-        return found
+        """The mean square of what is missing with them, `[C]`."""
+        y, z = torch.cat(self.y, 1), torch.cat(self.z, 1)
+        return self.lacking(y, r[:, None] * z + t[:, None]).square() @ self.weights
 
 
-def joined(first: Sums, second: Sums) -> Sums:
-    """Of all samples; each half has some."""
-    return Sums(torch.lerp(first.values, second.values, second.count / (first.count + second.count)))
+def _moments(values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation, `[C]` each."""
+    mean = values @ weights
+    return mean, ((values - mean[:, None]).square() @ weights).sqrt()
 
 
-def held(first: Sums, second: Sums, *, scales: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def held(first: Seen, second: Seen, *, scales: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """`r` and `t` of all samples where those of one half do better on the other than none, else 1 and 0."""
-    if not second.count:  # one sample alone: nothing to try on
-        return torch.ones(()), torch.zeros(())
-    r, t = joined(first, second).affine(scales=scales)
+    r, t = (first + second).fitted(scales=scales)
     one, zero = torch.ones_like(r), torch.zeros_like(t)
-    tried = second.error(*first.affine(scales=scales)) + first.error(*second.affine(scales=scales))
+    if not second.y:  # one sample alone: nothing to try on
+        return one, zero
+    tried = second.error(*first.fitted(scales=scales)) + first.error(*second.fitted(scales=scales))
     better = tried < first.error(one, zero) + second.error(one, zero)
     return torch.where(better, r, one), torch.where(better, t, zero)
 
@@ -92,16 +117,16 @@ class ReestimateNorms:
         return captured
 
     @torch.no_grad()
-    def finish(self, quantized: QuantizedModel, samples: Sequence[Arguments]) -> QuantizedModel:
+    def finish(self, quantized: QuantizedModel, truth: CapturedModel, samples: Sequence[Arguments]) -> QuantizedModel:
         """See the module."""
-        return _Passage(quantized, samples).run()
+        return _Passage(quantized, truth, samples).run()
 
 
 class _Passage:
     """A float and a quantized walk side by side, the second one behind what was already measured anew."""
 
-    def __init__(self, quantized: QuantizedModel, samples: Sequence[Arguments]) -> None:
-        self.float, self.quantized = quantized.captured, quantized
+    def __init__(self, quantized: QuantizedModel, truth: CapturedModel, samples: Sequence[Arguments]) -> None:
+        self.float, self.quantized = truth, quantized
         self.places = {node.name: place for place, (node, _) in enumerate(self.float.steps)}
         states = incoming_states(self.float, samples)
         self.truth = Walk(self.float, samples, states=states)
@@ -136,7 +161,8 @@ class _Passage:
     def _measure(self, node: Node) -> None:
         fx_node = next(each for each, _ in self.float.steps if each.name == node.name)
         place, seen = self.places[node.name], fx_node if self._is_layer(node) else fx_node.all_input_nodes[0]
-        halves = [Sums(torch.zeros((), dtype=torch.float64))] * 2
+        bounds = _bounds(self.quantized, node) if seen is fx_node else _UNBOUNDED
+        halves = (Seen(bounds), Seen(bounds))
         behind = place + 1 if seen is fx_node else place
         pairs = zip(self.truth.advance(behind), self.walk.advance(place), strict=True)
         for sample, (wanted, given) in enumerate(pairs):
@@ -144,13 +170,13 @@ class _Passage:
             if seen is fx_node:
                 call(fx_node, local, lambda _, tensor: tensor, self._operands(node.name))
             y, z = (held_by[seen].transpose(0, 1).flatten(1) for held_by in (wanted, local))
-            halves[sample % 2] = halves[sample % 2].add(y, z)
+            halves[sample % 2].add(y, z)
         if seen is fx_node:
             self._change_layer(node, halves)
         else:
             self._change_norm(node, halves)
 
-    def _change_layer(self, node: Node, halves: Sequence[Sums]) -> None:
+    def _change_layer(self, node: Node, halves: tuple[Seen, Seen]) -> None:
         names, values = self.float.value_refs, dict(self.quantized.captured.values)
         weight, bias = node.tensors[1:3]
         qparams = dict(self.quantized.qparams)
@@ -164,7 +190,7 @@ class _Passage:
             qparams[weight] = replace(qparams[weight], scale=(qparams[weight].scale * r).float())
         self._take(node, values, qparams)
 
-    def _change_norm(self, node: Node, halves: Sequence[Sums]) -> None:
+    def _change_norm(self, node: Node, halves: tuple[Seen, Seen]) -> None:
         """`(z - m') / sqrt(v' + ε)` is to be `(r z + t - m) / sqrt(v + ε)`."""
         names, values = self.float.value_refs, dict(self.quantized.captured.values)
         mean, variance = (names[ref] for ref in node.inputs[3:5] if ref is not None)
@@ -189,6 +215,13 @@ class _Passage:
         else:
             own[names[node.tensors[2]]] = values[names[node.tensors[2]]]
         self.own[node.name] = own
+
+
+def _bounds(quantized: QuantizedModel, node: Node) -> tuple[float, float]:
+    """What the activation behind a layer lets through."""
+    follower = quantized.captured.graph.sole_consumer(node.outputs[0])
+    ceiling = None if follower is None else ceiling_of(follower)
+    return _UNBOUNDED if ceiling is None else (0.0, ceiling)
 
 
 PREPARATION = ReestimateNorms()
