@@ -23,9 +23,7 @@ def kept(
         code: modules and packages of `bitwright` whose source decides it.
         look: finds the line.
     """
-    parts = [identity, *(source_hash(f"bitwright.{module}") for module in code)]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-    file = folder / f"{name}-{digest}.json"
+    file = folder / f"{name}-{digest(identity, code)}.json"
     if not file.exists():
         line = look()
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,3 +32,9 @@ def kept(
         partial.rename(file)
     found: dict[str, Any] = json.loads(file.read_text())
     return found
+
+
+def digest(identity: str, code: Sequence[str]) -> str:
+    """Twelve digits that change with the identity and with the source of modules and packages of `bitwright`."""
+    parts = [identity, *(source_hash(f"bitwright.{module}") for module in code)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -22,9 +22,11 @@ def attention_map_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
     """
     ours, theirs = student.square().mean(1), teacher.detach().square().mean(1)
     if ours.shape != theirs.shape:
-        ours = F.adaptive_avg_pool2d(ours.unsqueeze(1), tuple(theirs.shape[1:])).squeeze(1)
+        height, width = theirs.shape[1:]
+        ours = F.adaptive_avg_pool2d(ours.unsqueeze(1), (height, width)).squeeze(1)
     ours, theirs = (F.normalize(each.flatten(1), dim=1) for each in (ours, theirs))
-    return torch.linalg.vector_norm(ours - theirs, dim=1).mean()
+    distances: torch.Tensor = torch.linalg.vector_norm(ours - theirs, dim=1)
+    return distances.mean()
 
 
 def attention_matrix_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,236 @@
+"""Quantization-aware training of MobileNetV2 from its calibration photographs alone, without a label.
+
+The teacher is the float network. Training starts where quantizing after training ended (equalized, GPTQ), and goes on
+where it was cut: the checkpoint holds everything, and the time that was spent.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from bitwright.experiments.benchmarks.imagenet_sample import CROP, DEVIATION, MEAN, SHORT_SIDE
+from bitwright.hw_constraints.target import load_target
+from bitwright.qat import QATCallback, with_formats
+from bitwright.qat.distillation import distillation_loss
+from bitwright.quant.capture import capture
+from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+from bitwright.quant.graph import Graph
+from bitwright.quant.ptq import quantize
+from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import Override, QuantScheme
+
+# A checkpoint every so many steps: half a minute of work at most is done twice.
+_KEPT_EVERY = 20
+_WARM_UP = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How it is trained; chosen on 40 of the 200 calibration photographs, which the trials did not train on.
+
+    Attributes:
+        depthwise_int8: keep the depthwise layers' weights in 8 bits.
+        steps: of the optimizer, Adam.
+        batch: photographs a step.
+        weight_rate: how far a step moves a weight, in steps of its codes.
+        depthwise_rate: the same for weights in 8 bits.
+        scale_rate: how far a step moves a scale, as a share of it.
+        bias_rate: how far a step moves a bias, as a share of the biases' deviation in its layer.
+        least_area: of a photograph that a random crop takes.
+        seed: of crops and order.
+    """
+
+    depthwise_int8: bool
+    steps: int = 3000
+    batch: int = 8
+    weight_rate: float = 2e-3
+    depthwise_rate: float = 4e-3
+    scale_rate: float = 5e-5
+    bias_rate: float = 2e-4
+    least_area: float = 0.35
+    seed: int = 0
+
+    def factor(self, step: int) -> float:
+        """Of all rates: up over the first steps, down to 0 along half a cosine."""
+        return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def in_four_bits(scheme: QuantScheme, graph: Graph, *, depthwise_int8: bool) -> QuantScheme:
+    """All weights in int4 per channel; depthwise layers as they were, if asked for."""
+    depthwise = [node.module_path for node in graph.nodes if node.attributes.get("groups", 1) > 1]
+    kept = [Override(module=path, weights=scheme.weights) for path in depthwise if depthwise_int8]
+    return with_formats(scheme, weights="int4").with_overrides(*kept)
+
+
+class Photographs:
+    """Random crops of photographs, held as they are: 49 MB for 200."""
+
+    def __init__(self, paths: list[Path], settings: Settings) -> None:
+        self.settings = settings
+        self.pictures = [self._read(path) for path in paths]
+        self.mean, self.deviation = (torch.from_numpy(each).view(1, 3, 1, 1) for each in (MEAN, DEVIATION))
+
+    def _read(self, path: Path) -> torch.Tensor:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        short = min(picture.size)
+        width, height = (round(side * SHORT_SIDE / short) for side in picture.size)
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+    def batch(self, step: int) -> torch.Tensor:
+        """float32 [batch, 3, 224, 224], the same for the same step, so that training goes on as if never cut."""
+        rng = np.random.default_rng((self.settings.seed, step))
+        rows = rng.permutation(len(self.pictures))[: self.settings.batch]
+        crops = torch.cat([self._crop(self.pictures[row], rng) for row in rows])
+        return (crops / 255 - self.mean) / self.deviation
+
+    def _crop(self, picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Inception's crop (Szegedy et al. 2015, section 6): by area and aspect ratio, then mirrored by chance."""
+        height, width = picture.shape[1:]
+        area = height * width * rng.uniform(self.settings.least_area, 1.0)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = min(width, round(math.sqrt(area * aspect))), min(height, round(math.sqrt(area / aspect)))
+        top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+        cut = picture[None, :, top : top + high, left : left + wide].float()
+        crop = F.interpolate(cut, size=(CROP, CROP), mode="bilinear", antialias=True)
+        return crop.flip(3) if rng.random() < 0.5 else crop
+
+
+class DistilledMobileNet:
+    """One training, kept in a folder.
+
+    Args:
+        network: in float, in eval mode.
+        settings: how.
+        paths: the photographs to train on.
+        images: the same as the network takes them, float32 [n, 3, 224, 224], for calibration.
+        folder: where what is done is kept.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, settings: Settings, paths: list[Path], images: torch.Tensor, folder: Path
+    ) -> None:
+        self.settings, self.folder, self.images, self.paths = settings, folder, images, paths
+        folder.mkdir(parents=True, exist_ok=True)
+        self.teacher = network.requires_grad_(False)
+        self.student = copy.deepcopy(network).train().requires_grad_(True)
+        self.spent_s, self.step = 0.0, 0
+        began = time.perf_counter()
+        # Adam's rate is set for each layer below.
+        self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1.0)
+        self.callback = self._attached()
+        self._rates()
+        self.state = folder / "checkpoint.pt"
+        self.spent_s += time.perf_counter() - began
+        if self.state.exists():
+            self._load()
+
+    def _attached(self) -> QATCallback:
+        captured = capture(self.teacher, (self.images[:1],))
+        scheme = in_four_bits(
+            load_target("x86-vnni").scheme(), captured.graph, depthwise_int8=self.settings.depthwise_int8
+        )
+        callback = QATCallback(self.student, self.optimizer, scheme=scheme, calibration=[self.images[:8]])
+        if not (self.folder / "checkpoint.pt").exists():
+            images = (image[None] for image in self.images)
+            start = quantize(captured, scheme, images, equalization=True, rounding="gptq")
+            callback.warm_start(start)
+        return callback
+
+    def _rates(self) -> None:
+        """A group for each layer, since what a step of a code is differs from layer to layer."""
+        asked, groups = self.settings, self.optimizer.param_groups
+        groups.clear()
+        for layer in self.callback.replay.parts.layers:
+            quantizer, norm = layer.folded.quantizer, layer.folded.norm
+            assert quantizer is not None
+            rate = asked.weight_rate if quantizer.spec.format.bits == 4 else asked.depthwise_rate
+            step = float(quantizer.qparams().scale.mean())
+            self.optimizer.add_param_group({"params": [layer.module.weight], "rate": rate * step})
+            bias: Any = layer.module.bias if norm is None else norm.bias
+            self.optimizer.add_param_group({"params": [bias], "rate": asked.bias_rate * float(bias.detach().std())})
+        scales = [p for p in self.callback.replay.parts.quantizers.parameters() if p.requires_grad]
+        self.optimizer.add_param_group({"params": scales, "rate": asked.scale_rate})
+
+    def run(self, seconds: float) -> Iterator[tuple[int, float]]:
+        """Trains until it is done or the time is up; yields the step and the loss where it is kept."""
+        photographs, began = Photographs(self.paths, self.settings), time.perf_counter()
+        before = self.spent_s
+        while self.step < self.settings.steps and time.perf_counter() - began < seconds:
+            loss = self._train(photographs.batch(self.step))
+            self.spent_s = before + time.perf_counter() - began
+            if self.step % _KEPT_EVERY == 0 or self.step == self.settings.steps:
+                self._keep()
+                yield self.step, loss
+
+    def _train(self, images: torch.Tensor) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * self.settings.factor(self.step)
+        with torch.no_grad():
+            wanted = self.teacher(images)
+        loss = distillation_loss(self.student(images), wanted)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.callback.on_step()
+        self.step += 1
+        return float(loss.detach())
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.settings.steps
+
+    def quantized(self) -> QuantizedModel:
+        """The network as it stands."""
+        self.student.eval()
+        result = self.callback.quantized()
+        self.student.train()
+        return result
+
+    def export(self) -> Path:
+        """The file of the network as it stands."""
+        file = self.folder / "quantized.onnx"
+        export_onnx_qdq(self.quantized(), file)
+        return file
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Of the network as it stands, which computes in eval mode what will be deployed."""
+        self.student.eval()
+        with torch.no_grad():
+            found = torch.cat([self.student(batch) for batch in images.split(20)])
+        self.student.train()
+        return found
+
+    def _keep(self) -> None:
+        partial = self.state.with_suffix(".partial")
+        state = {
+            "settings": asdict(self.settings),
+            "step": self.step,
+            "spent_s": self.spent_s,
+            "model": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "callback": self.callback.state_dict(),
+        }
+        torch.save(state, partial)
+        partial.rename(self.state)
+
+    def _load(self) -> None:
+        state = torch.load(self.state, weights_only=True)
+        assert self.settings == Settings(**state["settings"])  # the folder is named after them
+        self.student.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.callback.load_state_dict(state["callback"])
+        self.step, self.spent_s = state["step"], state["spent_s"]
