@@ -166,9 +166,9 @@ class QATCallback:
         refuse_broken_gradients(self.replay.parts.quantizers, self.step)
         self.scheduled.before_step(self.step)
 
-    def warm_start(self, quantized: QuantizedModel) -> None:
+    def warm_start(self, quantized: QuantizedModel, unrounded: QuantizedModel | None = None) -> None:
         """Begins where quantizing after training ended, with its weights, biases and scales; see `warm_start`."""
-        warm_start(self.replay, quantized)
+        warm_start(self.replay, quantized, unrounded)
 
     def quantized(self) -> QuantizedModel:
         """The network as it stands, ready to be evaluated or exported; training can go on.

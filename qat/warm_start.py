@@ -9,15 +9,19 @@ from __future__ import annotations
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bitwright.qat.oscillation import codes_of
 from bitwright.qat.quantizer import Quantizer
 from bitwright.qat.replay import Layer, Replay
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.quantized_model import QuantizedModel
 
+# Latent weights stay this far from the middle of their code at most, in codes: a tenth of one is left to its border.
+_FARTHEST = 0.4
+
 
 @torch.no_grad()
-def warm_start(replay: Replay, quantized: QuantizedModel) -> None:
+def warm_start(replay: Replay, quantized: QuantizedModel, unrounded: QuantizedModel | None = None) -> None:
     """Puts the weights, biases and scales of a quantized network into the module tree that is trained.
 
     A folded batch norm becomes the identity with the bias of the quantized network (`gamma = 1`, `mean = 0`,
@@ -28,6 +32,9 @@ def warm_start(replay: Replay, quantized: QuantizedModel) -> None:
         replay: the plan in force in the user's model; its batch norms are frozen, since statistics of the batch are
             not those of a rewritten layer.
         quantized: the same network, quantized by the same scheme with whichever rounding, and equalized if need be.
+        unrounded: the same before its weights were rounded. Latent weights then begin between the middle of their code
+            and what they were, so that those that were rounded for little reason change first; without it all begin in
+            the middle, and have half a code to go.
 
     Raises:
         InputError: the batch norms still learn; the network was quantized by another plan; or it holds a bias that
@@ -45,6 +52,8 @@ def warm_start(replay: Replay, quantized: QuantizedModel) -> None:
     for layer, weight, bias in starts:
         _write(layer, weight, bias)
         taken |= _assign(layer.folded.quantizer, layer.weight, quantized)
+        if unrounded is not None:
+            _towards(layer, _values_of(layer, unrounded)[0])
     for ref, quantizer in replay.parts.by_ref.items():
         if id(quantizer) not in taken:
             taken |= _assign(quantizer, ref, quantized)
@@ -101,6 +110,17 @@ def _write(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None) -> Non
     held = own.bias if norm is None else norm.bias
     if isinstance(held, torch.Tensor) and bias is not None:
         held.copy_(bias)
+
+
+def _towards(layer: Layer, unrounded: torch.Tensor) -> None:
+    """Moves latent weights towards what they were, without changing a code."""
+    quantizer, own = layer.folded.quantizer, layer.module.weight
+    if quantizer is None or not isinstance(own, torch.Tensor):
+        return
+    divisor = layer.folded.divisor(layer.module)
+    codes = codes_of(own, divisor, quantizer.grid)
+    off = (unrounded.to(own) / divisor - codes).clamp_(-_FARTHEST, _FARTHEST)
+    own.copy_((codes + off) * divisor)
 
 
 def _make_identity(norm: _BatchNorm) -> None:

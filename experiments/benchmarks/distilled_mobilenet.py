@@ -54,7 +54,7 @@ class Settings:
     depthwise_int8: bool
     steps: int = 3000
     batch: int = 8
-    weight_rate: float = 2e-3
+    weight_rate: float = 4e-3
     depthwise_rate: float = 4e-3
     scale_rate: float = 5e-5
     bias_rate: float = 2e-4
@@ -144,9 +144,9 @@ class DistilledMobileNet:
         )
         callback = QATCallback(self.student, self.optimizer, scheme=scheme, calibration=[self.images[:8]])
         if not (self.folder / "checkpoint.pt").exists():
-            images = (image[None] for image in self.images)
-            start = quantize(captured, scheme, images, equalization=True, rounding="gptq")
-            callback.warm_start(start)
+            images = [image[None] for image in self.images]
+            rounded = quantize(captured, scheme, images, equalization=True, rounding="gptq")
+            callback.warm_start(rounded, quantize(captured, scheme, images, bias_correction=False, equalization=True))
         return callback
 
     def _rates(self) -> None:

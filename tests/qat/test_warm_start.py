@@ -48,6 +48,24 @@ def test_training_starts_at_the_quantized_network(everything: nn.Module, options
     assert list(everything.state_dict()) == names
 
 
+def test_latent_weights_begin_near_what_they_were_before_they_were_rounded(everything: nn.Module) -> None:
+    rounded = after_training(everything, four_bits(), rounding="gptq")
+    unrounded = after_training(everything, four_bits())
+    optimizer = torch.optim.Adam(everything.parameters())
+    qat = QATCallback(everything, optimizer, scheme=four_bits(), calibration=[batch()])
+    qat.warm_start(rounded, unrounded)
+    off = []
+    for weight, layer in zip(qat.scheduled.weights(), qat.replay.parts.layers, strict=True):
+        scaled = weight.parameter.detach() / weight.divisor
+        wanted = (rounded.captured.values[rounded.captured.value_refs[layer.weight]] / weight.divisor).round()
+        wanted = wanted.clamp(weight.grid.low, weight.grid.high)
+        assert torch.equal(scaled.round(), wanted)
+        before = unrounded.captured.values[unrounded.captured.value_refs[layer.weight]] / weight.divisor
+        torch.testing.assert_close(scaled - wanted, (before - wanted).clamp(-0.4, 0.4), atol=1e-4, rtol=0)
+        off.append((scaled - wanted).abs().mean())
+    assert torch.stack(off).mean() > 0.15
+
+
 def test_batch_norms_must_be_frozen(everything: nn.Module) -> None:
     quantized = after_training(everything, four_bits())
     optimizer = torch.optim.Adam(everything.parameters())
