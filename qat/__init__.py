@@ -12,6 +12,7 @@ if __name__ != "bitwright.qat":
 from bitwright.quant.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from bitwright.qat.board import Deployed, QATBoard
     from bitwright.qat.callback import QATCallback, with_formats
     from bitwright.qat.deploy import Difference, differences
     from bitwright.qat.distillation import distillation_loss
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from bitwright.qat.schedule import Freezing, QATSchedule, Ramp, Stage
 
 __all__ = [
+    "Deployed",
     "Difference",
     "Freezing",
+    "QATBoard",
     "QATCallback",
     "QATSchedule",
     "Quantizer",
