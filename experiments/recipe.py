@@ -262,18 +262,76 @@ class Autotune(Section):
     table: str | None = None
 
 
+class QATStage(Section):
+    """Wider formats until a step; see `bitwright.qat.Stage`."""
+
+    until: Count
+    weights: str | None = None
+    activations: str | None = None
+
+
+class QATRamp(Section):
+    """From one value to another between two steps; see `bitwright.qat.Ramp`."""
+
+    first: float
+    last: float
+    begin: Annotated[int, Field(ge=0)] = 0
+    end: Count = 1
+
+
+class QATFreezing(Section):
+    """Weights that oscillate stop; see `bitwright.qat.Freezing`."""
+
+    threshold: QATRamp
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class QATScheduleSection(Section):
+    """What happens at which step of the training; see `bitwright.qat.QATSchedule`, whose names these are."""
+
+    freeze_batch_norm_after: Annotated[int, Field(ge=0)] | None = 0
+    freeze_observers_after: Annotated[int, Field(ge=0)] | None = None
+    freeze_scales_after: Annotated[int, Field(ge=0)] | None = None
+    scale_lr: Annotated[float, Field(ge=0, lt=1)] | None = None
+    stages: tuple[QATStage, ...] = ()
+    dampening: QATRamp | None = None
+    freezing: QATFreezing | None = None
+    gradient_scaling: Share = 0.0
+    stochastic_rounding_until: Annotated[int, Field(ge=0)] = 0
+
+
 class QAT(Section):
     """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
 
-    `distill` is the share of the loss that follows the float network's outputs; the rest follows the labels.
+    Attributes:
+        epochs: over the training data.
+        batch: samples a step.
+        lr: the largest learning rate.
+        distill: the share of the loss that follows the float network's outputs; the rest follows the labels.
+        features: modules whose results follow the float network's, too; all terms then weigh themselves.
+        start: where training begins: at the float weights, or where quantizing after training ended.
+        weights: formats in place of the target's.
+        activations: likewise.
+        schedule: what happens when.
+        look_every: steps between two looks for TensorBoard.
     """
 
     epochs: Count = 3
     batch: Count = 64
     lr: Annotated[float, Field(gt=0)] = 5e-4
     distill: Annotated[float, Field(ge=0, le=1)] = 1.0
+    features: tuple[str, ...] = ()
+    start: Literal["float", "quantized"] = "float"
     weights: Spec = Spec()
     activations: Spec = Spec()
+    schedule: QATScheduleSection = QATScheduleSection()
+    look_every: Count = 25
+
+    @model_validator(mode="after")
+    def _starts_on_frozen_norms(self) -> Self:
+        if self.start == "quantized" and self.schedule.freeze_batch_norm_after != 0:
+            raise ValueError("start = 'quantized' replaces batch norms; schedule.freeze_batch_norm_after must be 0")
+        return self
 
 
 class SearchSpace(Chosen):
@@ -302,6 +360,10 @@ class Search(Section):
         train: how each feasible candidate is trained.
         table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
             end of its interval is refused untrained.
+        workers: processes of this machine that evaluate; 0 evaluates in the search's own process.
+        scheduler: address of a Dask scheduler whose workers evaluate in place of this machine's.
+        batch: candidates that are asked for and told together, so that a search with several workers can be repeated;
+            without it each is told as soon as it is known.
     """
 
     space: SearchSpace
@@ -314,6 +376,9 @@ class Search(Section):
     limits: SearchLimits = SearchLimits()
     train: Train = Train(epochs=2)
     table: str | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] = 1
+    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$")] | None = None
+    batch: Count | None = None
 
 
 class Report(Section):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bitwright.nas.pareto import hypervolume, non_dominated
     from bitwright.nas.result import Outcome, Result
     from bitwright.nas.review import write_review
-    from bitwright.nas.search import SearchSettings
     from bitwright.nas.search_outcome import SearchOutcome, Told
+    from bitwright.nas.settings import SearchSettings
     from bitwright.nas.setup import Setup
     from bitwright.nas.space import Candidate, Parameter, SearchSpace
     from bitwright.nas.spaces import load_space, space_names

@@ -38,16 +38,22 @@ def evaluate(candidate: Candidate, setup: Setup) -> Result:
     What a single candidate can cause (a network that does not train, a file that its runtime refuses, no memory left)
     ends in its result; anything else is raised.
     """
+    return time_scored(score(candidate, setup), setup)
+
+
+def score(candidate: Candidate, setup: Setup) -> Result:
+    """All but the latency, which is measured on the device (`time_scored`)."""
     attempt = _Attempt(candidate, setup)
-    for name, stage in STAGES:
-        violations, reason = attempt.run(name, stage)
-        if violations:
-            return attempt.result(Outcome.INFEASIBLE, violations=violations)
-        if reason:
-            return attempt.result(Outcome.FAILED, reason=f"{name}: {reason}")
-        if attempt.twin is not None:
-            break
-    return attempt.result(Outcome.SCORED)
+    return attempt.through(STAGES)
+
+
+def time_scored(result: Result, setup: Setup) -> Result:
+    """Adds the latency to a result of `score`; one that has no scores, or has them from a twin, stays as it is."""
+    if result.outcome is not Outcome.SCORED or result.same_as is not None or setup.reference is None:
+        return result
+    attempt = _Attempt(Candidate(result.values), setup)
+    attempt.figures, attempt.seconds, attempt.network = dict(result.figures), dict(result.seconds), result.network
+    return attempt.through((MEASURE,))
 
 
 Violations = tuple[Violation, ...]
@@ -66,6 +72,18 @@ class _Attempt:
         self.seconds: dict[str, float] = {}
         self.network: str | None = None
         self.twin: Result | None = None
+
+    def through(self, stages: Iterable[tuple[str, Stage]]) -> Result:
+        """The result after these stages, or after the first that ends it."""
+        for name, stage in stages:
+            violations, reason = self.run(name, stage)
+            if violations:
+                return self.result(Outcome.INFEASIBLE, violations=violations)
+            if reason:
+                return self.result(Outcome.FAILED, reason=f"{name}: {reason}")
+            if self.twin is not None:
+                break
+        return self.result(Outcome.SCORED)
 
     def run(self, name: str, stage: Stage) -> tuple[Violations, str]:
         """What a stage finds to refuse, or why it could not be carried out; both empty when all is well."""
@@ -217,8 +235,7 @@ def score_quantized(attempt: _Attempt) -> Violations:
 
 def measure_latency(attempt: _Attempt) -> Violations:
     """Times the exported file against the study's reference."""
-    if attempt.setup.reference is None:
-        return ()
+    assert attempt.setup.reference is not None
     latency = measure_against(attempt.setup.reference, attempt.artifact)
     attempt.figures["latency_ms"] = latency.latency_ms
     attempt.figures["latency_ms_low"], attempt.figures["latency_ms_high"] = latency.low_ms, latency.high_ms
@@ -231,5 +248,5 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("predict", predict_latency),
     ("train", train_candidate),
     ("quantize", score_quantized),
-    ("measure", measure_latency),
 )
+MEASURE: tuple[str, Stage] = ("measure", measure_latency)

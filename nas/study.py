@@ -16,12 +16,11 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from bitwright.nas.result import Outcome, Result, ResultFiles
-from bitwright.nas.space import Candidate, SearchSpace
+from bitwright.nas.result import Outcome, Result
+from bitwright.nas.space import Candidate
 from bitwright.quant.errors import InputError
 
 _DEFINITION, _CANDIDATE, _RESULT, _ATTEMPT = "definition", "candidate", "result", "attempt"
-_MOST_ATTEMPTS = 2
 
 
 @contextmanager
@@ -128,8 +127,10 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
     """Writes a result into the study: scores, or constraints without scores, or a failure; with its reasons."""
+    known = study.get_trials(deepcopy=False)[trial.number].constraints  # some, if a driver died in the middle of this
     for each in result.violations:
-        trial.set_constraint(each.constraint, each.amount)
+        if each.constraint not in known:
+            trial.set_constraint(each.constraint, each.amount)
     trial.set_user_attr(_RESULT, result.model_dump(mode="json", exclude={"key", "values", "network"}))
     if result.outcome is Outcome.SCORED:
         study.tell(trial, [result.figures[name] for name in objectives])
@@ -153,53 +154,18 @@ def told(study: optuna.Study) -> list[tuple[int, str]]:
     ]
 
 
-def _params_of(frozen: FrozenTrial) -> dict[str, Any]:
-    """What the sampler proposed; for a trial that was put in line, what it was put in line with."""
-    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """What a dead driver left running, oldest first: one owner at a time means that nobody else runs them."""
+    return sorted(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)), key=lambda each: each.number)
 
 
-def recover(study: optuna.Study, space: SearchSpace, files: ResultFiles, objectives: Sequence[str]) -> int:
-    """Settles what a dead driver left running, and returns how many there were.
-
-    One owner at a time means that every running trial is stale. Where the result had been written it is told now.
-    Else the candidate is put in line again; one that was interrupted twice is told as failed.
-    """
-    stale = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for frozen in stale:
-        candidate = _candidate_of(frozen, space)
-        result = files.get(candidate.key) if candidate else None
-        if candidate and result is None and frozen.user_attrs.get(_ATTEMPT, 1) >= _MOST_ATTEMPTS:
-            result = Result(
-                key=candidate.key,
-                values=dict(candidate.values),
-                outcome=Outcome.FAILED,
-                stage="",
-                reason=f"its evaluation was interrupted {_MOST_ATTEMPTS} times",
-            )
-            files.put(result)
-        if candidate and result is not None:
-            trial = optuna.Trial(study, frozen._trial_id)  # the only way to a running trial that nobody holds
-            note_candidate(trial, candidate)
-            _settle(study, trial, result, objectives)
-            continue
-        if candidate:
-            attempt = frozen.user_attrs.get(_ATTEMPT, 1) + 1
-            study.enqueue_trial(_params_of(frozen), user_attrs={_ATTEMPT: attempt})
-        study.tell(frozen.number, state=TrialState.FAIL)
-    return len(stale)
+def adopted(study: optuna.Study, frozen: FrozenTrial) -> optuna.Trial:
+    """A running trial that nobody holds; suggests what it suggested before."""
+    return optuna.Trial(study, frozen._trial_id)  # Optuna has no public way to it
 
 
-def _settle(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
-    """Tells a result of which the dead driver may have told a part: constraints can be set only once."""
-    known = study.get_trials(deepcopy=False)[trial.number].constraints
-    fresh = tuple(each for each in result.violations if each.constraint not in known)
-    tell(study, trial, result.model_copy(update={"violations": fresh}), objectives)
-
-
-def _candidate_of(frozen: FrozenTrial, space: SearchSpace) -> Candidate | None:
-    """The candidate of a trial; None when its driver died before the sampler had proposed all of it."""
-    params = _params_of(frozen)
-    if any(each.name not in params for each in space.parameters):
-        return None
-    fixed = optuna.trial.FixedTrial(params)
-    return Candidate(space.canonical({each.name: each.suggest(fixed) for each in space.parameters}))
+def begin_attempt(trial: optuna.Trial) -> int:
+    """Counts the evaluations of a trial that were begun, and returns the count with this one."""
+    attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
+    trial.set_user_attr(_ATTEMPT, attempt)
+    return attempt

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe import Recipe, Search
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
-    from bitwright.nas.search import SearchSettings
+    from bitwright.experiments.console import Console
+    from bitwright.nas.settings import SearchSettings
     from bitwright.nas.search_outcome import Told
+    from bitwright.nas.workers import Workers
 
 
 def search_networks(context: Context) -> SearchResult:
@@ -34,10 +37,10 @@ def search_networks(context: Context) -> SearchResult:
             counts[told.result.outcome.value] += not told.repeated
             advance(counts.total(), ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
 
-        settings = search_settings(recipe)
-        outcome = search(
-            search_space(recipe.search), workload, settings, study_folder(context.run_folder), on_told=show
-        )
+        settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
+        space = search_space(recipe.search)
+        with _workers(recipe.search, context.console) as workers:
+            outcome = search(space, workload, settings, folder, workers=workers, on_told=show)
     timed = workload.runtime if settings.wants_latency else None
     metric = recipe.evaluate.metric
     return SearchResult.of(
@@ -48,9 +51,20 @@ def search_networks(context: Context) -> SearchResult:
     )
 
 
+def _workers(asked: Search, console: Console) -> AbstractContextManager[Workers | None]:
+    """Who evaluates; None is this process."""
+    if asked.scheduler is None and asked.workers == 0:
+        return nullcontext()
+    from bitwright.nas.cluster import local_cluster, remote_cluster
+
+    if asked.scheduler is not None:
+        return remote_cluster(asked.scheduler, on_wait=console.say)
+    return local_cluster(asked.workers, on_wait=console.say)
+
+
 def search_settings(recipe: Recipe) -> SearchSettings:
     """What the recipe says about the search itself."""
-    from bitwright.nas.search import SearchSettings
+    from bitwright.nas.settings import SearchSettings
 
     assert recipe.search is not None
     return SearchSettings(
@@ -60,7 +74,8 @@ def search_settings(recipe: Recipe) -> SearchSettings:
         objectives=recipe.search.objectives,
         limits=recipe.search.limits.model_dump(exclude_none=True),
         threads=recipe.measure.threads,
-        table=None if recipe.search.table is None else Path(recipe.search.table),
+        table=None if recipe.search.table is None else Path(recipe.search.table).absolute(),
+        batch=recipe.search.batch,
     )
 
 

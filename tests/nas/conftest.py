@@ -8,8 +8,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
-    """`synthetic.py` beside this file."""
-    spec = importlib.util.spec_from_file_location("nas_synthetic", Path(__file__).with_name("synthetic.py"))
+    """`nas_synthetic.py` beside this file, under a name that worker processes find, too."""
+    spec = importlib.util.spec_from_file_location("nas_synthetic", Path(__file__).with_name("nas_synthetic.py"))
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

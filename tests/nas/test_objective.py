@@ -18,7 +18,8 @@ from bitwright.hw_constraints.target import load_target
 from bitwright.nas.latency import ComparableLatency
 from bitwright.nas.objective import evaluate
 from bitwright.nas.result import Outcome, Result, ResultFiles
-from bitwright.nas.search import SearchSettings, search
+from bitwright.nas.search import search
+from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, Value
 from bitwright.nas.spaces.mobile_conv import MobileConvSpace, Settings

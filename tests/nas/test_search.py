@@ -14,8 +14,10 @@ import optuna
 import pytest
 
 from bitwright.nas.result import Outcome
-from bitwright.nas.search import SearchSettings, search
+from bitwright.nas.search import search
+from bitwright.nas.settings import SearchSettings
 from bitwright.nas.space import Candidate
+from bitwright.nas.workers import InProcess
 from bitwright.quant.errors import InputError
 
 
@@ -153,7 +155,7 @@ def leave_running(synthetic: ModuleType, folder: Path, params: dict[str, Any], *
             synthetic.run(folder, trials=3)
             study_of(folder).enqueue_trial(keys)
         with pytest.raises(Killed):
-            search(synthetic.Space(), synthetic.Workload(), synthetic.settings(10), folder, evaluate=die)
+            search(synthetic.Space(), synthetic.Workload(), synthetic.settings(10), folder, workers=InProcess(die))
     return Candidate(params).key
 
 

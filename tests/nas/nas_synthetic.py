@@ -3,6 +3,9 @@
 Run as a program, it searches in the folder that it is given; tests kill it.
 """
 
+import functools
+import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -13,10 +16,13 @@ from typing import Any
 
 from bitwright.hw_constraints.target import load_target
 from bitwright.nas.result import Outcome, Result, Violation
-from bitwright.nas.search import SearchSettings, search
+from bitwright.nas.search import search
 from bitwright.nas.search_outcome import SearchOutcome
+from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, Parameter, Value, spelled_as_declared
+from bitwright.nas.workers import InProcess
+from bitwright.quant.errors import InputError
 
 LOG = "evaluations.log"
 
@@ -79,6 +85,18 @@ def evaluate(candidate: Candidate, setup: Setup, *, seconds: float = 0.0) -> Res
     return result_of(candidate)
 
 
+def deadly(candidate: Candidate, setup: Setup) -> Result:
+    """Candidates in float take their process down."""
+    result = evaluate(candidate, setup)
+    if candidate.values["format"] == "float32":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+def without_data(candidate: Candidate, setup: Setup) -> Result:
+    raise InputError("data.root = '/data': no such folder on this machine")
+
+
 def settings(trials: int, **changes: Any) -> SearchSettings:
     return SearchSettings(**{"trials": trials, "objectives": ("accuracy", "macs"), **changes})
 
@@ -87,8 +105,23 @@ def run(folder: Path, *, trials: int = 20, seconds: float = 0.0, space: Any = No
     def score(candidate: Candidate, setup: Setup) -> Result:
         return evaluate(candidate, setup, seconds=seconds)
 
-    return search(space or Space(), Workload(), settings(trials, **changes), folder, evaluate=score)
+    return search(space or Space(), Workload(), settings(trials, **changes), folder, workers=InProcess(score))
+
+
+def main(folder: str, trials: str, seconds: str, sampler: str, workers: str = "0", batch: str = "") -> None:
+    """A search to be killed: in this process, or with so many workers and in batches."""
+    if workers == "0":
+        run(Path(folder), trials=int(trials), seconds=float(seconds), sampler=sampler)
+        return
+    import nas_synthetic  # the name under which workers find it
+
+    from bitwright.nas.cluster import local_cluster
+
+    asked = settings(int(trials), sampler=sampler, batch=int(batch))
+    score = functools.partial(nas_synthetic.evaluate, seconds=float(seconds))
+    with local_cluster(int(workers), evaluate=score) as cluster:
+        search(nas_synthetic.Space(), nas_synthetic.Workload(), asked, Path(folder), workers=cluster)
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), trials=int(sys.argv[2]), seconds=float(sys.argv[3]), sampler=sys.argv[4])
+    main(*sys.argv[1:])

@@ -1,0 +1,309 @@
+"""Candidates evaluated on Dask: processes of this machine, or the workers of a scheduler somewhere.
+
+The cluster keeps nothing: a result is written under its candidate's hash by the worker that found it, where the folder
+is shared, and by the driver before it is told. So a task that runs again is a look-up. A worker that dies has its task
+run again elsewhere; a candidate whose workers died three times is told as failed. A scheduler that is lost is waited
+for, and what was not known yet is submitted again.
+
+Latency is measured one at a time: only the worker with the resource `device` does it (`dask worker --resources
+"device=1"`, one beside each device).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import bitwright.hw_constraints
+import bitwright.nas
+import bitwright.quant
+from bitwright.nas.objective import score, time_scored
+from bitwright.nas.result import Outcome, Result, ResultFiles
+from bitwright.nas.setup import Setup
+from bitwright.nas.space import Candidate
+from bitwright.nas.workers import Evaluate
+from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+T = TypeVar("T")
+DEVICE = "device"
+# Deaths of its workers after which a candidate is given up; Dask allows this many less one.
+_MOST_DEATHS = 3
+# Looking after the scheduler, and trying to reach a lost one.
+_PATIENCE_S = 2.0
+_CONNECT = "10s"
+_SETTINGS = {
+    "distributed.scheduler.allowed-failures": _MOST_DEATHS - 1,
+    "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies takes one candidate with it, no queue
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Software:
+    """What a result follows from besides candidate and setup: workers with another one are refused."""
+
+    version: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"bitwright {self.version} ({self.code})"
+
+
+@cache
+def software() -> Software:
+    """Of this process: the version, and a hash of the code of quant, hw_constraints and nas."""
+    digest = hashlib.sha256()
+    for package in (bitwright.quant, bitwright.hw_constraints, bitwright.nas):
+        root = Path(package.__path__[0])
+        for file in sorted(root.rglob("*.py")):
+            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return Software(version=version("bitwright"), code=digest.hexdigest()[:12])
+
+
+class Cluster:
+    """See `workers.Workers`; `connect` makes one, and `begin` has been called before anything is submitted."""
+
+    isolated = True
+
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        *,
+        evaluate: Evaluate | None = None,
+        on_wait: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """As `workers.Workers` is used.
+
+        Args:
+            connect: reaches the scheduler; raises OSError when it is not there.
+            evaluate: scores a candidate in one task; by default all but the latency in one, the latency in another.
+            on_wait: told in words when the scheduler is lost.
+        """
+        self._connect, self._evaluate, self._on_wait = connect, evaluate, on_wait
+        self.client = connect()
+        self.address = str(self.client.scheduler.address)
+        self._slots = 1
+        self._candidates: dict[str, Candidate] = {}
+        self._futures: dict[str, Future] = {}
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers that are there now; at least one is waited for."""
+        with suppress(OSError):  # a lost scheduler is noticed by `next`
+            self._slots = max(1, sum(self.client.nthreads().values()))
+        return self._slots
+
+    def on_device(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Calls it on the worker with the device.
+
+        Raises:
+            InputError: no worker has one.
+        """
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        if workers and not any(worker["resources"].get(DEVICE) for worker in workers):
+            raise InputError(
+                f"scheduler {self.address}: none of its {len(workers)} workers has the resource {DEVICE!r}, and "
+                f'latency is measured where it is; start one beside the device: dask worker … --resources "{DEVICE}=1"'
+            )
+        future = self.client.submit(function, *args, **kwargs, resources={DEVICE: 1}, pure=False)
+        result: T = future.result()
+        return result
+
+    def begin(self, setup: Setup) -> None:
+        """See `workers.Workers`."""
+        self._setup = setup
+        self._share()
+
+    def submit(self, candidate: Candidate) -> None:
+        """See `workers.Workers`."""
+        self._candidates[candidate.key] = candidate
+        self._send(candidate)
+
+    def next(self) -> Result:
+        """See `workers.Workers`.
+
+        Raises:
+            InputError: a worker runs other code than the driver, or cannot do what every candidate needs.
+        """
+        while True:
+            for key, future in self._futures.items():
+                if future.done():
+                    result = self._result(key, future)
+                    if result is not None:
+                        del self._futures[key], self._candidates[key]
+                        return result
+                    break  # the scheduler was lost; all futures are new ones
+            else:
+                self._wait()
+
+    def _wait(self) -> None:
+        from distributed import wait
+
+        try:
+            with self.client.as_current():
+                wait(list(self._futures.values()), timeout=_PATIENCE_S, return_when="FIRST_COMPLETED")
+        except (TimeoutError, CancelledError, OSError):
+            if self.client.status != "running":
+                self._reconnect()
+
+    def _result(self, key: str, future: Future) -> Result | None:
+        """What became of a task that is over; None when it was lost with the scheduler."""
+        from distributed import KilledWorker
+
+        try:
+            found: Result = future.result()
+        except KilledWorker as error:
+            return self._given_up(self._candidates[key], error)
+        except (CancelledError, OSError):
+            self._reconnect()
+            return None
+        return found
+
+    def _given_up(self, candidate: Candidate, error: Any) -> Result:
+        return Result(
+            key=candidate.key,
+            values=dict(candidate.values),
+            outcome=Outcome.FAILED,
+            stage="",
+            reason=f"{_MOST_DEATHS} workers died while they evaluated it, the last one at {error.last_worker.address}; "
+            "out of memory, or a crash: see the worker's log",
+        )
+
+    def _reconnect(self) -> None:
+        self._on_wait(f"the scheduler {self.address} is lost; waiting for it (Ctrl-C ends the search, nothing is lost)")
+        with suppress(TimeoutError, OSError):
+            self.client.close(timeout=_PATIENCE_S)
+        while True:
+            try:
+                self.client = self._connect()
+                break
+            except OSError:
+                continue  # it has waited for `_CONNECT`
+        self._on_wait("the scheduler is back")
+        self._share()
+        for candidate in self._candidates.values():
+            self._send(candidate)
+
+    def _share(self) -> None:
+        # A task and not scattered data: that would be lost with the worker that holds it.
+        self._shared = self.client.submit(_given, self._setup, pure=False)
+
+    def _send(self, candidate: Candidate) -> None:
+        timed = self._evaluate is None and self._setup.reference is not None
+        task = self.client.submit(
+            _evaluated,
+            self._evaluate or score,
+            candidate,
+            self._shared,
+            software(),
+            timed,
+            key=f"{candidate.key}-score",
+        )
+        if timed:
+            task = self.client.submit(_timed, task, self._shared, key=f"{candidate.key}-latency", resources={DEVICE: 1})
+        self._futures[candidate.key] = task
+
+
+def _given(setup: Setup) -> Setup:
+    return setup
+
+
+def _evaluated(evaluate: Evaluate, candidate: Candidate, setup: Setup, wanted: Software, timed: bool) -> Result:
+    """On a worker: looks the candidate up, or evaluates it and writes its result unless its latency is to come."""
+    if software() != wanted:
+        from distributed import get_worker
+
+        raise InputError(
+            f"worker {get_worker().address} runs {software()}, the driver {wanted}; install the same on both, "
+            "then start the search again"
+        )
+    files = ResultFiles(setup.results)
+    known = files.get(candidate.key)
+    if known is not None:
+        return known
+    result = evaluate(candidate, setup)
+    if not timed or result.outcome is not Outcome.SCORED:
+        files.put(result)
+    return result
+
+
+def _timed(result: Result, setup: Setup) -> Result:
+    """On the worker with the device."""
+    files = ResultFiles(setup.results)
+    known = files.get(result.key)
+    if known is not None:
+        return known
+    result = time_scored(result, setup)
+    files.put(result)
+    return result
+
+
+@contextmanager
+def local_cluster(workers: int, **options: Any) -> Iterator[Cluster]:
+    """Worker processes of this machine, the first of which measures; they end with the context.
+
+    Args:
+        workers: how many.
+        options: see `Cluster`.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    common = {"nthreads": 1, "preload": "bitwright.nas.worker_signals", "silence_logs": logging.CRITICAL}
+    specs = {
+        number: {"cls": Nanny, "options": {**common, "resources": {DEVICE: 1} if number == 0 else {}}}
+        for number in range(workers)
+    }
+    with dask.config.set(_SETTINGS):
+        cluster = SpecCluster(
+            workers=specs,
+            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}},
+            silence_logs=logging.CRITICAL,
+        )
+        with cluster:
+            found = Cluster(lambda: Client(cluster), **options)
+            try:
+                yield found
+            finally:
+                found.client.close()
+
+
+@contextmanager
+def remote_cluster(address: str, **options: Any) -> Iterator[Cluster]:
+    """The workers of a scheduler; certificates for `tls://` are Dask's own settings (`distributed.comm.tls`).
+
+    Args:
+        address: such as `tcp://head:8786` or `tls://head:8786`.
+        options: see `Cluster`.
+
+    Raises:
+        InputError: nothing answers there.
+    """
+    import dask
+    from distributed import Client
+
+    def connect() -> Client:
+        return Client(address, timeout=_CONNECT, set_as_default=False)
+
+    with dask.config.set(_SETTINGS):
+        try:
+            found = Cluster(connect, **options)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"scheduler {address!r} cannot be reached ({' '.join(str(error).split())}); start one with "
+                "dask scheduler, or leave the scheduler out to search on this machine"
+            ) from error
+        try:
+            yield found
+        finally:
+            found.client.close()

@@ -1,0 +1,61 @@
+"""How to search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bitwright.nas.figures import FIGURES
+from bitwright.nas.samplers import check_sampler
+from bitwright.quant.errors import InputError, unknown
+
+LATENCY, PREDICTED = "latency_ms", "predicted_ms"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How to search.
+
+    Attributes:
+        trials: different candidates to try, infeasible ones included.
+        sampler: a name of `samplers.SAMPLERS`.
+        seed: of the sampler.
+        objectives: names of `figures.FIGURES`; accuracy goes the way of its metric, all others down.
+        limits: the largest permitted value of figures, by name.
+        threads: of the runtime when latency is measured.
+        table: measured kernels that latencies are predicted from, before anything is trained.
+        batch: candidates that are asked for together and told together, so that the run can be repeated whatever their
+            evaluations take; `trials` is rounded up to whole batches. None tells each as soon as it is known.
+    """
+
+    trials: int
+    sampler: str = "tpe"
+    seed: int = 0
+    objectives: tuple[str, ...] = ("accuracy", LATENCY)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 1
+    table: Path | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sampler(self.sampler)
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"search objectives = {list(self.objectives)}; give at least one, each once")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"search batch = {self.batch}; give at least 1, or leave it out")
+        for name in (*self.objectives, *self.limits):
+            if name not in FIGURES:
+                raise unknown("search figure", name, FIGURES)
+        if self.needs_prediction and self.table is None:
+            raise InputError(f"search figure {PREDICTED!r} needs search.table; make one: bitwright measure kernels")
+
+    @property
+    def wants_latency(self) -> bool:
+        """Whether anything has to be timed."""
+        return LATENCY in self.objectives or LATENCY in self.limits
+
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether a candidate has no score without a predicted latency."""
+        return PREDICTED in self.objectives or PREDICTED in self.limits
