@@ -8,25 +8,28 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.graph import Graph, Node
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.passes.write_out_attention import write_out_attention
+from bitwright.quant.passes.write_out_recurrence import write_out_recurrence
 from bitwright.quant.rewrite import Refused
 from bitwright.quant.scheme import QuantScheme
 
 _ATTENTION = "scaled_dot_product_attention"
 _ITS_PRODUCT = "matmul"
 _MASK = 3  # its position among the operands
+_RECURRENT = ("lstm", "gru")
 
 
 def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
-    """Folds batch norms, and writes attention out where the scheme has its products in low precision but not itself.
+    """Folds batch norms; writes out what the scheme has in low precision in its parts but not itself.
 
-    Attention that cannot be written out, that an override keeps in float, or whose mask holds infinities, which no
-    code stands for, stays one operator; the plan then says that it is in float.
+    Those are recurrent layers, for their linear ones, and attention, for its products. What cannot be written
+    out, what an override keeps in float, and attention whose mask holds infinities, which no code stands for, stays one
+    operator; the plan then says that it is in float.
 
     Args:
         captured: the network as it was captured.
         scheme: what the target asks for.
     """
-    prepared = fold_batch_norm(captured)
+    prepared = _with_steps(fold_batch_norm(captured), scheme)
     known = scheme.quantized_operators
     if _ITS_PRODUCT not in known or _ATTENTION in known:
         return prepared
@@ -35,6 +38,16 @@ def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
             rewritten = write_out_attention(prepared, node.name)
             prepared = prepared if isinstance(rewritten, Refused) else rewritten
     return prepared
+
+
+def _with_steps(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
+    """Recurrent layers as their steps where a step's layers run in low precision and the whole does not."""
+    known = scheme.quantized_operators
+    for node in captured.graph.nodes if "linear" in known else ():
+        if node.op in _RECURRENT and node.op not in known and not _is_kept_float(node, scheme):
+            rewritten = write_out_recurrence(captured, node.name)
+            captured = captured if isinstance(rewritten, Refused) else rewritten
+    return captured
 
 
 def _has_finite_mask(graph: Graph, node: Node) -> bool:

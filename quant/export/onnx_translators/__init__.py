@@ -3,7 +3,7 @@
 Importing this package fills `TRANSLATORS`.
 """
 
-from bitwright.quant.export.onnx_translators import arithmetic, images, layers, pooling, shapes
+from bitwright.quant.export.onnx_translators import arithmetic, images, layers, pooling, recurrent, shapes
 from bitwright.quant.export.onnx_translators.registry import TRANSLATORS
 
-__all__ = ["TRANSLATORS", "arithmetic", "images", "layers", "pooling", "shapes"]
+__all__ = ["TRANSLATORS", "arithmetic", "images", "layers", "pooling", "recurrent", "shapes"]

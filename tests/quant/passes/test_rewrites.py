@@ -77,6 +77,12 @@ def written(net: Any, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return z * 2.0
 
 
+def _all_of(n, y):
+    """Every result of a recurrent layer."""
+    states, last = n.a(y)
+    return [states * 2.0, *(part + 1.0 for part in (last if isinstance(last, tuple) else (last,)))]
+
+
 MASK = torch.arange(12).reshape(2, 6) % 3 == 0
 MADE = [
     Case("drop_no_effect", ("relu", 1), Net(lambda n, y: F.relu(F.relu(y)) + 1.0), (x(2, 3),), left={"relu": 1}),
@@ -136,6 +142,16 @@ MADE = [
     Case("write_out_attention", ("scaled_dot_product_attention", 0), Net(lambda n, q, m:
          F.scaled_dot_product_attention(q, q + 1, q - 1, m, scale=0.3) * 2.0), (x(2, 3, 5, 8), x(5, 5)),
          left={"scaled_dot_product_attention": 0, "softmax": 1}),
+    Case("write_out_recurrence", ("lstm", 0), Net(lambda n, y: n.a(y)[0] * 2.0, a=nn.LSTM(3, 4, batch_first=True)),
+         (x(2, 5, 3),), left={"lstm": 0, "linear": 5, "tanh": 10}),
+    Case("write_out_recurrence", ("lstm", 0), Net(_all_of, a=nn.LSTM(3, 4, 2, bidirectional=True)), (x(4, 2, 3),),
+         left={"lstm": 0, "tanh": 32}),
+    Case("write_out_recurrence", ("gru", 0), Net(lambda n, y: n.a(y)[1] * 2.0, a=nn.GRU(3, 4, bias=False)),
+         (x(5, 2, 3),), left={"gru": 0, "tanh": 5}),
+    Case("write_out_recurrence", ("gru", 0), Net(_all_of, a=nn.GRU(3, 4, 2, batch_first=True, bidirectional=True)),
+         (x(2, 4, 3),), left={"gru": 0, "tanh": 16}),
+    Case("write_out_recurrence", ("lstm", 0), Net(lambda n, y, h: n.a(y, (h, h + 1.0))[0] * 2.0, a=nn.LSTM(3, 4)),
+         (x(5, 2, 3), x(1, 2, 4)), left={"lstm": 0, "linear": 6}),
     Case("batch_loop", ("stack", 0), Net(lambda n, y: torch.stack([F.relu(n.a(y[:, i])) for i in range(3)], 1) * 2.0,
          a=nn.Conv2d(4, 5, 3)), (x(2, 3, 4, 7, 6),), left={"conv2d": 1, "stack": 0}),
     Case("direct_top_k", ("gather", 0), Net(lambda n, y: y.gather(1, y.topk(3, 1).indices) * 2.0), (x(4, 9),),
@@ -180,6 +196,10 @@ REFUSED = [
          (x(1, 4, 5, 5, 5),), refusal="mix the groups"),
     Case("write_out_attention", ("scaled_dot_product_attention", 0), Net(lambda n, q, m:
          F.scaled_dot_product_attention(q, q, q, m)), (x(1, 1, 6, 4), MASK[:1].expand(6, 6)), refusal="boolean"),
+    Case("write_out_recurrence", ("lstm", 0), Net(lambda n, y: n.a(y)[0], a=nn.LSTM(3, 4)), (x(200, 1, 3),),
+         refusal="it takes 200 steps; up to 128 are written out"),
+    Case("write_out_recurrence", ("lstm", 0), Net(lambda n, y: n.a(y)[0], a=nn.LSTM(3, 4, proj_size=2)), (x(5, 1, 3),),
+         refusal="projects its states"),
     Case("batch_loop", ("stack", 0), Net(lambda n, y: torch.stack([y[:, 0] * 2.0, y[:, 1] * 3.0], 1)), (x(2, 2, 4),),
          refusal="unlike the first"),
     Case("direct_top_k", ("gather", 0), Net(lambda n, y: (y + 1.0).gather(1, y.topk(3, 1).indices)), (x(4, 9),),
