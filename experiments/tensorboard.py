@@ -16,6 +16,7 @@ from bitwright.experiments.auto.result import AutoResult
 from bitwright.experiments.auto.text import try_line
 from bitwright.experiments.comparable import engine_name
 from bitwright.experiments.parity_result import ParityResult
+from bitwright.experiments.qat_events import copy_events
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Figure, Record
 from bitwright.experiments.results import (
@@ -58,6 +59,7 @@ def write_tensorboard(run: Path, final: Path) -> Path:
         for write in _WRITERS:
             write(record, runs)
         runs.close()
+        copy_events(record, run, partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

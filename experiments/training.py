@@ -105,14 +105,23 @@ def _step(
     if loss_of is not None:
         loss = loss_of(logits, labels, arguments)
     else:
-        ignored = -100 if data.ignore_label is None else data.ignore_label
-        loss = cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing, ignore_index=ignored)
+        loss = loss_by_labels(logits, labels, data, label_smoothing=schedule.label_smoothing)
     if not torch.isfinite(loss):
         raise InputError(f"training: the loss became {loss.item()}; a smaller train.lr than {schedule.lr} may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())
+
+
+def loss_by_labels(
+    logits: torch.Tensor, labels: torch.Tensor, data: Data, *, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """The loss of the data's task, a scalar: cross-entropy of classes where there is no other."""
+    if data.task is not None:
+        return data.task.loss(logits, labels)
+    ignored = -100 if data.ignore_label is None else data.ignore_label
+    return cross_entropy(logits, labels, label_smoothing=label_smoothing, ignore_index=ignored)
 
 
 def labels_of(batch: Any) -> torch.Tensor:

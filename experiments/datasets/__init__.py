@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Split(StrEnum):
@@ -23,6 +26,19 @@ Loader = Iterable[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a network learns, where that is no class: of its first output [N, …] and the labels [N, …].
+
+    Attributes:
+        loss: `loss(output, labels)`, a scalar.
+        distil: `distil(output, teacher's output)`, a scalar.
+    """
+
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    distil: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Opened data.
 
@@ -33,6 +49,7 @@ class Data:
         classes: how many classes the labels have.
         ignore_label: the label that no metric counts.
         notes: what was skipped on the way, for the record.
+        task: what is learned; classes by cross-entropy when there is none.
     """
 
     loader: Callable[[Split, int, int | None], Loader]
@@ -41,6 +58,7 @@ class Data:
     classes: int | None = None
     ignore_label: int | None = None
     notes: list[str] = field(default_factory=list)
+    task: Task | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,3 +106,27 @@ class MobileSegmenter(nn.Module):
         features = torch.cat([self.up(self.head(self.deep(shallow))), self.skip(shallow)], dim=1)
         logits: torch.Tensor = self.up(self.classifier(self.mix(features)))
         return logits
+
+
+class MobileDetector(nn.Module):
+    """Features at an eighth of the size, those at a sixteenth scaled up beside them; two heads, one result."""
+
+    def __init__(self, *, width: float = 1.0, depth: int = 2, expansion: int = 4, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = ConvBNReLU6(3, scaled_channels(STEM_CHANNELS, width), kernel=3, stride=2)
+        groups = _groups(width=width, depth=depth, kernel=3, expansion=expansion)
+        self.fine = nn.Sequential(*groups[:3])
+        self.coarse = groups[3]
+        inner = scaled_channels(DECODER_CHANNELS, width)
+        fine, coarse = (scaled_channels(GROUPS[index][0], width) for index in (2, 3))
+        self.lateral, self.top = ConvBNReLU6(fine, inner), ConvBNReLU6(coarse, inner)
+        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+        self.score_tower = ConvBNReLU6(inner, inner, kernel=3)
+        self.box_tower = ConvBNReLU6(inner, inner, kernel=3)
+        self.scores, self.boxes = nn.Conv2d(inner, 1 + classes, 1), nn.Conv2d(inner, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [N, 3, H, W] to [N, 1 + classes + 4, H / 8, W / 8]; H and W are multiples of 16."""
+        fine = self.fine(self.stem(x))
+        features = self.lateral(fine) + self.up(self.top(self.coarse(fine)))
+        return torch.cat([self.scores(self.score_tower(features)), self.boxes(self.box_tower(features))], dim=1)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bitwright.experiments.qat_events import watched
 from bitwright.experiments.record import Figure
 from bitwright.experiments.results import QATEpoch, QATResult
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
+    from bitwright.experiments.recipe import QATScheduleSection
     from bitwright.experiments.scores import Score
     from bitwright.experiments.training import Loss
     from bitwright.hw_constraints.figures import Interval
+    from bitwright.qat import QATSchedule
     from bitwright.quant.quantized_model import QuantizedModel
     from bitwright.quant.scheme import QuantScheme
 
@@ -31,8 +36,9 @@ def train_quantized(context: Context) -> QATResult:
     recipe, bench = context.recipe, context.bench
     model = context.model()
     scheme = scheme_of(recipe, bench.target, section="qat")
-    export_onnx_qdq(_after_training(context, scheme), context.folder / "ptq.onnx")
-    trained, epochs = _during_training(context, scheme)
+    after = _after_training(context, scheme)
+    export_onnx_qdq(after, context.folder / "ptq.onnx")
+    trained, epochs = _during_training(context, scheme, after)
     export_onnx_qdq(trained, context.folder / "qat.onnx")
     with torch.no_grad():
         output = model(*bench.example(model))
@@ -66,7 +72,9 @@ def _after_training(context: Context, scheme: QuantScheme) -> QuantizedModel:
     return quantized_network(recipe, captured, scheme, calibration, folder=folder, console=context.console)
 
 
-def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
+def _during_training(
+    context: Context, scheme: QuantScheme, after: QuantizedModel
+) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
     import torch
 
     from bitwright.experiments.inputs import arguments_of
@@ -76,8 +84,10 @@ def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedMo
     recipe, bench = context.recipe, context.bench
     assert recipe.qat is not None
     model = context.model()
+    loss_of, projections = _loss(context, model)
     schedule = Schedule(epochs=recipe.qat.epochs, batch=recipe.qat.batch, lr=recipe.qat.lr)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    parameters = [*model.parameters(), *projections]
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
     callback = QATCallback(
         model,
         optimizer,
@@ -85,10 +95,13 @@ def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedMo
         calibration=bench.calibration(model),
         arguments=lambda batch: batch,
         calibration_samples=recipe.calibrate.samples,
+        schedule=_schedule(recipe.qat.schedule),
     )
+    if recipe.qat.start == "quantized":
+        callback.warm_start(after)
     read = arguments_of(model, recipe.data.inputs)
     epochs: list[QATEpoch] = []
-    with context.console.track("quantization-aware training, epochs", schedule.epochs) as advance:
+    with watched(context, callback) as after_step, _progress(context, schedule.epochs) as advance:
         training = fit(
             model,
             bench.data,
@@ -96,8 +109,8 @@ def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedMo
             schedule,
             seed=recipe.seed,
             optimizer=optimizer,
-            after_step=callback.on_step,
-            loss_of=_loss(context.model(), recipe.qat.distill),
+            after_step=after_step,
+            loss_of=loss_of,
         )
         for done in training:
             epochs.append(QATEpoch(loss=done.loss, lr=done.lr, seconds=round(done.seconds, 3)))
@@ -106,23 +119,67 @@ def _during_training(context: Context, scheme: QuantScheme) -> tuple[QuantizedMo
     return callback.finish(), tuple(epochs)
 
 
-def _loss(teacher: torch.nn.Module, share: float) -> Loss:
-    """Cross-entropy with the labels and, as a share, with the float network's outputs."""
-    import torch
-    from torch.nn.functional import cross_entropy
+def _progress(context: Context, epochs: int) -> Any:
+    return context.console.track("quantization-aware training, epochs", epochs)
 
-    from bitwright.experiments.metrics import first_tensor
-    from bitwright.qat.distillation import distillation_loss
+
+def _schedule(asked: QATScheduleSection) -> QATSchedule:
+    from bitwright.qat import Freezing, QATSchedule, Ramp, Stage
+
+    ramp = None if asked.dampening is None else Ramp(**asked.dampening.model_dump())
+    freezing = asked.freezing
+    plain = asked.model_dump(exclude={"stages", "dampening", "freezing"})
+    return QATSchedule(
+        **plain,
+        stages=tuple(Stage(**stage.model_dump()) for stage in asked.stages),
+        dampening=ramp,
+        freezing=None
+        if freezing is None
+        else Freezing(threshold=Ramp(**freezing.threshold.model_dump()), momentum=freezing.momentum),
+    )
+
+
+def _loss(context: Context, model: torch.nn.Module) -> tuple[Loss, list[torch.nn.Parameter]]:
+    """The labels' loss and, as a share, the teacher's, which is the float network; and parameters that it trains."""
+    from bitwright.experiments.training import loss_by_labels
+
+    recipe, data = context.recipe, context.bench.data
+    assert recipe.qat is not None
+    share = recipe.qat.distill
+    if share == 0:
+        return lambda logits, labels, _: loss_by_labels(logits, labels, data), []
+    followed, parameters = _followed(context, model)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor, arguments: tuple[Any, ...]) -> torch.Tensor:
-        if share == 0:
-            return cross_entropy(logits, labels)
+        result = share * followed(logits, arguments)
+        return result if share == 1 else result + (1 - share) * loss_by_labels(logits, labels, data)
+
+    return loss, parameters
+
+
+def _followed(
+    context: Context, model: torch.nn.Module
+) -> tuple[Callable[[torch.Tensor, tuple[Any, ...]], torch.Tensor], list[torch.nn.Parameter]]:
+    """The loss of following the float network, of (logits, arguments)."""
+    import torch
+
+    from bitwright.experiments.metrics import first_tensor
+    from bitwright.qat.distillation import Distiller, Feature, Logits, distillation_loss
+
+    asked, task = context.recipe.qat, context.bench.data.task
+    assert asked is not None
+    if asked.features:
+        terms = [Logits(), *(Feature(module=name) for name in asked.features)]
+        distiller = Distiller(model, context.bench.example(model), terms=terms)
+        return distiller.loss, list(distiller.parameters())
+    teacher = context.model()
+
+    def follow(logits: torch.Tensor, arguments: tuple[Any, ...]) -> torch.Tensor:
         with torch.no_grad():
             wanted = first_tensor(teacher(*arguments))
-        followed = share * distillation_loss(logits, wanted)
-        return followed if share == 1 else followed + (1 - share) * cross_entropy(logits, labels)
+        return distillation_loss(logits, wanted) if task is None else task.distil(logits, wanted)
 
-    return loss
+    return follow, []
 
 
 def _figure(score: Score, metric: str, unit: str, source: str) -> Figure:

@@ -1,0 +1,77 @@
+"""Quantization-aware training as TensorBoard sees it while it runs: event files in the stage's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.experiments.record import Record
+from bitwright.experiments.stage import Context
+
+if TYPE_CHECKING:
+    import torch
+
+    from bitwright.qat import QATCallback
+    from bitwright.quant.quantized_model import QuantizedModel
+
+EVENTS = "events"
+
+
+@contextlib.contextmanager
+def watched(context: Context, callback: QATCallback) -> Iterator[Callable[[], None]]:
+    """What is to be called after each step: the callback's own, and a look every so many.
+
+    The deployed network is the exported file on the first runtime of the recipe.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    from bitwright.experiments.datasets import Split
+    from bitwright.experiments.inputs import first_rows
+    from bitwright.qat import Deployed, QATBoard
+
+    recipe, bench = context.recipe, context.bench
+    assert recipe.qat is not None
+    arguments = next(iter(bench.arguments(callback.model, Split.EVALUATE, batch=recipe.example_inputs.batch)))
+    held_out = first_rows(arguments, recipe.example_inputs.batch)
+    with SummaryWriter(str(context.folder / EVENTS)) as writer:
+        board = QATBoard(
+            callback,
+            writer,
+            held_out=held_out,
+            every=recipe.qat.look_every,
+            deployed=Deployed(run=_on_runtime(context)),
+        )
+
+        def after_step() -> None:
+            callback.on_step()
+            board.on_step()
+
+        yield after_step
+        board.look()
+
+
+def _on_runtime(context: Context) -> Callable[[QuantizedModel, tuple[Any, ...]], torch.Tensor]:
+    """Exports the network and runs the file."""
+    from bitwright.experiments.runtime_model import RuntimeModel
+    from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+
+    runtimes, _ = context.bench.runtimes_or_simulator()
+    file = context.folder / "qat.onnx"  # written for good at the end
+
+    def run(quantized: QuantizedModel, arguments: tuple[Any, ...]) -> torch.Tensor:
+        export_onnx_qdq(quantized, file)
+        result: torch.Tensor = RuntimeModel(file, runtimes[0], quantized.run(*arguments))(*arguments)
+        return result
+
+    return run
+
+
+def copy_events(record: Record, run: Path, folder: Path) -> None:
+    """Puts the event files of a finished run beside those that are written from its record."""
+    stage = record.stages.get("qat")
+    events = run / "stages" / "qat" / EVENTS
+    if stage is not None and events.is_dir():
+        shutil.copytree(events, folder / "qat_steps", dirs_exist_ok=True)
