@@ -18,7 +18,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
-from bitwright.qat.quantizer import Quantizer
+from bitwright.qat.calls import CallCounter
+from bitwright.qat.quantizer import DynamicQuantizer, Quantizer
 from bitwright.quant.graph import TensorRef
 
 Key = tuple[str, int]
@@ -40,7 +41,7 @@ class Site:
     """Where one activation of the plan arises."""
 
     ref: TensorRef
-    quantizer: Quantizer
+    quantizer: Quantizer | DynamicQuantizer
     tap: Tap
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -92,7 +93,7 @@ class Boundary:
     Attributes:
         operators: names of the functions to watch inside; none in modules that only run inside watched ones.
         calls: the sites of each call of the module; more calls than at capture start from the first again.
-        seen: calls so far in this forward of the network.
+        counter: of its calls in this forward of the network.
         events: filled with what is called while this is a list.
     """
 
@@ -100,14 +101,17 @@ class Boundary:
         self.mode = mode
         self.operators = frozenset(operators)
         self.calls: list[dict[Key, CallSite]] = []
-        self.seen = 0
+        self.counter = CallCounter()
         self.events: list[Event] | None = None
 
-    def enter(self, *_: Any) -> None:
+    @torch._disable_dynamo
+    def enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         """A forward pre-hook."""
-        self.mode.begin(_Frame(self, self.seen) if self.operators else None)
-        self.seen += 1
+        if not self.operators:
+            return self.mode.begin(None)
+        self.mode.begin(_Frame(self, self.counter.next(len(self.calls), module, (args, kwargs))))
 
+    @torch._disable_dynamo
     def leave(self, *_: Any) -> None:
         """A forward hook; to be called also when forward raises."""
         self.mode.end()
@@ -116,7 +120,7 @@ class Boundary:
 class _Frame:
     def __init__(self, boundary: Boundary, call: int) -> None:
         self.boundary, self.call = boundary, call
-        self.sites = boundary.calls[call % len(boundary.calls)] if boundary.calls else {}
+        self.sites = boundary.calls[call] if boundary.calls else {}
         self.counts: Counter[str] = Counter()
 
     def run(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,22 +12,29 @@ from torch import nn
 
 from bitwright.hw_constraints.target import Target, load_target
 from bitwright.qat.batches import ToArguments, default_arguments, first_samples, rows
+from bitwright.qat.checkpoint import FORMAT, random_state, read_whole, set_random_state, write_whole
 from bitwright.qat.checks import check_attachable, check_optimizer, check_scales, refuse_broken_gradients
 from bitwright.qat.deploy import deployed_model, differences
+from bitwright.qat.distributed import check_rank_equal, gathered_state, plain_twin, shared_samples, start_equal
+from bitwright.qat.methods import Method, method_named, scheme_of
+from bitwright.qat.origin import origin_of_nan
 from bitwright.qat.prepare import prepare
-from bitwright.qat.replay import Replay
+from bitwright.qat.replay import CHILD, Replay
+from bitwright.qat.resume import WRONG_PLAN, follow_loads
 from bitwright.qat.schedule import QATSchedule
 from bitwright.qat.schedule_run import ScheduleRun
+from bitwright.qat.scheme import with_formats
+from bitwright.qat.shards import is_first, is_sharded, ranks
+from bitwright.qat.stepping import Stepping
 from bitwright.qat.warm_start import warm_start
 from bitwright.quant.calibrate import calibrate
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import EXPORTERS, Exporter
-from bitwright.quant.formats import get_format
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-from bitwright.quant.plan import QuantPlan, plan
+from bitwright.quant.plan import plan
 from bitwright.quant.quantized_model import QuantizedModel
-from bitwright.quant.scheme import QParamsSpec, QuantScheme
+from bitwright.quant.scheme import QuantScheme
 from bitwright.quant.weights import weight_qparams
 
 # Samples on which the trained module and the quantized network are compared at the end.
@@ -45,8 +50,12 @@ class QATCallback:
         artefact = qat.finish()
 
     Attach it before a learning-rate scheduler is made and before the model is wrapped (`DistributedDataParallel`,
-    `torch.compile`). The model keeps its module names and parameters; the scales join the optimizer as a group of
-    their own without weight decay. In eval mode the model computes what the artefact will, bit for bit.
+    `fully_shard`, `torch.compile`). The model keeps its module names and parameters; the scales join the optimizer as
+    a group of their own without weight decay. In eval mode the model computes what the artefact will, bit for bit.
+
+    All that training adds hangs in the model as `qat_quantizers`, so that the checkpoints that the loop writes of model
+    and optimizer are whole: attach, then load them. Several processes share their calibration samples. An EMA copy
+    is deployed by `model.load_state_dict(ema.module.state_dict())` before `finish`.
 
     What works for a network that is trained already: a few epochs of AdamW at a learning rate of 5e-4 falling along a
     cosine, `distillation_loss` from a copy of the float network in place of the labels, batch norms frozen from the
@@ -54,7 +63,8 @@ class QATCallback:
 
     Args:
         model: the network in float, usually trained already.
-        optimizer: of the model's parameters; None when `param_groups()` is given to one by hand.
+        optimizer: of the model's parameters; None when it is made later, as behind `fully_shard`: by then the scales
+            are among the model's parameters, or `param_groups()` has them as a group.
         calibration: batches as the training loop's; the first `calibration_samples` samples start the scales.
         target: an accelerator's name or file; or `scheme`.
         scheme: what to quantize and how, in place of a target's.
@@ -63,12 +73,12 @@ class QATCallback:
         activations: likewise for activations; the observer stays.
         arguments: takes a batch and returns `forward`'s arguments; by default its first element, without labels.
         calibration_samples: how many samples start the scales.
-        learn_scales: train the scales (LSQ); otherwise they follow moving ranges.
+        method: how scales come to their values: `lsq` by default; see `Method`.
         schedule: what happens when: batch norms and observers that freeze, formats that get narrower, weights that
             oscillate; see `QATSchedule`.
 
     Attributes:
-        step: how often `on_step` was called.
+        step: how many steps it has trained.
         quant_plan: what is quantized, and how, at the end of the schedule.
 
     Raises:
@@ -87,7 +97,7 @@ class QATCallback:
         activations: str | None = None,
         arguments: ToArguments | None = None,
         calibration_samples: int = 200,
-        learn_scales: bool = True,
+        method: str = Method.LSQ,
         schedule: QATSchedule | None = None,
     ) -> None:
         check_attachable(model)
@@ -95,21 +105,31 @@ class QATCallback:
             check_optimizer(optimizer, model)
         self.model, self.optimizer = model, optimizer
         self.target = _target(target, scheme)
-        self.learn_scales = learn_scales
+        self.method = method_named(method)
         schedule = schedule or QATSchedule()
         self.scale_lr = schedule.scale_lr
-        self.step = 0
         asked = scheme if scheme is not None else self.target.scheme()  # type: ignore[union-attr]
-        asked = with_formats(asked, weights=weights, activations=activations)
+        asked = scheme_of(self.method, with_formats(asked, weights=weights, activations=activations))
         read = arguments or default_arguments(model)
         samples = list(first_samples(calibration, read, calibration_samples))
+        samples = shared_samples(samples, calibration_samples)
+        start_equal(model.state_dict().values())
         self.examples = [row for batch in samples[:_PROOFS] for row in rows(batch, _PROOFS)][:_PROOFS]
         self.replay = self._prepared(asked, samples)
+        self._twin = plain_twin(model, self.replay.parts) if ranks() > 1 else None
         self.scheduled = ScheduleRun(schedule, self.replay, self.quant_plan, self.examples)
         self._group = self._add_scales()
-        self._hook = None if optimizer is None else optimizer.register_step_pre_hook(lambda *_: self.before_step())
+        self._stepping = Stepping(self, optimizer)
+        quantizers = self.replay.parts.quantizers
+        quantizers.plan.copy_(torch.frombuffer(bytearray(self._fingerprint()), dtype=torch.uint8))
+        self._loads = follow_loads(model, quantizers, self, quantizers.plan.clone())
         self.replay.attach()
         self.scheduled.advance(0)
+
+    @property
+    def step(self) -> int:
+        """How many steps it has trained."""
+        return self._stepping.step
 
     def _prepared(self, scheme: QuantScheme, samples: list[tuple[Any, ...]]) -> Replay:
         captured = capture(self.model, self.examples[0])
@@ -118,11 +138,16 @@ class QATCallback:
         if not self.quant_plan.weights:
             reasons = sorted(set(self.quant_plan.kept_float.values()))
             raise InputError(f"scheme {scheme.name!r} quantizes no layer of this model: {'; '.join(reasons)}")
-        _check_trainable(self.quant_plan)
-        activations = calibrate(folded, self.quant_plan, samples).qparams
-        qparams = {**activations, **weight_qparams(folded.graph, self.quant_plan, activations)}
+        found = calibrate(folded, self.quant_plan, samples)
         parts = prepare(
-            self.model, captured, folded, self.quant_plan, qparams, self.examples[0], learned=self.learn_scales
+            self.model,
+            captured,
+            folded,
+            self.quant_plan,
+            {**found.qparams, **weight_qparams(folded.graph, self.quant_plan, found.qparams)},
+            self.examples[0],
+            dynamic=found.dynamic,
+            method=self.method,
         )
         device = next(self.model.parameters()).device
         parts.quantizers.to(device)
@@ -130,7 +155,7 @@ class QATCallback:
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The scales as groups for an optimizer: no weight decay, and a learning rate of their own if one was given."""
-        scales = [q.log_ratio for _, q in self.replay.parts.quantizers.named() if q.learned]
+        scales = [each for _, q in self.replay.parts.quantizers.named() if q.learned for each in q.parameters()]
         if not scales:
             return []
         group: dict[str, Any] = {"params": scales, "weight_decay": 0.0}
@@ -150,21 +175,47 @@ class QATCallback:
     def on_step(self) -> None:
         """To be called after each step of the optimizer: advances the schedule.
 
+        The optimizer's own hook has counted the step already, unless there was none to count, as when a `GradScaler`
+        skips it; so a loop may also leave the call out.
+
         Raises:
             InputError: a scale has collapsed or is no longer finite; says which and what helps.
         """
-        self.step += 1
-        check_scales(self.replay.parts.quantizers, self.step)
-        self.scheduled.after_step(self.step)
+        self._stepping.asked()
 
     def before_step(self) -> None:
-        """What the schedule does to gradients; without an optimizer to hook into, to be called before it steps.
+        """What the schedule does to gradients; the optimizer's hook calls it when the optimizer is about to step.
 
         Raises:
-            InputError: a gradient is not finite; the weights are as they were.
+            InputError: a gradient is not finite, with the layer where that began; the weights are as they were.
         """
-        refuse_broken_gradients(self.replay.parts.quantizers, self.step)
+        refuse_broken_gradients(self.replay.parts, self.step, self._origin)
         self.scheduled.before_step(self.step)
+
+    def after_step(self, step: int) -> None:
+        """What is due once a step was taken; `on_step` and the optimizer's hook see to it.
+
+        Raises:
+            InputError: see `on_step`.
+        """
+        quantizers = self.replay.parts.quantizers
+        quantizers.step.fill_(step)
+        check_scales(quantizers, step)
+        self.replay.follow()
+        self.scheduled.after_step(step)
+        if step & (step - 1) == 0:  # early, and ever more rarely
+            self._check_ranks()
+
+    def _origin(self) -> str:
+        if not self.replay.last_forward or any(is_sharded(parameter) for parameter in self.model.parameters()):
+            return "the loss or an activation overflowed"
+        return origin_of_nan(self.model, *self.replay.last_forward[0])
+
+    def _check_ranks(self) -> None:
+        named = self.replay.parts.quantizers.named()
+        check_rank_equal(
+            ((name, tensor) for name, q in named for tensor in (q.log_ratio, q.start, q.zero_point)), self.step
+        )
 
     def warm_start(self, quantized: QuantizedModel, unrounded: QuantizedModel | None = None) -> None:
         """Begins where quantizing after training ended, with its weights, biases and scales; see `warm_start`."""
@@ -176,17 +227,40 @@ class QATCallback:
         Raises:
             InputError: the trained module and its simulation do not compute the same codes; names the first tensor.
         """
-        self.replay.detach()
+        self._check_ranks()
+        replay = self._whole_replay()
+        was_attached = replay.is_attached
+        if was_attached:
+            replay.detach()
         try:
-            result = deployed_model(self.model, self.replay.parts, self.scheduled.formats.plan, self.examples[0])
+            result = deployed_model(replay.model, replay.parts, self.scheduled.formats.plan, self.examples[0])
         finally:
-            self.replay.attach()
+            replay.attach()
         for args in self.examples:
-            self._prove(result, args)
+            self._prove(replay, result, args)
+        if replay is not self.replay:
+            replay.detach()
         return result
 
-    def _prove(self, result: QuantizedModel, args: tuple[Any, ...]) -> None:
-        found = differences(self.replay, result, args)
+    def _whole_replay(self) -> Replay:
+        """The trained module, or, where processes hold parts of it, a copy with all of its parameters."""
+        if not any(is_sharded(parameter) for parameter in self.model.parameters()):
+            return self.replay
+        twin, state = self._twin, gathered_state(self.model)
+        if twin is None:
+            raise InputError("the model was sharded by one process alone; leave fully_shard out")
+        for (_, own), (_, copied) in zip(
+            self.replay.parts.quantizers.named(), twin.parts.quantizers.named(), strict=True
+        ):
+            copied.spec = own.spec
+        twin.model.add_module(CHILD, twin.parts.quantizers)
+        twin.model.load_state_dict(state, assign=True)
+        twin.model.train(self.model.training)
+        delattr(twin.model, CHILD)
+        return twin
+
+    def _prove(self, replay: Replay, result: QuantizedModel, args: tuple[Any, ...]) -> None:
+        found = differences(replay, result, args)
         if found:
             first = found[0]
             node = result.captured.graph.producers.get(first.ref)
@@ -201,10 +275,10 @@ class QATCallback:
         """Ends the training: the quantized network, proven to compute the same codes as the trained module.
 
         The user's model is a float network again afterwards, with the trained weights and without anything added; the
-        optimizer loses the group of the scales.
+        optimizer loses the group of the scales. Of several processes each has to call it.
 
         Args:
-            path: where the artefact for the target's toolchain is written; None writes nothing.
+            path: where the artefact for the target's toolchain is written, by the first process; None writes nothing.
 
         Raises:
             InputError: see `quantized`; or the target's artefact has no exporter.
@@ -212,14 +286,15 @@ class QATCallback:
         export = self._exporter() if path is not None else None
         result = self.quantized()
         self.replay.detach()
-        if self._hook is not None:
-            self._hook.remove()
+        self._stepping.end()
+        for handle in self._loads:
+            handle.remove()
         if self.optimizer is not None and self._group is not None:
             groups = self.optimizer.param_groups
             groups[:] = [group for group in groups if group is not self._group]
             for scale in self._group["params"]:
                 self.optimizer.state.pop(scale, None)
-        if export is not None and path is not None:
+        if export is not None and path is not None and is_first():
             export.write(result, Path(path))
         return result
 
@@ -239,7 +314,7 @@ class QATCallback:
         """What a checkpoint needs beside the model's and the optimizer's own: tensors and plain values only."""
         return {
             "format": _FORMAT,
-            "plan": self._fingerprint(),
+            "plan": self._fingerprint().hex(),
             "step": self.step,
             "schedule": self.scheduled.state_dict(),
             "quantizers": self.replay.parts.quantizers.state_dict(),
@@ -255,57 +330,70 @@ class QATCallback:
             raise InputError(
                 f"this is no checkpoint of a QATCallback: format = {state.get('format')!r}, not {_FORMAT!r}"
             )
-        if state["plan"] != self._fingerprint():
-            raise InputError("the checkpoint was made with another scheme or another network; give the same ones")
-        self.step = int(state["step"])
-        self.scheduled.load_state_dict(state["schedule"], self.step)
+        if state["plan"] != self._fingerprint().hex():
+            raise InputError(WRONG_PLAN)
+        self.scheduled.load_state_dict(state["schedule"], int(state["step"]))
         self.replay.parts.quantizers.load_state_dict(state["quantizers"])
-        self.scheduled.advance(self.step)
 
-    def _fingerprint(self) -> str:
+    def before_load(self, step: int) -> None:
+        """The model's checkpoint of a step is about to be loaded; see `resume`."""
+        self.scheduled.formats.enter(self.scheduled.schedule.stage_at(step), restart=False)
+
+    def after_load(self, step: int) -> None:
+        """It was loaded: batch norms and observers are as they were at that step."""
+        self._stepping.step = step
+        self.scheduled.advance(step)
+
+    def save(self, path: str | Path, **others: Any) -> None:
+        """Writes a checkpoint from which training goes on to the last bit; at any moment the old or the new is whole.
+
+        Args:
+            path: the file; an older checkpoint there is replaced at once.
+            others: whatever else the loop has with a `state_dict`, such as `scheduler=scheduler`, by name; numbers and
+                tensors, such as `epoch=3`, are stored as they are.
+        """
+        held = {"model": self.model, "optimizer": self.optimizer, "callback": self, **others}
+        content = {name: each.state_dict() if hasattr(each, "state_dict") else each for name, each in held.items()}
+        write_whole(Path(path), {"format": FORMAT, "random": random_state(), "content": content})
+
+    def load(self, path: str | Path, **others: Any) -> dict[str, Any]:
+        """Goes on from a checkpoint that `save` wrote: model, optimizer, scales, schedule and random generators.
+
+        Args:
+            path: the file.
+            others: what was given to `save` and has a `load_state_dict`, by the same names.
+
+        Returns:
+            What was stored as it is, by name.
+
+        Raises:
+            InputError: no such checkpoint, made with another scheme, or something is missing; nothing is changed then.
+        """
+        whole = read_whole(Path(path))
+        content = whole["content"]
+        missing = sorted(set(others) - set(content))
+        if missing:
+            raise InputError(f"{path}: the checkpoint holds no {missing[0]!r}; it holds {', '.join(sorted(content))}")
+        if content["callback"]["plan"] != self._fingerprint().hex():
+            raise InputError(WRONG_PLAN)
+        self.model.load_state_dict(content.pop("model"))
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(content["optimizer"])
+        self.load_state_dict(content.pop("callback"))
+        for name, each in others.items():
+            each.load_state_dict(content.pop(name))
+        set_random_state(whole["random"])
+        content.pop("optimizer")
+        return dict(content)
+
+    def _fingerprint(self) -> bytes:
         specs = {**self.quant_plan.activations, **self.quant_plan.weights}
         lines = [f"{ref} {spec}" for ref, spec in sorted(specs.items())]
         groups = sorted(str(sorted(map(str, group))) for group in self.quant_plan.groups)
-        return hashlib.sha256("\n".join([*lines, *groups]).encode()).hexdigest()
-
-
-def _check_trainable(plan: QuantPlan) -> None:
-    """Training has a step of its own for a tensor or a channel, not for a block, nor one that follows the data."""
-    for ref, spec in {**plan.activations, **plan.weights}.items():
-        if spec.dynamic or spec.block_size:
-            kind = "dynamic" if spec.dynamic else "per_block"
-            raise InputError(
-                f"tensor {ref}: its scale is {kind}; QAT trains scales per_tensor and per_channel: "
-                "name such a granularity in the scheme, or quantize after training"
-            )
+        return hashlib.sha256("\n".join([*lines, *groups]).encode()).digest()
 
 
 def _target(target: str | Path | None, scheme: QuantScheme | None) -> Target | None:
     if (target is None) == (scheme is None):
         raise InputError("give either target or scheme, not both or neither")
     return None if target is None else load_target(target)
-
-
-def with_formats(scheme: QuantScheme, *, weights: str | None = None, activations: str | None = None) -> QuantScheme:
-    """The scheme with other number formats.
-
-    Weights then start from the scale of least squared error: below 8 bits the whole range is far from it.
-
-    Raises:
-        InputError: there is no such format.
-    """
-
-    def changed(spec: QParamsSpec, name: str, observer: str) -> QParamsSpec:
-        try:
-            return replace(spec, format=get_format(name), observer=observer)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-
-    if weights is not None:
-        own = {op: changed(spec, weights, "mse") for op, spec in scheme.operator_weights.items()}
-        scheme = replace(
-            scheme, weights=changed(scheme.weights, weights, "mse"), operator_weights=MappingProxyType(own)
-        )
-    if activations is not None:
-        scheme = replace(scheme, activations=changed(scheme.activations, activations, scheme.activations.observer))
-    return scheme

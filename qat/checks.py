@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from bitwright.qat.quantizer import Quantizers
-from bitwright.qat.replay import CHILD
+from bitwright.qat.replay import CHILD, Parts
+from bitwright.qat.shards import any_rank, is_sharded, own_part
 from bitwright.quant.errors import InputError
 
 # A scale a thousand times smaller or larger than at its start no longer quantizes the same tensor.
@@ -33,6 +36,13 @@ def check_attachable(model: nn.Module) -> None:
         raise InputError(
             "a QATCallback is attached to this model already; call its finish() before another is attached"
         )
+    lazy = [name for name, each in model.named_parameters() if isinstance(each, UninitializedParameter)]
+    if lazy:
+        raise InputError(
+            f"parameter {lazy[0]} has no shape yet; run the model once on a batch before the callback is attached"
+        )
+    if any(is_sharded(parameter) for parameter in model.parameters()):
+        raise InputError("the model is sharded already; attach the callback before fully_shard")
     if not any(True for _ in model.parameters()):
         raise InputError("the model has no parameters to train")
 
@@ -53,23 +63,34 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         )
 
 
-def refuse_broken_gradients(quantizers: Quantizers, step: int) -> None:
+def refuse_broken_gradients(parts: Parts, step: int, origin: Callable[[], str]) -> None:
     """Stops before the optimizer writes NaN into the weights.
 
+    Args:
+        parts: what is trained. Their gradients come through every activation, so that those of the scales, or of the
+            layers' weights where scales do not learn, tell of all.
+        step: the number of steps taken.
+        origin: says in words where the first value that is not finite arises.
+
     Raises:
-        InputError: the gradient of a scale is not finite; the weights are as they were.
+        InputError: a gradient is not finite; the weights are as they were.
     """
-    named = [(name, q.log_ratio.grad) for name, q in quantizers.named() if q.log_ratio.grad is not None]
+    named = [(name, each) for name, q in parts.quantizers.named() if q.learned for each in q.parameters()]
+    kind = "scales"
     if not named:
+        named = [(str(layer.weight), layer.module.weight) for layer in parts.layers]  # type: ignore[misc]
+        kind = "weights"
+    found = [(name, own_part(each.grad)) for name, each in named if each.grad is not None]
+    found = [(name, gradient) for name, gradient in found if gradient.numel()]
+    norms = [norm.float() for norm in torch._foreach_norm([gradient for _, gradient in found])] if found else []
+    is_broken = bool(norms) and not bool(torch.isfinite(torch.stack(norms)).all())
+    if not any_rank(is_broken, [each for _, each in named]):
         return
-    norms = torch.stack([norm.float() for norm in torch._foreach_norm([gradient for _, gradient in named])])
-    if torch.isfinite(norms).all():
-        return
-    broken = [name for (name, _), norm in zip(named, norms, strict=True) if not torch.isfinite(norm)]
+    broken = [name for (name, _), norm in zip(found, norms, strict=True) if not torch.isfinite(norm)]
+    where = f", such as {broken[0]}" if broken else ""
     raise InputError(
-        f"step {step}: the gradient is NaN or infinite at {len(broken)} of {len(named)} scales, such as {broken[0]}; "
-        "the loss or an activation overflowed. The step was not taken: lower the learning rate, clip gradients, or "
-        "check the batch"
+        f"step {step}: the gradient is NaN or infinite at {len(broken)} of {len(found)} {kind}{where}; {origin()}. "
+        "The step was not taken: lower the learning rate, clip gradients, or check the batch"
     )
 
 
@@ -80,17 +101,20 @@ def check_scales(quantizers: Quantizers, step: int) -> None:
         InputError: names the tensor and what helps.
     """
     ratios = [(name, q.log_ratio) for name, q in quantizers.named() if q.learned]
-    if not ratios:
-        return
-    furthest = torch.stack(
-        [norm.float() for norm in torch._foreach_norm([r.detach() for _, r in ratios], float("inf"))]
+    parts = [(name, own_part(ratio.detach())) for name, ratio in ratios]
+    parts = [(name, part) for name, part in parts if part.numel()]
+    furthest = (
+        [norm.float() for norm in torch._foreach_norm([part for _, part in parts], float("inf"))] if parts else []
     )
-    worst = int(torch.nan_to_num(furthest, nan=torch.inf).argmax())
-    if furthest[worst] <= _LARGEST_RATIO:
+    worst = int(torch.nan_to_num(torch.stack(furthest), nan=torch.inf).argmax()) if furthest else 0
+    is_away = bool(furthest) and not bool(furthest[worst] <= _LARGEST_RATIO)
+    if not any_rank(is_away, [ratio for _, ratio in ratios]):
         return
-    name, ratio = ratios[worst]
-    factor = float(ratio.detach().flatten()[ratio.detach().abs().argmax()].exp())
+    if not is_away:
+        raise InputError(f"step {step}: another process holds a scale that ran away; see its message")
+    name, part = parts[worst]
+    factor = float(part.flatten()[part.abs().argmax()].exp())
     raise InputError(
         f"step {step}: the scale of {name} is {factor:.3g} times what it was at the start; "
-        "give a smaller scale_lr, or learn_scales=False"
+        "give a smaller scale_lr, or method='ranges'"
     )

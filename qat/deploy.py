@@ -40,7 +40,7 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
         lost = sorted(known - set(folded.graph.tensors))
         raise InputError(f"the model has changed since the callback was attached: it has no tensor {lost[0]} any more")
     values = dict(folded.values)
-    qparams = {ref: parts.by_ref[ref].qparams() for ref in known}
+    qparams = {ref: parts.by_ref[ref].qparams() for ref in known if ref not in parts.dynamic}
     for layer in parts.layers:
         weight, bias, weight_qparams = layer.folded.deployed(layer.module)
         values[folded.value_refs[layer.weight]] = weight
@@ -49,12 +49,16 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
         if weight_qparams is not None:
             qparams[layer.weight] = weight_qparams
     detached = {name: value.detach().clone() for name, value in values.items()}
-    return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams)
+    dynamic = {ref: quantizer.rule for ref, quantizer in parts.dynamic.items()}
+    return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams, dynamic=dynamic)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A tensor whose codes (values, for a result that stays in float) differ between the module and its simulation."""
+    """A tensor whose codes differ between the module and its simulation.
+
+    Values count where there are no codes to tell: results that stay in float, scales that follow the data.
+    """
 
     ref: TensorRef
     differing: int
@@ -78,7 +82,7 @@ def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]
 
     def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         result = quantized.transform(ref, tensor)
-        if ref in quantized.qparams:
+        if ref in quantized.qparams or ref in quantized.dynamic:
             simulated[ref] = result
         return result
 
@@ -90,12 +94,17 @@ def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]
         replay.parts.tap.look = None
     theirs = quantized.captured.outputs(quantized.run(*args, transform=watch))
     found = [
-        _difference(ref, *(quantize(each[ref], quantized.qparams[ref]) for each in (eager, simulated)))
+        _difference(ref, *(_codes(quantized, ref, each[ref]) for each in (eager, simulated)))
         for ref in simulated
         if ref in eager
     ]
     found += [_difference(ref, *pair) for ref, *pair in zip(quantized.captured.graph.outputs, own, theirs, strict=True)]
     return [each for each in found if each.differing]
+
+
+def _codes(quantized: QuantizedModel, ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
+    qparams = quantized.qparams.get(ref)
+    return values if qparams is None else quantize(values, qparams)
 
 
 def _difference(ref: TensorRef, eager: torch.Tensor, simulated: torch.Tensor) -> Difference:

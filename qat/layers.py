@@ -17,8 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bitwright.qat.calls import CallCounter, is_repeated
+from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import Quantizer
-from bitwright.quant.fake_quantize import broadcastable, fake_quantize
+from bitwright.qat.shards import whole
+from bitwright.quant.fake_quantize import broadcastable, fake_quantize, spread
 from bitwright.quant.learned_steps import round_weight, straight_through
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import BIAS_SPEC
@@ -46,35 +49,33 @@ class FoldedWeight:
         quantizer: of the weight; None where only the batch norm is folded.
         norm: the batch norm that is folded in, if any.
         inputs: the quantizer of the layer's input in each of its calls, where the bias is kept as int32; else None.
-        seen: calls so far in this forward of the network.
+        counter: of its calls in this forward of the network.
     """
 
     def __init__(
-        self, layer: Any, qparams: QParams | None, norm: _BatchNorm | None, *, axis: int, learned: bool
+        self, layer: Any, qparams: QParams | None, norm: _BatchNorm | None, *, axis: int, method: Method
     ) -> None:
         self.norm, self.axis = norm, axis
         self.inputs: list[Quantizer | None] = []
-        self.seen = 0
+        self.counter = CallCounter()
         self.quantizer: Quantizer | None = None
         if qparams is None:
             return
-        # One scale a channel that may be any float can be taken apart into the weight's and the batch norm's share.
+        # One scale a channel or block that may be any float can be taken apart into the weight's and the norm's share.
         self.is_relative = norm is not None and qparams.axis is not None
         self.is_relative &= qparams.spec.scale_kind is ScaleKind.FLOAT32
         if self.is_relative and norm is not None:
-            factor = norm_factor(norm).detach().abs().clamp(min=_SMALLEST_FACTOR)
-            qparams = QParams(qparams.spec, qparams.scale / factor, qparams.zero_point, qparams.axis)
-        self.quantizer = Quantizer(qparams, learned=learned)
-        self.clip = qparams.scale / self._widest_scale(layer.weight.detach())
+            qparams = replace(qparams, scale=qparams.scale / self._size(norm_factor(norm).detach(), qparams.scale))
+        self.quantizer = Quantizer(qparams, method=method, weight=True)
+        self.clip = qparams.scale / self._widest(layer.weight.detach()).scale
 
     def __call__(self, layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weight and bias of this call."""
         live = self.norm is not None and self.norm.training
         weight, bias, scale = self._fold(layer.weight, layer.bias, live=live)
-        call, self.seen = self.seen, self.seen + 1
         if bias is None or layer.training or not self.inputs:
             return weight, bias  # int32 steps are too fine to be felt in training
-        source = self.inputs[call % len(self.inputs)]
+        source = self.inputs[self.counter.next(len(self.inputs), layer, ())]
         if source is None:
             return weight, bias
         return weight, int32_bias(bias, source, scale)
@@ -85,7 +86,7 @@ class FoldedWeight:
         weight, bias, scale = self._fold(layer.weight, layer.bias, live=False)
         if self.quantizer is None:
             return weight, bias, None
-        return weight, bias, QParams(self.quantizer.spec, scale.clone(), self.quantizer.zero_point, self.quantizer.axis)
+        return weight, bias, replace(self.quantizer.qparams(), scale=scale.clone())
 
     @torch.no_grad()
     def divisor(self, layer: Any) -> torch.Tensor:
@@ -93,7 +94,7 @@ class FoldedWeight:
         assert self.quantizer is not None
         factor = norm_factor(self.norm) if self.norm is not None else None
         divisor, _ = self._steps(self.quantizer, layer.weight, factor)
-        return broadcastable(divisor, self.axis if divisor.dim() else None, layer.weight.dim())
+        return self._spread(divisor, layer.weight)
 
     @torch.no_grad()
     def restart(self, layer: Any, spec: QParamsSpec, *, observer: str | None) -> None:
@@ -112,30 +113,29 @@ class FoldedWeight:
         factor = None if self.norm is None else norm_factor(self.norm)
         if factor is not None:
             weight = weight * broadcastable(factor, self.axis, weight.dim())
-        qparams = choose_weight_qparams(weight, replace(spec, observer=observer), self.axis)
+        qparams = choose_weight_qparams(weight, replace(spec, observer=observer), self._cut_axis)
         qparams = replace(qparams, spec=spec)
         if factor is not None and self.is_relative:
-            qparams = replace(qparams, scale=qparams.scale / factor.abs().clamp(min=_SMALLEST_FACTOR))
+            qparams = replace(qparams, scale=qparams.scale / self._size(factor, qparams.scale))
         self.quantizer.assign(qparams)
-        self.clip = qparams.scale / self._widest_scale(layer.weight)
+        self.clip = qparams.scale / self._widest(layer.weight).scale
 
     def _fold(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, live: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Weight, bias, and the scale of the weight's codes."""
-        rank = weight.dim()
         factor = norm_factor(self.norm) if self.norm is not None else None
         if self.quantizer is None:
             scale = torch.ones(())
             if factor is not None and not live:
-                weight = weight * broadcastable(factor, self.axis, rank)
+                weight = weight * broadcastable(factor, self.axis, weight.dim())
         else:
-            divisor, scale = self._steps(self.quantizer, weight, factor)
-            multiplier = divisor if live else scale
-            broad = [broadcastable(each, self.axis if each.dim() else None, rank) for each in (divisor, multiplier)]
+            divisor, scale = self._steps(self.quantizer, weight, factor, live=live)
+            steps = self._spread(divisor, weight)
             if self.quantizer.stochastic and self.quantizer.training:
-                weight = dithered(weight, broad[0].detach())
-            weight = round_weight(weight, broad[0], broad[1], self.quantizer.grid)
+                weight = dithered(weight, steps.detach())
+            multiplier = steps if divisor is scale else self._spread(scale, weight)
+            weight = round_weight(weight, steps, multiplier, self.quantizer.grid)
         if self.norm is None or factor is None or live:
             return weight, bias, scale
         assert self.norm.running_mean is not None
@@ -144,27 +144,63 @@ class FoldedWeight:
         return weight, folded, scale
 
     def _steps(
-        self, quantizer: Quantizer, weight: torch.Tensor, factor: torch.Tensor | None
+        self, quantizer: Quantizer, weight: torch.Tensor, factor: torch.Tensor | None, *, live: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the unfolded weight is divided by to give codes, and the scale of the folded weight."""
-        if quantizer.observing and quantizer.training and torch.is_grad_enabled():
-            quantizer.start.copy_(self._widest_scale(weight.detach()) * self.clip)
+        """What the unfolded weight is divided by to give codes, and the scale of the weight that comes out.
+
+        Beside a live batch norm the weight that comes out is unfolded, and both are the same.
+        """
         scale = quantizer.scale(weight.numel() // max(1, quantizer.start.numel()))
         if factor is None:
             return scale, scale
-        size = factor.abs().clamp(min=_SMALLEST_FACTOR)
-        sign = torch.where(factor < 0, -1.0, 1.0)
+        sign = torch.where(self._beside(factor.detach(), scale) < 0, -1.0, 1.0)
         if self.is_relative:
-            return scale * sign, scale * size
-        return scale / (size * sign), scale
+            divisor = scale * sign
+            return divisor, divisor if live else scale * self._size(factor, scale)
+        divisor = scale / (self._size(factor, scale) * sign)
+        return divisor, divisor if live else scale
 
-    def _widest_scale(self, weight: torch.Tensor) -> torch.Tensor:
-        """The scale that clips nothing."""
+    @torch.no_grad()
+    def follow(self, layer: Any) -> None:
+        """Takes the scale from the weights, as far clipped as at the start; MX's and NVFP4's as they are defined."""
+        quantizer = self.quantizer
+        if quantizer is None or not quantizer.observing:
+            return
+        weight = whole(layer.weight.detach())
+        widest = self._widest(weight)
+        quantizer.start.copy_(widest.scale * self.clip if widest.tensor_scale is None else widest.scale)
+        if quantizer.tensor_scale is not None and widest.tensor_scale is not None:
+            quantizer.tensor_scale.copy_(widest.tensor_scale)
+
+    def _widest(self, weight: torch.Tensor) -> QParams:
+        """The qparams that clip nothing, or that the format defines."""
         assert self.quantizer is not None
         if self.norm is not None and not self.is_relative:
             weight = weight * broadcastable(norm_factor(self.norm).detach(), self.axis, weight.dim())
         spec = self.quantizer.spec
-        return choose_weight_qparams(weight, replace(spec, observer="min_max"), self.axis).scale
+        return choose_weight_qparams(weight, replace(spec, observer="min_max"), self._cut_axis)
+
+    @property
+    def _cut_axis(self) -> int | None:
+        """The axis of channels, or that of blocks where scales are theirs."""
+        assert self.quantizer is not None
+        return self.axis if self.quantizer.spec.block_size is None else self.quantizer.axis
+
+    def _spread(self, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """One value for all, a channel or a block, so that they broadcast against the weight."""
+        assert self.quantizer is not None
+        size = self.quantizer.spec.block_size
+        axis = self._cut_axis if values.dim() else None
+        if size is not None and values.dim() and axis is not None and values.shape[axis] == 1:
+            return values  # one block, or factors of whole channels
+        return spread(values, weight, axis=axis, block_size=size)
+
+    def _beside(self, factor: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """A factor a channel, so that it broadcasts against scales of blocks."""
+        return broadcastable(factor, self.axis, scale.dim()) if scale.dim() > 1 else factor
+
+    def _size(self, factor: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return self._beside(factor.abs().clamp(min=_SMALLEST_FACTOR), scale)
 
 
 def dithered(weight: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
@@ -193,7 +229,7 @@ class RoundedConstant:
         """float32, any shape."""
         quantizer = self.quantizer
         scale = quantizer.scale(values.numel() // max(1, quantizer.start.numel()))
-        scale = broadcastable(scale, quantizer.axis, values.dim())
+        scale = spread(scale, values, axis=quantizer.axis, block_size=quantizer.spec.block_size)
         return round_weight(values, scale, scale, quantizer.grid)
 
 
@@ -235,9 +271,20 @@ class _TransposedConvolution(_InPlace):
 
 
 class ScheduledNorm:
-    """A batch norm that stays in eval mode once it is frozen, whatever `model.train()` says."""
+    """A batch norm that stays in eval mode once it is frozen, whatever `model.train()` says.
+
+    Where activation checkpointing repeats a forward, the batch is normalized again and counted only once.
+    """
 
     frozen = False
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        """As the batch norm's own."""
+        if self.training and is_repeated():
+            # With statistics, though they are copies: checkpointing holds the repeated forward to the same tensors.
+            mean, variance = (each if each is None else each.clone() for each in (self.running_mean, self.running_var))
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 0.0, self.eps)
+        return super().forward(x)  # type: ignore[misc,no-any-return]
 
     def train(self: Any, mode: bool = True) -> Any:
         """As `nn.Module.train`."""
@@ -273,9 +320,29 @@ def swap_class(module: nn.Module, behaviour: type) -> None:
     module.__class__ = _combined(own, behaviour)
 
 
-def restore_class(module: nn.Module) -> None:
-    """Gives a module its own class back."""
-    module.__class__ = type(module).__bases__[1]
+def restore_class(module: nn.Module, behaviour: type) -> None:
+    """Gives a module its own class back; a class that was put around it since, as by `fully_shard`, stays around."""
+    module.__class__ = _without(type(module), behaviour)
+
+
+def _without(kind: Any, behaviour: type) -> Any:
+    if kind.__bases__[0] is behaviour:
+        return kind.__bases__[1]
+    bases = tuple(_without(base, behaviour) if issubclass(base, behaviour) else base for base in kind.__bases__)
+    return type(kind.__name__, bases, {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class EagerForward:
+    """A module whose function calls are quantized: it runs eagerly when the model is compiled.
+
+    A `TorchFunctionMode` that hooks begin and end cannot be part of a compiled graph; the modules inside are left out
+    with it, so that results are those of the eager model.
+    """
+
+    @torch._disable_dynamo
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module's own."""
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
 @cache

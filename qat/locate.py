@@ -143,14 +143,22 @@ def _is_all_it_does(module: nn.Module, asked: list[Request], nodes: Mapping[nn.M
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; modes and buffers are as before afterwards."""
     modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), kept_buffers(model):
             model.eval()
             yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextlib.contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Buffers are as before afterwards."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
@@ -164,7 +172,7 @@ def _observe(
     handles = [module.register_forward_hook(lambda m, _, result: results[m].append(kept(result))) for module in whole]
     boundaries = watch(CallSites(), {m: names_of(r.node for r in asked) for m, asked in callers.items()})
     for module, boundary in boundaries.items():
-        handles.append(module.register_forward_pre_hook(boundary.enter))
+        handles.append(module.register_forward_pre_hook(boundary.enter, with_kwargs=True))
         handles.append(module.register_forward_hook(boundary.leave, always_call=True))
         boundary.events = []
     try:
@@ -214,7 +222,7 @@ def _match_events(
     values: Mapping[TensorRef, torch.Tensor],
     captured: CapturedModel,
 ) -> Iterator[tuple[str, Location]]:
-    free, calls = list(boundary.events or ()), boundary.seen
+    free, calls = list(boundary.events or ()), boundary.counter.seen
     for request in asked:
         names, expected = _spellings(request.node.op), values[request.node.outputs[0]]
         event = next((e for e in free if e.key[0] in names and _same(e.result, expected)), None)

@@ -12,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bitwright.qat.call_sites import Rewrite, Site, Tap
 from bitwright.qat.layers import FoldedWeight, RoundedBias, RoundedConstant, in_place_class
 from bitwright.qat.locate import FunctionCall, Request, describe, locate, module_of
-from bitwright.qat.quantizer import Quantizer, Quantizers
+from bitwright.qat.methods import Method
+from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
 from bitwright.qat.replay import Layer, Parts
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Node, TensorRef
 from bitwright.quant.operand_axes import weight_axis
@@ -40,7 +42,8 @@ def prepare(
     qparams: Mapping[TensorRef, QParams],
     args: tuple[Any, ...],
     *,
-    learned: bool,
+    dynamic: Mapping[TensorRef, DynamicQParams],
+    method: Method,
 ) -> Parts:
     """Finds each tensor of the plan in the user's module tree and makes its quantizer.
 
@@ -49,14 +52,15 @@ def prepare(
         captured: the same in eval mode.
         folded: the same with batch norms folded, for which the plan was made.
         plan: what is quantized, and how.
-        qparams: where the scales start, for every tensor of the plan.
+        qparams: where the scales start, for every tensor of the plan whose scale is its own.
         args: the example arguments.
-        learned: whether the scales are trained.
+        dynamic: how the others take theirs from the data.
+        method: how the scales are trained.
 
     Raises:
         InputError: something that cannot be replayed eagerly, with the source line.
     """
-    return _Preparation(model, captured, folded, plan, qparams, learned).parts(args)
+    return _Preparation(model, captured, folded, plan, qparams, dynamic, method).parts(args)
 
 
 class _Preparation:
@@ -67,19 +71,21 @@ class _Preparation:
         folded: CapturedModel,
         plan: QuantPlan,
         qparams: Mapping[TensorRef, QParams],
-        learned: bool,
+        dynamic: Mapping[TensorRef, DynamicQParams],
+        method: Method,
     ) -> None:
         self.model, self.captured, self.folded, self.plan = model, captured, folded, plan
-        self.qparams, self.learned = qparams, learned
+        self.qparams, self.method = qparams, method
         self.quantizers, self.tap = Quantizers(), Tap()
         self.graph = folded.graph
         # The tensor of the unfolded graph that each folded layer's result was: its batch norm's.
         self.unfolded = {after: before for before, after in folded.replaced.items()}
+        self.dynamic = {ref: self.quantizers.add_dynamic(ref, DynamicQuantizer(rule)) for ref, rule in dynamic.items()}
         self.by_ref = self._activation_quantizers()
 
     def parts(self, args: tuple[Any, ...]) -> Parts:
         """See `prepare`."""
-        if any(before in self.by_ref for before, _ in self.graph.state):
+        if any(self._is_rounded(before) for before, _ in self.graph.state):
             names = [str(before) for before, _ in self.graph.state]
             raise InputError(
                 f"forward keeps state in {names} that the plan quantizes, which cannot be trained yet; "
@@ -92,8 +98,9 @@ class _Preparation:
         for name, location in found.items():
             node = requests[name].node
             result = self._folded_ref(node.outputs[0])
-            if result in self.by_ref and not self._is_move(node):
-                sites.append((location, Site(result, self.by_ref[result], self.tap)))
+            site = self._site(result)
+            if site is not None and not self._is_move(node):
+                sites.append((location, site))
             for ref in requests[name].constants:
                 assert isinstance(location, FunctionCall)  # locate finds constants in calls only
                 operands.append((location, ref, self._constant(ref, node)))
@@ -101,8 +108,9 @@ class _Preparation:
             layers=tuple({id(layer.module): layer for layer in layers.values()}.values()),
             sites=tuple(sites),
             operands=tuple(operands),
-            inputs=tuple(self._input(ref) for ref in self.graph.inputs),
+            inputs=tuple(self._site(ref) for ref in self.graph.inputs),
             by_ref=self.by_ref,
+            dynamic=self.dynamic,
             quantizers=self.quantizers,
             tap=self.tap,
         )
@@ -112,16 +120,27 @@ class _Preparation:
     def _activation_quantizers(self) -> dict[TensorRef, Quantizer]:
         """One for each activation; tensors of a group share theirs, constants among them."""
         table: dict[TensorRef, Quantizer] = {}
-        groups = [*self.plan.groups, *(frozenset([ref]) for ref in self.plan.activations)]
+        single = [frozenset([ref]) for ref in self.plan.activations if ref not in self.dynamic]
+        groups = [*self.plan.groups, *single]
         for group in groups:
             new = [ref for ref in sorted(group) if ref not in table]
             if new:
-                made = Quantizer(self.qparams[new[0]], learned=self.learned)
+                made = self._made(new[0])
                 table.update(dict.fromkeys(new, self.quantizers.add(new[0], made)))
         return table
 
-    def _input(self, ref: TensorRef) -> Site | None:
-        return Site(ref, self.by_ref[ref], self.tap) if ref in self.by_ref else None
+    def _made(self, ref: TensorRef, *, weight: bool = False) -> Quantizer:
+        try:
+            return Quantizer(self.qparams[ref], method=self.method, weight=weight)
+        except ValueError as error:
+            raise InputError(f"tensor {ref}: {error}") from error
+
+    def _site(self, ref: TensorRef) -> Site | None:
+        quantizer = self.dynamic[ref] if ref in self.dynamic else self.by_ref.get(ref)
+        return None if quantizer is None else Site(ref, quantizer, self.tap)
+
+    def _is_rounded(self, ref: TensorRef | None) -> bool:
+        return ref in self.by_ref or ref in self.dynamic
 
     def _constant(self, ref: TensorRef, node: Node) -> Rewrite:
         """What a call reads in place of a parameter: a weight or constant on its grid, a bias as int32."""
@@ -132,7 +151,7 @@ class _Preparation:
 
     def _weight_quantizer(self, ref: TensorRef) -> Quantizer:
         if ref not in self.by_ref:
-            made = Quantizer(self.qparams[ref], learned=self.learned)
+            made = self._made(ref, weight=True)
             self.by_ref[ref] = self.quantizers.add(ref, made)
         return self.by_ref[ref]
 
@@ -167,7 +186,7 @@ class _Preparation:
 
     def _folded_weight(self, module: nn.Module, weight: TensorRef, norm: _BatchNorm | None) -> FoldedWeight:
         axis = weight_axis(self.graph, weight)
-        folded = FoldedWeight(module, self.qparams.get(weight), norm, axis=axis, learned=self.learned)
+        folded = FoldedWeight(module, self.qparams.get(weight), norm, axis=axis, method=self.method)
         if weight in self.by_ref:  # layers with a weight in common have its scale in common
             folded.quantizer = self.by_ref[weight]
         elif folded.quantizer is not None:
@@ -201,7 +220,7 @@ class _Preparation:
             folded = self.graph.by_name.get(node.name)
             constants = self._constants(folded) if folded is not None and node.name not in layers else ()
             result = self._folded_ref(node.outputs[0]) if node.outputs else None
-            rounds = result in self.by_ref and node.outputs[0] not in self.folded.replaced.values()
+            rounds = self._is_rounded(result) and node.outputs[0] not in self.folded.replaced.values()
             if (rounds and not self._is_move(node)) or constants:
                 requests.append(Request(node=node, constants=constants))
         return requests
@@ -220,4 +239,5 @@ class _Preparation:
         moves = node.op in _MOVES or (node.op in ("constant_pad_nd", "pad") and not node.attributes.get("value"))
         operands = [ref for ref in node.tensors if self.captured.graph.tensors[ref].is_floating]
         result = self.by_ref.get(self._folded_ref(node.outputs[0]))
-        return moves and all(self.by_ref.get(self._folded_ref(ref)) is result for ref in operands)
+        shared = result is not None and all(self.by_ref.get(self._folded_ref(ref)) is result for ref in operands)
+        return moves and shared

@@ -7,6 +7,7 @@ model stay; what is added hangs in one child, `qat_quantizers`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.call_sites import Boundary, CallSite, CallSites, Key, Rewrite, Site, Tap
-from bitwright.qat.layers import FoldedNorm, FoldedWeight, ScheduledNorm, in_place_class, restore_class, swap_class
+from bitwright.qat.calls import CallCounter, is_repeated
+from bitwright.qat.layers import (
+    EagerForward,
+    FoldedNorm,
+    FoldedWeight,
+    ScheduledNorm,
+    in_place_class,
+    restore_class,
+    swap_class,
+)
 from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
-from bitwright.qat.quantizer import Quantizer, Quantizers
+from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
+from bitwright.qat.shards import widest_of_ranks
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 
@@ -45,7 +56,8 @@ class Parts:
         sites: each activation that is quantized where it arises, with the place.
         operands: constants that single calls read quantized: (place, constant, what it is replaced by).
         inputs: the sites of the model's own tensor arguments, in their flattened order; None where one stays float.
-        by_ref: the quantizer of every tensor of the plan.
+        by_ref: the quantizer of every tensor of the plan whose scale is its own.
+        dynamic: that of every other.
         quantizers: all of them, as the module that is hung into the model.
         tap: hands the sites' results to whoever looks.
     """
@@ -55,6 +67,7 @@ class Parts:
     operands: tuple[tuple[FunctionCall, TensorRef, Rewrite], ...]
     inputs: tuple[Site | None, ...]
     by_ref: Mapping[TensorRef, Quantizer]
+    dynamic: Mapping[TensorRef, DynamicQuantizer]
     quantizers: Quantizers
     tap: Tap
 
@@ -66,7 +79,8 @@ class Replay:
         self.model, self.parts = model, parts
         self.frozen = False
         self._handles: list[Any] = []
-        self._swapped: list[nn.Module] = []
+        self._swapped: list[tuple[nn.Module, type]] = []
+        self.last_forward: LastForward = []
 
     @property
     def is_attached(self) -> bool:
@@ -89,17 +103,21 @@ class Replay:
         mode = CallSites()
         boundaries = self._boundaries(mode)
         returned = self._returns()
-        counting: list[Boundary | _Returned | FoldedWeight] = [
-            *boundaries.values(),
-            *returned.values(),
-            *(layer.folded for layer in self.parts.layers),
+        for module, boundary in boundaries.items():
+            if boundary.operators:
+                self._swap(module, EagerForward)
+        counting = [
+            *(boundary.counter for boundary in boundaries.values()),
+            *(each.counter for each in returned.values()),
+            *(layer.folded.counter for layer in self.parts.layers),
         ]
         begin = _Beginning(mode, counting, self.parts.inputs)
+        self.last_forward = begin.last
         self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
         for module, result in returned.items():
             self._handles.append(module.register_forward_hook(result))
         for module, boundary in boundaries.items():
-            self._handles.append(module.register_forward_pre_hook(boundary.enter))
+            self._handles.append(module.register_forward_pre_hook(boundary.enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(boundary.leave, always_call=True))
 
     def detach(self) -> None:
@@ -107,8 +125,8 @@ class Replay:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for module in self._swapped:
-            restore_class(module)
+        for module, behaviour in reversed(self._swapped):
+            restore_class(module, behaviour)
             for name in ("folded", "frozen"):
                 vars(module).pop(name, None)
         self._swapped.clear()
@@ -117,15 +135,38 @@ class Replay:
     def freeze_batch_norm(self, frozen: bool = True) -> None:
         """From now on batch norms keep their statistics, and their layers compute with the folded weights."""
         self.frozen = frozen
-        for module in self._swapped:
+        for module, _ in self._swapped:
             if isinstance(module, ScheduledNorm):
+                thaws = module.frozen and not frozen
                 module.frozen = frozen
-                if frozen:
-                    module.eval()
+                if frozen or thaws:
+                    module.train(thaws and self.model.training)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After a step: scales that do not learn follow the weights, and the range of what all processes have seen.
+
+        Raises:
+            InputError: an activation was not finite; names it. No range has moved then.
+        """
+        seen = [(name, q, q.seen) for name, q in self.parts.quantizers.named() if q.seen is not None]
+        extremes = widest_of_ranks([each for _, _, each in seen])
+        broken = [name for (name, _, _), each in zip(seen, extremes, strict=True) if not torch.isfinite(each).all()]
+        if broken:
+            for _, quantizer, _ in seen:
+                quantizer.seen = None
+            raise InputError(
+                f"activation {broken[0]} is NaN or infinite in this step ({len(broken)} of {len(seen)} are); "
+                "lower the learning rate or check the batch. The ranges are as they were"
+            )
+        for (_, quantizer, _), each in zip(seen, extremes, strict=True):
+            quantizer.observe(each)
+        for layer in self.parts.layers:
+            layer.folded.follow(layer.module)
 
     def _swap(self, module: nn.Module, behaviour: type) -> None:
         swap_class(module, behaviour)
-        self._swapped.append(module)
+        self._swapped.append((module, behaviour))
 
     def _returns(self) -> dict[nn.Module, _Returned]:
         """The hooks of modules whose result is quantized."""
@@ -161,31 +202,42 @@ class _Returned:
 
     def __init__(self, calls: int) -> None:
         self.sites: list[Site | None] = [None] * calls
-        self.seen = 0
+        self.counter = CallCounter()
 
     def __call__(self, module: nn.Module, args: Any, result: torch.Tensor) -> torch.Tensor:
-        site = self.sites[self.seen % len(self.sites)]
-        self.seen += 1
+        site = self.sites[self.counter.next(len(self.sites), module, args)]
         return result if site is None else site(result)
+
+
+# Arguments and keyword arguments of the forward that trained last; empty before the first.
+LastForward = list[tuple[Any, Any]]
 
 
 class _Beginning:
     """The forward pre-hook of the model: counts calls from zero and quantizes the arguments."""
 
-    def __init__(
-        self, mode: CallSites, counting: list[Boundary | _Returned | FoldedWeight], inputs: tuple[Site | None, ...]
-    ) -> None:
+    def __init__(self, mode: CallSites, counting: list[CallCounter], inputs: tuple[Site | None, ...]) -> None:
         self.mode, self.counting, self.inputs = mode, counting, inputs
+        self.last: LastForward = []
 
+    @torch._disable_dynamo
     def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if getattr(model, "_is_replica", False):
+            raise InputError(
+                "nn.DataParallel copies the model in every step, and its copies train other scales; "
+                "use DistributedDataParallel, one process a GPU"
+            )
         if self.mode.frames:
             self.mode.reset()
         for each in self.counting:
             each.seen = 0
-        if not any(self.inputs):
-            return None
+        if model.training and not is_repeated():
+            self.last[:] = [(args, kwargs)]
+        return self._rounded(model, args, kwargs) if any(self.inputs) else None
+
+    def _rounded(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        places = [i for i in self._in_order(model, args, kwargs) if isinstance(leaves[i], torch.Tensor)]
         if len(places) < len(self.inputs):
             raise InputError(
                 f"forward got {len(places)} tensors; the model was prepared with {len(self.inputs)}: "
@@ -195,3 +247,16 @@ class _Beginning:
             if site is not None:
                 leaves[place] = site(leaves[place])
         return pytree.tree_unflatten(leaves, spec)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _in_order(model: nn.Module, args: Any, kwargs: Any) -> list[int]:
+        """The places of the flattened arguments in the order of forward's parameters, however they are called."""
+        names = list(inspect.signature(model.forward).parameters)
+        known = {name: place for place, name in enumerate(names)}
+        first = len(pytree.tree_leaves(args))
+        groups = [(-1, list(range(first)))]
+        for name, value in kwargs.items():
+            count = len(pytree.tree_leaves(value))
+            groups.append((known.get(name, len(names)), list(range(first, first + count))))
+            first += count
+        return [place for _, places in sorted(groups, key=lambda group: group[0]) for place in places]

@@ -49,6 +49,10 @@ class ScheduleRun:
         Dampening has a gradient in the latent weights only, so it is added here and the user's loss stays what it is.
         """
         asked = self.schedule
+        if _reached(asked.freeze_scales_after, step):
+            # Without a gradient they stay; they go on asking for one, since DDP waits for each that it was given.
+            for scale in self.replay.parts.quantizers.parameters():
+                scale.grad = None
         strength = asked.dampening.at(step) if asked.dampening is not None else 0.0
         if not (strength or asked.gradient_scaling):
             return
@@ -75,14 +79,10 @@ class ScheduleRun:
         asked, quantizers = self.schedule, self.replay.parts.quantizers
         if self.formats.enter(asked.stage_at(step)):
             self.oscillations.clear()  # codes of another format
-        if _reached(asked.freeze_batch_norm_after, step) and not self.replay.frozen:
-            self.replay.freeze_batch_norm()
+        if _reached(asked.freeze_batch_norm_after, step) != self.replay.frozen:
+            self.replay.freeze_batch_norm(not self.replay.frozen)  # an earlier checkpoint may have been loaded
         for _, quantizer in quantizers.named():
-            if _reached(asked.freeze_observers_after, step):
-                quantizer.observing = False
-            if _reached(asked.freeze_scales_after, step):
-                quantizer.log_ratio.requires_grad_(False)
-                quantizer.log_ratio.grad = None
+            quantizer.observing = not (quantizer.learned or _reached(asked.freeze_observers_after, step))
             quantizer.stochastic = step < asked.stochastic_rounding_until
 
     def _follow(self, step: int) -> None:

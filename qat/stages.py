@@ -40,7 +40,9 @@ class Formats:
         by_ref = self.replay.parts.by_ref
         return replace(
             self.asked,
-            activations={ref: by_ref[ref].spec for ref in self.asked.activations},
+            activations={
+                ref: by_ref[ref].spec if ref in by_ref else spec for ref, spec in self.asked.activations.items()
+            },
             weights={ref: by_ref[ref].spec for ref in self.asked.weights},
         )
 

@@ -40,10 +40,14 @@ def broadcastable(values: torch.Tensor, axis: int | None, rank: int) -> torch.Te
 
 def aligned(values: torch.Tensor, qparams: QParams, x: torch.Tensor) -> torch.Tensor:
     """Reshapes or repeats values of the shape of `qparams.scale` so that they broadcast against `x`."""
-    size, axis = qparams.spec.block_size, qparams.axis
-    if size is None or axis is None:
+    return spread(values, x, axis=qparams.axis, block_size=qparams.spec.block_size)
+
+
+def spread(values: torch.Tensor, x: torch.Tensor, *, axis: int | None, block_size: int | None) -> torch.Tensor:
+    """Values per tensor `[]`, per channel `[C]` or per block of `axis`, so that they broadcast against `x`."""
+    if block_size is None or axis is None:
         return broadcastable(values, axis, x.dim())
-    return values.repeat_interleave(size, axis).narrow(axis, 0, x.shape[axis])
+    return values.repeat_interleave(block_size, axis).narrow(axis, 0, x.shape[axis])
 
 
 def cast_to_format(x: torch.Tensor, fmt: FloatFormat) -> torch.Tensor:

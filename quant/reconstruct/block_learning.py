@@ -25,8 +25,9 @@ from bitwright.quant.captured_model import Transform, call
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.fx_nodes import REF
 from bitwright.quant.graph import TensorRef
+from bitwright.quant.learned_scales import learned_scale
 from bitwright.quant.learned_steps import Grid as CodeGrid
-from bitwright.quant.learned_steps import learned_scale, round_activation, straight_through
+from bitwright.quant.learned_steps import round_activation, straight_through
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.adaround import SoftRounding, beta_of, rectified_sigmoid
 from bitwright.quant.reconstruct.blocks import Block
@@ -197,7 +198,7 @@ class BlockLearning:
 
     def _scale(self, ref: TensorRef) -> torch.Tensor:
         start = self.data.quantized.qparams[ref].scale
-        return learned_scale(self.ratios[ref], start, gradient_scale=1.0)
+        return learned_scale(self.ratios[ref], start, rate=1 / start.square())
 
 
 def _is_learned(data: BlockData, layer: Layer) -> bool:

@@ -33,7 +33,7 @@ def calls_of(module: nn.Module, operators: set[str], *args: torch.Tensor) -> lis
     boundaries[module].events = []
     handles = []
     for each, boundary in boundaries.items():
-        handles.append(each.register_forward_pre_hook(boundary.enter))
+        handles.append(each.register_forward_pre_hook(boundary.enter, with_kwargs=True))
         handles.append(each.register_forward_hook(boundary.leave, always_call=True))
     with torch.no_grad():
         module(*args)

@@ -93,7 +93,7 @@ def test_scales_that_do_not_learn_follow_the_data(everything: nn.Module) -> None
         optimizer,
         target="x86-vnni",
         calibration=[batch()],
-        learn_scales=False,
+        method="ranges",
         schedule=QATSchedule(freeze_observers_after=4),
     )
     assert len(optimizer.param_groups) == 1

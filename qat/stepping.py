@@ -1,0 +1,103 @@
+"""Each step of the optimizer counts once, whoever tells of it: the optimizer's hooks, or the loop by `on_step`."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from bitwright.qat.replay import Replay
+
+
+class Stepped(Protocol):
+    """Who trains."""
+
+    replay: Replay
+
+    def before_step(self) -> None:
+        """An optimizer is about to step."""
+
+    def after_step(self, step: int) -> None:
+        """It did."""
+
+
+class Stepping:
+    """Counts steps.
+
+    Args:
+        owner: who trains; held weakly, so that a callback that is dropped leaves nothing behind.
+        optimizer: that will step; None to wait for one that holds the model's parameters.
+
+    Attributes:
+        step: how many were taken.
+    """
+
+    def __init__(self, owner: Stepped, optimizer: torch.optim.Optimizer | None) -> None:
+        self.step = 0
+        self._owner = weakref.ref(owner)
+        self._is_counted = False
+        self._is_waiting = optimizer is None
+        if optimizer is None:
+            self._handles = [register_optimizer_step_pre_hook(_weak(self, "_before"))]
+            self._handles.append(register_optimizer_step_post_hook(_weak(self, "_after")))
+        else:
+            self._handles = [optimizer.register_step_pre_hook(_weak(self, "_before"))]
+            self._handles.append(optimizer.register_step_post_hook(_weak(self, "_after")))
+
+    def asked(self) -> None:
+        """The loop says that a step was taken."""
+        if self._is_counted:
+            self._is_counted = False
+        else:
+            self._count()
+
+    def end(self) -> None:
+        """No optimizer is followed any more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _count(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            self.step += 1
+            owner.after_step(self.step)
+
+    def _before(self, optimizer: torch.optim.Optimizer, has_closure: bool) -> None:
+        owner = self._owner()
+        if has_closure or owner is None:  # a closure has yet to compute the gradients
+            return
+        if self._trains(optimizer, owner) and not _will_skip(optimizer):
+            owner.before_step()
+
+    def _after(self, optimizer: torch.optim.Optimizer, _has_closure: bool) -> None:
+        owner = self._owner()
+        if owner is not None and self._trains(optimizer, owner):
+            self._count()
+            self._is_counted = True
+
+    def _trains(self, optimizer: torch.optim.Optimizer, owner: Stepped) -> bool:
+        """Whether it is the model's: an optimizer that was made later holds parameters that are the model's by now."""
+        if not self._is_waiting:
+            return True
+        own = {id(parameter) for parameter in owner.replay.model.parameters()}
+        return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _weak(stepping: Stepping, name: str) -> Any:
+    reference = weakref.ref(stepping)
+
+    def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+            getattr(alive, name)(optimizer, closure is not None)
+
+    return hook
+
+
+def _will_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a `GradScaler` has told a fused optimizer that gradients overflowed, so that it changes nothing."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
