@@ -13,11 +13,12 @@ from bitwright.quant.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from bitwright.qat.board import Deployed, QATBoard
-    from bitwright.qat.callback import QATCallback, with_formats
+    from bitwright.qat.callback import QATCallback
     from bitwright.qat.deploy import Difference, differences
     from bitwright.qat.distillation import distillation_loss
     from bitwright.qat.quantizer import Quantizer
     from bitwright.qat.schedule import Freezing, QATSchedule, Ramp, Stage
+    from bitwright.qat.scheme import with_formats
 
 __all__ = [
     "Deployed",

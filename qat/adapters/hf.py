@@ -1,0 +1,91 @@
+"""Quantization-aware training in the `Trainer` of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bitwright.qat.batches import Arguments, default_arguments
+from bitwright.qat.callback import QATCallback
+from bitwright.qat.checkpoint import FORMAT, read_whole, write_whole
+from bitwright.quant.errors import MissingExtraError
+
+try:
+    from transformers import TrainerCallback, default_data_collator
+except ImportError as missing:
+    raise MissingExtraError("QATTrainerCallback", "transformers") from missing
+
+# What a schedule remembers of single weights; all else is in the model's own checkpoint.
+_FILE = "bitwright_qat.pt"
+# Samples of a data set that are calibrated together.
+_TOGETHER = 32
+_LABELS = ("labels", "label", "label_ids")
+
+
+class QATTrainerCallback(TrainerCallback):  # type: ignore[misc]
+    """Trains the `Trainer`'s model in the number formats of its target.
+
+        trainer = Trainer(..., callbacks=[QATTrainerCallback(target="x86-vnni", calibration=train, path="model.onnx")])
+
+    It attaches when the `Trainer` is made: before its optimizer is, and before a checkpoint is loaded. The `Trainer`
+    decays scales as it does weights (`weight_decay`, 0 by default), which pulls them towards where they started.
+
+    Args:
+        calibration: the training data set (of mappings), or a list or loader of batches; labels are left out.
+        path: where the artefact is written when training has ended; the model is a float network again then. None
+            leaves it as it is trained, and `qat.finish()` to the user.
+        options: as `QATCallback` takes them: `target`, `weights`, `schedule` and others.
+
+    Attributes:
+        qat: the callback in force; None before the `Trainer` is made.
+    """
+
+    def __init__(self, *, calibration: Iterable[Any], path: str | Path | None = None, **options: Any) -> None:
+        self.calibration, self.path, self.options = calibration, path, options
+        self.qat: QATCallback | None = None
+
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Attaches."""
+        options = {"arguments": _without_labels(default_arguments(model)), **self.options}
+        batches = _batches(self.calibration, options.get("calibration_samples", 200))
+        self.qat = QATCallback(model, None, calibration=batches, **options)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Adds to the checkpoint what neither model nor optimizer hold."""
+        if self.qat is not None and state.is_world_process_zero and self.qat.scheduled.state_dict():
+            write_whole(_place(args, state), {"format": FORMAT, "callback": self.qat.state_dict()})
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Goes on where a resumed checkpoint was, which the model has told of already."""
+        if self.qat is not None and state.global_step and _place(args, state).exists():
+            self.qat.load_state_dict(read_whole(_place(args, state))["callback"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Writes the artefact."""
+        if self.qat is not None and self.path is not None:
+            self.qat.finish(self.path)
+            self.qat = None
+
+
+def _place(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FILE
+
+
+def _without_labels(read: Callable[[Any], Arguments]) -> Callable[[Any], Arguments]:
+    """Labels belong to the loss, which is no part of what is deployed."""
+
+    def arguments(batch: Any) -> Arguments:
+        if isinstance(batch, Mapping):
+            batch = {name: value for name, value in batch.items() if name not in _LABELS}
+        return read(batch)
+
+    return arguments
+
+
+def _batches(calibration: Any, samples: int) -> Iterable[Any]:
+    """Batches as they are; of a data set its first samples, collated."""
+    if isinstance(calibration, list | tuple) or not hasattr(calibration, "__getitem__"):
+        return calibration  # type: ignore[no-any-return]
+    items = [calibration[place] for place in range(min(samples, len(calibration)))]
+    return [default_data_collator(items[start : start + _TOGETHER]) for start in range(0, len(items), _TOGETHER)]
