@@ -154,16 +154,6 @@ NETWORKS: dict[str, Callable[[], Example]] = {
         ),
         (image(),),
     ),
-    "lstm": lambda: (
-        Functional(
-            lambda m, x: [m.a(x)[0] * 2.0, *m.a(x)[1]], a=nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True)
-        ),
-        (torch.randn(2, 6, 4),),
-    ),
-    "gru": lambda: (
-        Functional(lambda m, x: [part * 2.0 for part in m.a(x)], a=nn.GRU(4, 5, 2)),
-        (torch.randn(6, 2, 4),),
-    ),
     "linear_rank_3": lambda: (
         nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4, bias=False)),
         (torch.randn(2, 5, 8),),
