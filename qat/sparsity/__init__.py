@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from bitwright.quant.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from bitwright.qat.sparsity.pruning import Pruning, PruningReport
     from bitwright.qat.sparsity.removal import removable, remove
+    from bitwright.qat.sparsity.sparse_weights import Sparsity, SparsityReport
 
-__all__ = ["removable", "remove"]
+__all__ = ["Pruning", "PruningReport", "Sparsity", "SparsityReport", "removable", "remove"]
 __getattr__ = lazy_attributes(__name__, __file__)
