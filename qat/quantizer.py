@@ -26,7 +26,8 @@ class Quantizer(nn.Module):
     """Scale and zero point of a tensor, learned or observed; fake-quantizes activations when called.
 
     Attributes:
-        log_ratio: float32, shape of the scale or [1] (`fully_shard` takes no scalars); the parameter that learns, 0 at the start. See `LearnedScale`.
+        log_ratio: float32, shape of the scale or [1], since `fully_shard` takes no scalars; the parameter that learns,
+            0 at the start. See `LearnedScale`.
         shift: float32 [1]; how far the offset has moved, in steps of the start; None unless it learns (LSQ+).
         start: the scale before training, float32 `[]`, `[C]` or one for each block.
         zero_point: as calibrated; where the offset learns, that of the start.

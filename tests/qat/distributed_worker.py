@@ -1,0 +1,126 @@
+"""One of two processes that train together; started by `torchrun`, as the user would."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from bitwright.qat import QATCallback, QATSchedule
+from bitwright.quant.errors import InputError
+from tests.qat.conftest import Everything, batch, settled
+
+STEPS, ROWS = 4, 32
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lsq": {"method": "lsq", "schedule": QATSchedule(freeze_observers_after=0)},
+    "ranges": {"method": "ranges"},
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return settled(Everything())
+
+
+def attach(model: nn.Module, optimizer: torch.optim.Optimizer | None, data: list[Any], options: Any) -> QATCallback:
+    return QATCallback(model, optimizer, target="x86-vnni", calibration=data, calibration_samples=2 * ROWS, **options)
+
+
+def share(seed: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, labels = batch(2 * ROWS, seed=seed)
+    return x[rank * ROWS : (rank + 1) * ROWS], labels[rank * ROWS : (rank + 1) * ROWS]
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    model.train()
+    optimizer.zero_grad()
+    for x, labels in parts:
+        (F.cross_entropy(model(x), labels) / len(parts)).backward()
+    optimizer.step()
+
+
+def alone(name: str) -> dict[str, torch.Tensor]:
+    """One process that accumulates what the two have."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    attach(model, optimizer, [share(0, 0), share(0, 1)], OPTIONS[name])
+    for number in range(STEPS):
+        step(model, optimizer, [share(number, 0), share(number, 1)])
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def data_parallel(rank: int, folder: Path, name: str) -> None:
+    model = network()
+    for parameter in model.parameters() if rank else ():
+        parameter.data.mul_(1.5)  # another initialization, as without a seed
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    qat = attach(model, optimizer, [share(0, rank)], OPTIONS[name])
+    wrapped = DistributedDataParallel(model)
+    for number in range(STEPS):
+        step(wrapped, optimizer, [share(number, rank)])
+    torch.save(model.state_dict(), folder / f"{name}_{rank}.pt")
+    qat.finish(folder / f"{name}.onnx")
+
+
+def unwrapped(rank: int, folder: Path) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    attach(model, optimizer, [share(0, rank)], {})
+    try:
+        step(model, optimizer, [share(1, rank)])
+    except InputError as error:
+        (folder / f"unwrapped_{rank}.txt").write_text(str(error))
+
+
+def shard(rank: int) -> tuple[nn.Module, torch.optim.Optimizer, QATCallback]:
+    model = network()
+    qat = attach(model, None, [share(0, rank)], OPTIONS["lsq"])
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model.head)
+    fully_shard(model)
+    return model, torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.0), qat
+
+
+def sharded(rank: int, folder: Path) -> None:
+    """Trained half way, taken up by another model from its checkpoint, and deployed by that."""
+    first, optimizer, qat = shard(rank)
+    for number in range(STEPS // 2):
+        step(first, optimizer, [share(number, rank)])
+    held = get_state_dict(first, optimizer)
+    model, optimizer, qat = shard(rank)
+    set_state_dict(model, optimizer, model_state_dict=held[0], optim_state_dict=held[1])
+    assert qat.step == STEPS // 2
+    for number in range(STEPS // 2, STEPS):
+        step(model, optimizer, [share(number, rank)])
+    state = {name: getattr(tensor, "full_tensor", lambda t=tensor: t)() for name, tensor in model.state_dict().items()}
+    torch.save(state, folder / f"sharded_{rank}.pt")
+    artefact = qat.finish(folder / "sharded.onnx")
+    torch.save(artefact.run(batch(1)[0]), folder / f"run_{rank}.pt")
+    assert not hasattr(model, "qat_quantizers")
+    model.eval()(batch(1)[0])  # a sharded float network, as before
+    try:
+        attach(model, None, [share(0, rank)], {})
+    except InputError as error:
+        (folder / f"late_{rank}.txt").write_text(str(error))
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    for name in OPTIONS:
+        data_parallel(rank, folder, name)
+    unwrapped(rank, folder)
+    sharded(rank, folder)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

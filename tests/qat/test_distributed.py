@@ -1,0 +1,70 @@
+"""Two processes by `torchrun` on gloo; what they do is in `distributed_worker`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+
+from .conftest import batch
+from .distributed_worker import STEPS, alone
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two_processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, Path(__file__).with_name("distributed_worker.py"), folder],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize(("name", "options"), [("lsq", "lsq"), ("ranges", "ranges"), ("sharded", "lsq")])
+def test_two_processes_are_one_that_accumulates(trained: Path, name: str, options: str) -> None:
+    first, second = (torch.load(trained / f"{name}_{rank}.pt") for rank in range(2))
+    one = alone(options)
+    assert list(first) == list(second) == list(one)
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
+        # Gradients are summed in another order: a few float32 roundings over 4 steps of 1e-2.
+        torch.testing.assert_close(tensor, one[key], rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+    assert int(first["qat_quantizers.step"]) == STEPS
+    assert (trained / f"{name}.onnx").exists()
+
+
+def test_processes_with_scales_of_their_own_are_told(trained: Path) -> None:
+    messages = [(trained / f"unwrapped_{rank}.txt").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("step 1: the 2 processes have different scales, first at ")
+    assert messages[0].endswith(
+        "; wrap the model in DistributedDataParallel (or fully_shard) after the callback is attached, so that "
+        "gradients are averaged"
+    )
+
+
+def test_a_sharded_network_is_deployed_whole(trained: Path) -> None:
+    results = [torch.load(trained / f"run_{rank}.pt") for rank in range(2)]
+    assert torch.equal(*results)
+    session = onnxruntime.InferenceSession(trained / "sharded.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch(1)[0].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), results[0], atol=0.05, rtol=0.0)
+
+
+def test_a_network_that_is_sharded_already_is_refused(trained: Path) -> None:
+    message = "the model is sharded already; attach the callback before fully_shard"
+    assert [(trained / f"late_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
