@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto
 
 from bitwright.quant.errors import InputError
@@ -14,6 +15,7 @@ from bitwright.quant.onnx_import.reading import STANDARD
 from bitwright.quant.onnx_import.structure import spell
 from bitwright.quant.onnx_import.values import UNKNOWN_RANK, Shape, Values
 
+_CODING = ("QuantizeLinear", "DequantizeLinear")
 Shapes = Sequence[Shape | None]  # of the operands; None for one that is missing or of unknown rank
 
 
@@ -44,8 +46,10 @@ def check_operands(values: Values, node: NodeProto, inputs: Sequence[str], label
         label: of the file.
 
     Raises:
-        InputError: they do; both sizes are named.
+        InputError: they do; both sizes are named. Or codes have a scale that none can have.
     """
+    if node.op_type in _CODING and node.domain in STANDARD and len(inputs) > 1:
+        _check_scale(values, node, inputs[1], label)
     check = _CHECKS.get(node.op_type) if node.domain in STANDARD else None
     if check is None:
         return
@@ -54,6 +58,18 @@ def check_operands(values: Values, node: NodeProto, inputs: Sequence[str], label
     complaint = check(node, shapes) if shapes[0] is not None and shapes[1] is not None else ""
     if complaint:
         raise InputError(f"{label}: {spell(node)}: {complaint}; the file contradicts itself, export it again")
+
+
+def _check_scale(values: Values, node: NodeProto, name: str, label: str) -> None:
+    if not values.is_constant(name):
+        return
+    scales = np.asarray(values.loaders[name]()).astype(np.float32).ravel()
+    wrong = scales[~((scales > 0) & np.isfinite(scales))]
+    if wrong.size:
+        raise InputError(
+            f"{label}: {spell(node)}: its scale {name!r} is {float(wrong[0]):g}; a scale is a finite number above 0, "
+            "quantize the network again"
+        )
 
 
 def _shape(values: Values, name: str) -> Shape | None:

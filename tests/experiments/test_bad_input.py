@@ -16,6 +16,7 @@ from bitwright.experiments.run import run_recipe
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.preparations import PREPARATIONS
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
 
@@ -221,12 +222,33 @@ NORMAL = [torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(i)) 
     ],
     ids=["dead channel", "dead layer", "denormal weights", "one picture", "all zero", "all negative", "denormal input"],
 )  # fmt: skip
-@pytest.mark.parametrize("equalization", [False, True])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"equalization": True}, *({"preparations": [name]} for name in PREPARATIONS.names())],
+    ids=lambda how: " ".join(map(str, how.get("preparations", how))) or "plain",
+)
 def test_degenerate_ranges_give_scales_above_zero_and_results_like_float(
-    change: str, samples: list[torch.Tensor], equalization: bool
+    change: str, samples: list[torch.Tensor], how: dict[str, object]
 ) -> None:
-    model, quantized = plain(change, samples, equalization=equalization)
+    model, quantized = plain(change, samples, **how)
     assert all(bool((each.scale > 0).all() and each.scale.isfinite().all()) for each in quantized.qparams.values())
     with torch.no_grad():
         wanted, found = model(samples[0]), quantized.run(samples[0])
     assert torch.allclose(found, wanted, atol=0.15 * float(wanted.abs().max()))
+
+
+def test_a_scheme_without_any_operator_says_so(here: str) -> None:
+    with pytest.raises(InputError) as raised:
+        run_recipe(
+            load_recipe(
+                "r.yaml",
+                ["quantize.overrides=[{operator: conv2d, keep_float: true}, {operator: linear, keep_float: true}]"],
+            ),
+            Path("run"),
+            until="quantize",
+            console=Console(quiet=True),
+        )
+    assert str(raised.value) == (
+        "nothing in the network is quantized by scheme 'x86-vnni': kept in float by the recipe's quantize.overrides[0]; "
+        "name another target, or lift the overrides that keep layers in float"
+    )

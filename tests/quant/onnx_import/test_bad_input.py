@@ -500,6 +500,27 @@ def test_operands_that_contradict_each_other(
     refused(path, re.escape(f"node 'n' ({node.op_type}): {says}; the file contradicts itself, export it again"))
 
 
+@pytest.mark.parametrize(("scale", "spelled"), [(0.0, "0"), (-0.5, "-0.5"), (np.inf, "inf"), (np.nan, "nan")])
+@pytest.mark.parametrize("of", ["an activation", "a weight's second channel"])
+def test_a_scale_that_none_can_be(scale: float, spelled: str, of: str, save: Save) -> None:
+    code = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="n")
+    coded = [code, helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    tensors = [numpy_helper.from_array(np.float32(scale), "s"), numpy_helper.from_array(np.uint8(3), "z")]
+    if of != "an activation":
+        coded = [
+            helper.make_node("DequantizeLinear", ["w", "s"], ["v"], name="n", axis=0),
+            helper.make_node("Conv", ["x", "v"], ["y"]),
+        ]
+        tensors = [
+            numpy_helper.from_array(np.ones((2, 3, 1, 1), np.int8), "w"),
+            numpy_helper.from_array(np.array([1.0, scale], np.float32), "s"),
+        ]
+    path = save(model_of(coded, tensors=tensors))
+    which = "QuantizeLinear" if of == "an activation" else "DequantizeLinear"
+    what = f"its scale 's' is {spelled}; a scale is a finite number above 0, quantize the network again"
+    refused(path, re.escape(f"node 'n' ({which}): {what}"))
+
+
 def test_what_a_file_leaves_open_contradicts_nothing(save: Save) -> None:
     model = model_of(
         [helper.make_node("Conv", ["x", "w"], ["y"])], inputs=[("x", [1, "c", "h", 2])], tensors=[weight((4, 3, 2, 2))]
