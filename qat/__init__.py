@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bitwright.qat.callback import QATCallback
     from bitwright.qat.deploy import Difference, differences
     from bitwright.qat.distillation import distillation_loss
+    from bitwright.qat.format_search import FormatSearch, SearchSettings
     from bitwright.qat.quantizer import Quantizer
     from bitwright.qat.schedule import Freezing, QATSchedule, Ramp, Stage
     from bitwright.qat.scheme import with_formats
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Deployed",
     "Difference",
+    "FormatSearch",
     "Freezing",
     "QATBoard",
     "QATCallback",
     "QATSchedule",
     "Quantizer",
     "Ramp",
+    "SearchSettings",
     "Stage",
     "differences",
     "distillation_loss",

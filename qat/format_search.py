@@ -31,7 +31,7 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchSettings:
     """How it is searched.
 
     Attributes:
@@ -82,7 +82,7 @@ class FormatSearch:
         formats: Sequence[str],
         cost: Cost,
         budget: float,
-        search: Search,
+        search: SearchSettings,
     ) -> None:
         self.layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
         self.formats, self.budget, self.search = tuple(formats), budget, search

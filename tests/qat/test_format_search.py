@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from bitwright.hw_constraints.target import load_target
 from bitwright.qat import QATCallback
-from bitwright.qat.format_search import FormatSearch, Search, size_cost
+from bitwright.qat.format_search import FormatSearch, SearchSettings, size_cost
 from bitwright.quant.errors import InputError
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.formats import get_format
@@ -57,7 +57,7 @@ def brute_force(budget: float) -> tuple[dict[str, str], float]:
 def test_it_finds_what_trying_everything_finds(budget: float) -> None:
     truth, model = network(), network()
     x = torch.randn(256, 12, generator=torch.Generator().manual_seed(0))
-    settings = Search(steps=400, multiplier_rate=0.02)
+    settings = SearchSettings(steps=400, multiplier_rate=0.02)
     search = FormatSearch(model, spec=SPEC, formats=FORMATS, cost=size_cost(truth), budget=budget, search=settings)
     optimizer = torch.optim.Adam(search.parameters(), lr=0.03)
     torch.manual_seed(0)
@@ -79,7 +79,12 @@ def test_the_choice_keeps_the_budget_and_trains_on(everything: nn.Module) -> Non
     layers = [name for name, module in everything.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     budget = 0.75 * sum(cost(name, "int8") for name in layers)
     search = FormatSearch(
-        everything, spec=scheme.weights, formats=("int8", "int4"), cost=cost, budget=budget, search=Search(steps=10)
+        everything,
+        spec=scheme.weights,
+        formats=("int8", "int4"),
+        cost=cost,
+        budget=budget,
+        search=SearchSettings(steps=10),
     )
     assert sum(cost(name, fmt) for name, fmt in search.chosen().items()) <= budget
     mixed = scheme.with_overrides(*search.finish())
@@ -93,6 +98,10 @@ def test_the_choice_keeps_the_budget_and_trains_on(everything: nn.Module) -> Non
 def test_what_it_refuses() -> None:
     model = network()
     with pytest.raises(InputError, match="budget = 1; the cheapest formats of all layers cost 120 together"):
-        FormatSearch(model, spec=SPEC, formats=FORMATS, cost=size_cost(model), budget=1.0, search=Search(steps=1))
+        FormatSearch(
+            model, spec=SPEC, formats=FORMATS, cost=size_cost(model), budget=1.0, search=SearchSettings(steps=1)
+        )
     with pytest.raises(InputError, match="give two formats and a layer at least"):
-        FormatSearch(model, spec=SPEC, formats=("int8",), cost=size_cost(model), budget=1e9, search=Search(steps=1))
+        FormatSearch(
+            model, spec=SPEC, formats=("int8",), cost=size_cost(model), budget=1e9, search=SearchSettings(steps=1)
+        )
