@@ -364,6 +364,8 @@ class Search(Section):
         scheduler: address of a Dask scheduler whose workers evaluate in place of this machine's.
         batch: candidates that are asked for and told together, so that a search with several workers can be repeated;
             without it each is told as soon as it is known.
+        storage: `postgresql://host/database` where a team shares studies, under the recipe's name; without it the study
+            is SQLite in the run's folder. Credentials are libpq's own: PGUSER, PGPASSWORD, ~/.pgpass.
     """
 
     space: SearchSpace
@@ -379,6 +381,7 @@ class Search(Section):
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
     scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$")] | None = None
     batch: Count | None = None
+    storage: Annotated[str, Field(pattern=r"^postgresql://")] | None = None
 
 
 class Report(Section):

@@ -126,8 +126,9 @@ class Cluster:
 
     def submit(self, candidate: Candidate) -> None:
         """See `workers.Workers`."""
-        self._candidates[candidate.key] = candidate
-        self._send(candidate)
+        if candidate.key not in self._candidates:
+            self._candidates[candidate.key] = candidate
+            self._send(candidate)
 
     def next(self) -> Result:
         """See `workers.Workers`.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from bitwright.nas.search_outcome import SearchOutcome, Told, nothing_feasible
 from bitwright.nas.settings import LATENCY, SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import SearchSpace, definition
-from bitwright.nas.study import opened, owned
+from bitwright.nas.storage import DatabaseLost, study_place
+from bitwright.nas.study import opened
 from bitwright.nas.workers import InProcess, Workers
 from bitwright.nas.workload import Workload
 from bitwright.quant.errors import InputError
@@ -29,7 +32,10 @@ def search(
     folder: Path,
     *,
     workers: Workers | None = None,
+    database: str | None = None,
+    name: str = "search",
     on_told: Callable[[Told], None] | None = None,
+    on_wait: Callable[[str], None] = lambda message: None,
 ) -> SearchOutcome:
     """Searches, or goes on with a search that was interrupted.
 
@@ -39,31 +45,47 @@ def search(
         settings: how to search.
         folder: the study and all files of the search; it belongs to one driver at a time.
         workers: who evaluates; this process by default.
+        database: `postgresql://host/database` where the study is kept; SQLite in the folder by default.
+        name: of the study in such a database.
         on_told: called after each trial, and at the start for those of earlier runs.
+        on_wait: told in words when the database does not answer.
 
     Raises:
         InputError: the space is empty or nothing in it is feasible, the folder holds a search of another definition
-            or another driver's, the target's artefacts cannot be timed here, or every candidate fails.
+            or another driver's, the target's artefacts cannot be timed here, every candidate fails, or the database
+            is lost for longer than `storage.PATIENCE_S`.
     """
     workers = workers or InProcess(evaluate)
     runtime = _runtime(workload, settings)
     maximize = tuple(name == "accuracy" and workload.higher_is_better for name in settings.objectives)
     device = f"{workers.on_device(device_name, runtime)}, {settings.threads} threads" if runtime else None
     defined = _definition(space, workload, settings, device)
-    with (
-        owned(folder),
-        opened(folder, names=settings.objectives, maximize=maximize, definition=defined) as study,
-    ):
-        reference = None
-        if runtime:
-            reference = workers.on_device(open_reference, workload, runtime, folder, threads=settings.threads)
-        setup = Setup(
-            space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits),
-            table=settings.table, prediction_needed=settings.needs_prediction,
-        )  # fmt: skip
-        workers.begin(setup)
-        driver = Driver(study, setup, settings, workers, on_told or (lambda told: None))
-        driver.run()
+    setup: Setup | None = None
+    seen: set[int] = set()
+
+    def tell_once(told: Told) -> None:
+        if on_told is not None and told.number not in seen:
+            on_told(told)
+        seen.add(told.number)
+
+    for attempt in itertools.count():
+        with (
+            suppress(DatabaseLost),
+            study_place(folder, database=database, name=name, patient=attempt > 0, on_wait=on_wait) as place,
+            opened(place, names=settings.objectives, maximize=maximize, definition=defined) as study,
+        ):
+            if setup is None:
+                reference = None
+                if runtime:
+                    reference = workers.on_device(open_reference, workload, runtime, folder, threads=settings.threads)
+                setup = Setup(
+                    space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits),
+                    table=settings.table, prediction_needed=settings.needs_prediction,
+                )  # fmt: skip
+                workers.begin(setup)
+            driver = Driver(study, setup, settings, workers, tell_once)
+            driver.run()
+            break
     outcome = SearchOutcome(
         trials=tuple(driver.trials), objectives=settings.objectives, maximize=maximize, recovered=driver.recovered
     )

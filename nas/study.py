@@ -1,63 +1,32 @@
-"""The Optuna study of a search: SQLite in a folder, owned by one driver at a time, taken up again after any death."""
+"""The Optuna study of a search: what is written into it, and how it is taken up again after any death."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.space import Candidate
+from bitwright.nas.storage import StudyPlace
 from bitwright.quant.errors import InputError
 
 _DEFINITION, _CANDIDATE, _RESULT, _ATTEMPT = "definition", "candidate", "result", "attempt"
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Makes the folder this process's own for as long as the context lasts; a killed owner's claim ends with it.
-
-    Raises:
-        InputError: another driver has it, or it is not writable.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder}: not writable ({error.strerror}); name another folder") from None
-    with lock:
-        try:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read() or "unknown"
-            raise InputError(
-                f"{folder}: process {owner} drives this search; wait for it, or name another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-@contextmanager
 def opened(
-    folder: Path, *, names: Sequence[str], maximize: Sequence[bool], definition: Mapping[str, Any]
+    place: StudyPlace, *, names: Sequence[str], maximize: Sequence[bool], definition: Mapping[str, Any]
 ) -> Iterator[optuna.Study]:
-    """Opens the study in a folder, or begins it.
+    """Opens the study at its place, or begins it.
 
     Args:
-        folder: where `study.db` is.
+        place: its storage and name.
         names: of the objectives.
         maximize: the direction of each.
         definition: JSON values that scores depend on; a study of another definition is not continued.
@@ -65,54 +34,32 @@ def opened(
     Raises:
         InputError: it was begun with another definition (the difference is named), or the file is no study.
     """
-    path = folder / "study.db"
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = _storage(path)
-        try:
-            study = optuna.create_study(
-                study_name="search",
-                storage=storage,
-                directions=["maximize" if up else "minimize" for up in maximize],
-                load_if_exists=True,
-            )
-            _check_definition(study, path, definition)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(names))
-            yield study
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+        study = optuna.create_study(
+            study_name=place.name,
+            storage=place.storage,
+            directions=["maximize" if up else "minimize" for up in maximize],
+            load_if_exists=True,
+        )
+        _check_definition(study, place.shown, definition)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(names))
+        yield study
     finally:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite that does not wait for the disk at each commit.
-
-    Write-ahead logging keeps every commit when the process is killed; results are flushed in files of their own.
-    """
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
-    storage.engine.dispose()  # connections made from here on are set up below
-
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def set_up(connection: sqlite3.Connection, record: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    return storage
-
-
-def _check_definition(study: optuna.Study, path: Path, definition: Mapping[str, Any]) -> None:
+def _check_definition(study: optuna.Study, shown: str, definition: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(definition))
     before = study.user_attrs.get(_DEFINITION)
     if before is None:
         study.set_user_attr(_DEFINITION, now)
     elif before != now:
         raise InputError(
-            f"{path}: this study was begun with something else: {'; '.join(_differences(before, now))}. "
+            f"{shown}: this study was begun with something else: {'; '.join(_differences(before, now))}. "
             "Take the change back, or name another folder"
         )
 

@@ -34,7 +34,7 @@ class Workers(Protocol):
         """To be called once, before the first candidate: what all evaluations share."""
 
     def submit(self, candidate: Candidate) -> None:
-        """Takes one more."""
+        """Takes one more; one that is under way already stays so."""
 
     def next(self) -> Result:
         """Waits for the next result of those that were submitted."""
@@ -60,7 +60,8 @@ class InProcess:
 
     def submit(self, candidate: Candidate) -> None:
         """See `Workers`."""
-        self._queue.append(candidate)
+        if candidate not in self._queue:
+            self._queue.append(candidate)
 
     def next(self) -> Result:
         """See `Workers`."""

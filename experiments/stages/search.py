@@ -13,8 +13,8 @@ from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
     from bitwright.experiments.console import Console
-    from bitwright.nas.settings import SearchSettings
     from bitwright.nas.search_outcome import Told
+    from bitwright.nas.settings import SearchSettings
     from bitwright.nas.workers import Workers
 
 
@@ -40,7 +40,17 @@ def search_networks(context: Context) -> SearchResult:
         settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
         space = search_space(recipe.search)
         with _workers(recipe.search, context.console) as workers:
-            outcome = search(space, workload, settings, folder, workers=workers, on_told=show)
+            outcome = search(
+                space,
+                workload,
+                settings,
+                folder,
+                workers=workers,
+                database=recipe.search.storage,
+                name=f"{recipe.name}-{folder.name}",
+                on_told=show,
+                on_wait=context.console.say,
+            )
     timed = workload.runtime if settings.wants_latency else None
     metric = recipe.evaluate.metric
     return SearchResult.of(
