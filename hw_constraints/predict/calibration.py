@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ from bitwright.hw_constraints.predict.family_model import Sample
 from bitwright.hw_constraints.predict.gaussian_process import Settings
 from bitwright.hw_constraints.predict.kernel_models import KernelModels
 from bitwright.hw_constraints.predict.network_terms import Correction, Terms, fit_correction, terms_of
+
+# A network measured again some hours later, paired with the reference kernel both times: the median of |log ratio| is
+# 0.028 in ONNX Runtime and 0.050 in OpenVINO, of 30 networks in both formats: for a normal, deviations of 0.042, 0.074.
+_DRIFT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +117,11 @@ def kinds_of(models: KernelModels, networks: Sequence[MeasuredNetwork]) -> dict[
 
 
 def calibrate_latency(errors: Iterable[LeftOut], level: float) -> Conformal:
-    """Intervals of latencies; what one name stands for is one group."""
+    """Intervals of latencies; what one name stands for is one group. A user asks at another hour than the table's."""
     scores: dict[str, list[float]] = {}
     for each in errors:
         scores.setdefault(each.name, []).append(abs(each.log_error) / each.spread)
-    return calibrate(scores, level=level)
+    return replace(calibrate(scores, level=level), drift=_DRIFT)
 
 
 def calibrate_ratio(errors: Iterable[LeftOut], level: float) -> Conformal:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -31,21 +32,31 @@ class Conformal:
         level: the probability that an interval covers.
         groups: how many the factor rests on.
         samples: in all of them.
+        drift: standard deviation of log value between the hours of calibration and those of use, which no score has
+            seen: all calibration data are of one session.
     """
 
     factor: float
     level: float
     groups: int
     samples: int
+    drift: float = 0.0
 
     def interval(self, log_value: float, log_scale: float) -> tuple[float, float]:
-        """The bounds, in the value's unit, of `exp(log_value ± factor * log_scale)`."""
-        half = self.factor * log_scale
+        """The bounds, in the value's unit, of `exp(log_value ± sqrt((factor * log_scale)² + (z * drift)²))`."""
+        z = NormalDist().inv_cdf((1 + self.level) / 2)
+        half = math.hypot(self.factor * log_scale, z * self.drift)
         return math.exp(log_value - half), _exp(log_value + half)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"factor": self.factor, "level": self.level, "groups": self.groups, "samples": self.samples}
+        return {
+            "factor": self.factor,
+            "level": self.level,
+            "groups": self.groups,
+            "samples": self.samples,
+            "drift": self.drift,
+        }
 
 
 def calibrate(scores: Mapping[str, Sequence[float]], *, level: float = LEVEL) -> Conformal:

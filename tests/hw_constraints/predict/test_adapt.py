@@ -51,10 +51,31 @@ def _errors(by: LatencyPredictor) -> np.ndarray:
 def test_twenty_networks_are_enough(predictor: LatencyPredictor, candidates: list[MeasuredNetwork]) -> None:
     samples = [candidates[index] for index in telling(predictor, candidates, SAMPLES)]
     adapted = adapt(predictor, samples, rules=known_rules("onnxruntime"), where="elsewhere")
-    assert np.median(_errors(adapted)) < 0.12  # each family changes by a factor of its own there, few are fitted
-    assert np.quantile(_errors(adapted), 0.9) < 0.5
-    assert np.median(_errors(adapted)) < np.median(_errors(predictor)) / 3
+    assert np.median(_errors(adapted)) < 0.03  # what computes, what moves, and the call: three changes, three factors
+    assert np.quantile(_errors(adapted), 0.9) < 0.06
+    assert np.median(_errors(adapted)) < np.median(_errors(predictor)) / 10
     assert adapted.where == "elsewhere" and adapted.intervals.groups >= 9
+
+
+@pytest.mark.parametrize("runs", range(3))
+def test_a_version_that_is_only_a_little_slower_is_not_read_into_factors(
+    predictor: LatencyPredictor, runs: int
+) -> None:
+    """All takes 4 % more, and each measurement is off by 5 %: one factor is there, and little else is found."""
+    generator = np.random.default_rng(runs)
+    known = [
+        MeasuredNetwork(name=name.partition("/")[0], kernels=tuple(placed.kernel for placed in each.kernels),
+                        inputs=each.inputs, outputs=each.outputs,
+                        us=1.04 * predictor.network(each).us * math.exp(0.05 * generator.standard_normal()))
+        for name, each in splits(20).items()
+    ]  # fmt: skip
+    samples = [known[index] for index in telling(predictor, known, SAMPLES)]
+    adapted = adapt(predictor, samples, rules=known_rules("onnxruntime"), where="a version on")
+    errors = [
+        math.log(adapted.network(each).us / (1.04 * predictor.network(each).us)) for each in splits(12, 7).values()
+    ]
+    assert np.median(np.abs(errors)) < 0.03
+    assert np.quantile(np.abs(errors), 0.9) < 0.06
 
 
 def test_telling_networks_are_different_ones(predictor: LatencyPredictor, candidates: list[MeasuredNetwork]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,21 @@ def test_interval_is_symmetric_in_the_logarithm() -> None:
     found = calibrate({str(index): [2.0] for index in range(20)})
     low, high = found.interval(math.log(100.0), 0.05)
     assert low == pytest.approx(100 * math.exp(-0.1)) and high == pytest.approx(100 * math.exp(0.1))
+
+
+def test_a_drift_that_no_score_has_seen_widens_every_interval_and_restores_coverage() -> None:
+    """Scores of one session; values of another, which is off by a normal of its own."""
+    generator = np.random.default_rng(2)
+    scores = {str(index): [score] for index, score in enumerate(np.abs(generator.standard_normal(999)))}
+    blind = calibrate(scores)
+    aware = replace(blind, drift=0.1)
+    logs = 0.05 * generator.standard_normal(4000) + 0.1 * generator.standard_normal(4000)
+    covered = {
+        name: np.mean([low <= value <= high for value in np.exp(logs)])
+        for name, (low, high) in (("blind", blind.interval(0.0, 0.05)), ("aware", aware.interval(0.0, 0.05)))
+    }
+    assert covered["blind"] < 0.6
+    assert covered["aware"] == pytest.approx(0.9, abs=0.02)
 
 
 def test_each_group_is_judged_by_the_others() -> None:
