@@ -49,7 +49,8 @@ class SearchSettings:
     def temperature(self, step: int) -> float:
         """Falls by the same factor each step."""
         part = min(1.0, step / self.steps)
-        return self.first_temperature * (self.last_temperature / self.first_temperature) ** part
+        ratio: float = (self.last_temperature / self.first_temperature) ** part
+        return self.first_temperature * ratio
 
 
 class FormatSearch:
@@ -139,7 +140,8 @@ class FormatSearch:
         for name, module in self.layers.items():
             spec = replace(self.mixtures[name].spec, format=get_format(picks[name]), observer="mse")
             overrides.append(Override(module=name, weights=spec, origin="format search"))
-            weight = module.parametrizations.weight.original.detach().clone()  # type: ignore[union-attr]
+            held: Any = module.parametrizations
+            weight = held.weight.original.detach().clone()
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
             with torch.no_grad():
                 module.weight.copy_(weight)
@@ -179,10 +181,8 @@ class _Mixture(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The composite weight; with Gumbel noise in training, without it in evaluation."""
-        logits = self.logits
-        if self.training:
-            noise = -(-torch.rand_like(logits).clamp(min=1e-9).log()).log()
-            logits = logits + noise
+        noise = -(-torch.rand_like(self.logits).clamp(min=1e-9).log()).log()
+        logits = self.logits + noise if self.training else self.logits
         shares = torch.softmax(logits / self.temperature, 0)
         parts = [round_weight(weight, scale, scale, grid) for scale, grid in zip(self.scales, self.grids, strict=True)]
         mixed: Any = sum(share * part for share, part in zip(shares, parts, strict=True))

@@ -210,7 +210,8 @@ class DistilledMobileNet:
         """Of the network as it stands, which computes in eval mode what will be deployed."""
         self.student.eval()
         with torch.no_grad():
-            found = torch.cat([self.student(batch) for batch in images.split(20)])
+            parts = images.split(20)  # type: ignore[no-untyped-call]
+            found = torch.cat([self.student(batch) for batch in parts])
         self.student.train()
         return found
 

@@ -164,12 +164,12 @@ def _followed(
     import torch
 
     from bitwright.experiments.metrics import first_tensor
-    from bitwright.qat.distillation import Distiller, Feature, Logits, distillation_loss
+    from bitwright.qat.distillation import Distiller, Feature, Logits, Term, distillation_loss
 
     asked, task = context.recipe.qat, context.bench.data.task
     assert asked is not None
     if asked.features:
-        terms = [Logits(), *(Feature(module=name) for name in asked.features)]
+        terms: list[Term] = [Logits(), *(Feature(module=name) for name in asked.features)]
         distiller = Distiller(model, context.bench.example(model), terms=terms)
         return distiller.loss, list(distiller.parameters())
     teacher = context.model()

@@ -71,7 +71,7 @@ class Request:
 
     def calibration(self) -> list[torch.Tensor]:
         """The first training samples in batches."""
-        return list(self.images("train")[:CALIBRATED].split(16))
+        return list(self.images("train")[:CALIBRATED].split(16))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def _fit(trainee: Trainee, teacher: torch.nn.Module, request: Request) -> None:
     trainee.train()
     for _ in range(request.epochs):
         order = torch.randperm(len(images), generator=generator)
-        for rows in order.split(request.batch):
+        for rows in order.split(request.batch):  # type: ignore[no-untyped-call]
             if len(rows) < request.batch:
                 continue
             for group in optimizer.param_groups:
@@ -151,7 +151,8 @@ def _fit(trainee: Trainee, teacher: torch.nn.Module, request: Request) -> None:
 def _score(forward: Callable[[torch.Tensor], torch.Tensor], request: Request) -> float:
     """top1, or the mean over classes of intersection over union, in percent."""
     images, labels = request.images(request.part), request.labels(request.part)
-    decided = torch.cat([forward(part).argmax(1) for part in images.split(_SCORED_AT_ONCE)])
+    parts = images.split(_SCORED_AT_ONCE)  # type: ignore[no-untyped-call]
+    decided = torch.cat([forward(part).argmax(1) for part in parts])
     counted = labels != request.ignore
     if request.metric == "top1":
         return 100.0 * float((decided == labels)[counted].double().mean())
