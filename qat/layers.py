@@ -22,7 +22,7 @@ from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import Quantizer
 from bitwright.qat.shards import whole
 from bitwright.quant.fake_quantize import broadcastable, fake_quantize, spread
-from bitwright.quant.learned_steps import round_weight, straight_through
+from bitwright.quant.learned_steps import round_weight, rounded_again, straight_through
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import BIAS_SPEC
 from bitwright.quant.scheme import QParamsSpec, ScaleKind
@@ -167,6 +167,8 @@ class FoldedWeight:
         if quantizer is None or not quantizer.observing:
             return
         weight = whole(layer.weight.detach())
+        if not torch.isfinite(weight).all():
+            return  # the gradient will tell
         widest = self._widest(weight)
         quantizer.start.copy_(widest.scale * self.clip if widest.tensor_scale is None else widest.scale)
         if quantizer.tensor_scale is not None and widest.tensor_scale is not None:
@@ -229,6 +231,8 @@ class RoundedConstant:
         """float32, any shape."""
         quantizer = self.quantizer
         scale = quantizer.scale(values.numel() // max(1, quantizer.start.numel()))
+        if not values.requires_grad:  # a buffer, such as a running mean, whose reader may take no gradient for it
+            scale = scale.detach()
         scale = spread(scale, values, axis=quantizer.axis, block_size=quantizer.spec.block_size)
         return round_weight(values, scale, scale, quantizer.grid)
 
@@ -253,12 +257,16 @@ class _InPlace:
 
 class _Convolution(_InPlace):
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(x, *self.folded(self))  # type: ignore[no-any-return]
+        weight, bias = self.folded(self)
+        with rounded_again(x):
+            return self._conv_forward(x, weight, bias)  # type: ignore[no-any-return]
 
 
 class _Linear(_InPlace):
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, *self.folded(self))
+        weight, bias = self.folded(self)
+        with rounded_again(x):
+            return F.linear(x, weight, bias)
 
 
 class _TransposedConvolution(_InPlace):
@@ -267,7 +275,8 @@ class _TransposedConvolution(_InPlace):
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
         extra = self._output_padding(x, output_size, self.stride, self.padding, self.kernel_size, rank, self.dilation)
         weight, bias = self.folded(self)
-        return convolve(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        with rounded_again(x):
+            return convolve(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
 
 
 class ScheduledNorm:

@@ -114,7 +114,8 @@ class Quantizer(nn.Module):
             return round_activation(values, scale, self.grid, clipping_only=clipping_only).to(x.dtype)
         zero_point = self._zero_point(scale, elements)
         low, high = self.spec.code_range
-        grid = Grid(low - float(zero_point), high - float(zero_point))
+        origin = float(zero_point.detach())
+        grid = Grid(low - origin, high - origin)
         return round_activation(values, scale, grid, zero_point=zero_point).to(x.dtype)
 
     def _look(self, values: torch.Tensor) -> None:

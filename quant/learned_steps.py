@@ -13,9 +13,11 @@ than LSQ change is in `RoundActivation` and `learned_scales`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -86,7 +88,8 @@ class RoundActivation(torch.autograd.Function):
     """Fake-quantizes a tensor by one scale.
 
     `x` itself is kept for the backward pass and rounded again there: behind a ReLU that costs no memory, since the
-    ReLU keeps its result anyway, and behind a folded layer it stands for what the batch norm would have kept.
+    ReLU keeps its result anyway, and the layer that reads the rounded tensor need not keep that (`rounded_again`).
+    Behind operators that keep no result, a gradient that is only clipped takes a mask in place of `x`.
 
     PACT's threshold (`clipping_only`) feels clipped values and not how others are rounded: `dy/ds = c` where clipped,
     else 0 (Choi et al. 2018, eq. 3, with `alpha = s * high`). A zero point that learns moves the whole grid, so it,
@@ -99,12 +102,10 @@ class RoundActivation(torch.autograd.Function):
     ) -> torch.Tensor:
         """`x`: float32, any shape; `scale`, `zero_point`: float32 []; returns the shape of `x`."""
         x = _dense(x)
-        result = torch.empty_like(x)
-        for part, out in _pieces(x, result):
-            grid.nearest_(torch.div(part, scale, out=out)).mul_(scale)
         ctx.grid, ctx.clipping_only = grid, clipping_only
-        ctx.save_for_backward(x, scale)
-        return result
+        ctx.keeps_mask = not ctx.needs_input_grad[1] and _is_kept_by_nobody(x)
+        ctx.save_for_backward(_bits((x > grid.low * scale) & (x < grid.high * scale)) if ctx.keeps_mask else x, scale)
+        return _rounded(x, scale, grid)
 
     @staticmethod
     @once_differentiable
@@ -113,6 +114,8 @@ class RoundActivation(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         grid: Grid = ctx.grid
         _, wants_scale, wants_zero, *_ = ctx.needs_input_grad
+        if ctx.keeps_mask:
+            return torch.where(_mask(x, gradient.shape), gradient, 0.0), None, None, None, None
         if not wants_scale and _reads_numbers(x):
             step = float(scale)
             passed = torch.ops.aten.hardtanh_backward(gradient, x, grid.low * step, grid.high * step)
@@ -216,6 +219,32 @@ def round_activation(
     return result
 
 
+def rounded_again(operand: torch.Tensor) -> AbstractContextManager[Any]:
+    """Inside, an operator that keeps `operand` for its backward pass rounds it again there instead.
+
+    A network in low precision would otherwise keep each activation twice: as its ReLU returned it, and rounded. Where
+    `operand` is no rounded tensor, or something else decides already what is kept (checkpointing, offloading), the
+    operator keeps it as ever.
+    """
+    node: Any = operand.grad_fn
+    if type(node) is not RoundActivation._backward_cls or node.keeps_mask or torch.compiler.is_compiling():
+        return nullcontext()
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return nullcontext()
+    place = (operand.data_ptr(), operand.shape, operand.stride())
+
+    def pack(tensor: torch.Tensor) -> Any:
+        return node if (tensor.data_ptr(), tensor.shape, tensor.stride()) == place else tensor
+
+    def unpack(kept: Any) -> torch.Tensor:
+        if isinstance(kept, torch.Tensor):
+            return kept
+        x, scale = kept.saved_tensors
+        return _rounded(x, scale, kept.grid)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+
 def round_dynamic(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
     """See `RoundDynamic`."""
     result: torch.Tensor = RoundDynamic.apply(x, qparams)  # type: ignore[no-untyped-call]
@@ -232,6 +261,34 @@ def straight_through(value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     """See `StraightThrough`."""
     result: torch.Tensor = StraightThrough.apply(value, exact)  # type: ignore[no-untyped-call]
     return result
+
+
+def _rounded(x: torch.Tensor, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
+    result = torch.empty_like(x)
+    for part, out in _pieces(x, result):
+        grid.nearest_(torch.div(part, scale, out=out)).mul_(scale)
+    return result
+
+
+# Operators that keep neither their result nor anything of its size.
+_KEEP_NO_RESULT = ("ConvolutionBackward", "AddmmBackward", "NativeBatchNormBackward", "AddBackward", "SubBackward")
+
+
+def _is_kept_by_nobody(x: torch.Tensor) -> bool:
+    return type(x.grad_fn).__name__.startswith(_KEEP_NO_RESULT)
+
+
+def _bits(mask: torch.Tensor) -> torch.Tensor:
+    """Eight values a byte where NumPy reaches them, else as it is."""
+    if not _reads_numbers(mask):
+        return mask
+    return torch.from_numpy(np.packbits(mask.numpy()))
+
+
+def _mask(bits: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if bits.dtype is torch.bool:
+        return bits
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel())).view(torch.bool).view(shape)
 
 
 def _reads_numbers(x: torch.Tensor) -> bool:
