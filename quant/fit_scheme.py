@@ -15,7 +15,7 @@ from bitwright.quant.scheme import QuantScheme
 _ATTENTION = "scaled_dot_product_attention"
 _ITS_PRODUCT = "matmul"
 _MASK = 3  # its position among the operands
-_RECURRENT = ("lstm", "gru")
+_RECURRENT = ("lstm", "gru", "lstm_cell", "gru_cell")
 
 
 def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:

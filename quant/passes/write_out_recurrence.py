@@ -1,4 +1,4 @@
-"""Writes an LSTM or GRU as its steps, so that its products are layers like others (torch.nn's own equations).
+"""Writes an LSTM or GRU, or its cell, as steps, so that its products are layers like others (torch.nn's equations).
 
     LSTM    i, f, g, o = W_x x_t + b_x + W_h h + b_h,   c' = σ(f) c + σ(i) tanh(g),   h' = σ(o) tanh(c')
     GRU     r = σ(W_xr x_t + b_xr + W_hr h + b_hr),     z likewise,
@@ -27,11 +27,14 @@ _GATES = {"lstm": 4, "gru": 3}
 
 
 def write_out_recurrence(captured: CapturedModel, at: str) -> CapturedModel | Refused:
-    """Rewrites the `lstm` or `gru` at `at`; exact."""
+    """Rewrites the `lstm`, `gru`, `lstm_cell` or `gru_cell` at `at`; exact."""
     edit = Editor(captured, at)
     kind, given = operator_type(edit.at), arguments(edit.at)
-    if not is_call(edit.at, *_GATES):
+    if not is_call(edit.at, *_GATES, *(f"{layer}_cell" for layer in _GATES)):
         return Refused(f"{kind} is no recurrent layer")
+    if kind.endswith("_cell"):
+        _Writer(edit, kind.removesuffix("_cell"), given, axis=0).write_cell()
+        return edit.finish()
     if "batch_sizes" in given:
         return Refused("its sequences are packed, each of a length of its own")
     if given["train"] and given["dropout"]:
@@ -65,6 +68,20 @@ class _Writer:
     kind: str
     given: dict[str, Any]
     axis: int
+
+    def write_cell(self) -> None:
+        """One step."""
+        cell = self.edit.at
+        state = self.given["hx"] if self.kind == "lstm" else [self.given["hx"]]
+        x = self._call("linear.default", self.given["input"], self.given["w_ih"], self.given["b_ih"])
+        h = self._call("linear.default", state[0], self.given["w_hh"], self.given["b_hh"])
+        if self.kind == "gru":
+            self.edit.replace(cell, self._gru(x, h, state[0])[0])
+            return
+        after = self._lstm(x, h, state[1])
+        for user in list(cell.users):
+            index: Any = user.args[1]
+            self.edit.replace(user, after[index])
 
     def write(self, directions: int, each: int) -> None:
         """All layers and directions."""

@@ -159,6 +159,17 @@ def _compare(b: OnnxBuilder, node: Node) -> None:
         b.emit(_COMPARE[node.op], operands, out)
 
 
+@translates("addcmul", "addcdiv")
+def _addcmul(b: OnnxBuilder, node: Node) -> None:
+    """`x + value * y * z`, or `x + value * y / z`."""
+    out, value = b.result(node), node.attributes["value"]
+    op = "Mul" if node.op == "addcmul" else "Div"
+    product = b.emit(op, [b.operand(node, 1), b.operand(node, 2)], b.spare(out))
+    if value != 1:
+        product = b.emit("Mul", [product, b.constant(out, np.asarray(value), result_dtype(b, node))], b.spare(out))
+    b.emit("Add", [b.operand(node, 0), product], out)
+
+
 @translates("where")
 def _where(b: OnnxBuilder, node: Node) -> None:
     dtype = result_dtype(b, node)

@@ -164,6 +164,15 @@ def _topk(b: OnnxBuilder, node: Node) -> None:
     b.emit("TopK", [b.operand(node, 0), count], outputs, axis=node.attributes["dim"], largest=largest, sorted=ordered)
 
 
+@translates("argsort")
+def _argsort(b: OnnxBuilder, node: Node) -> None:
+    """All of an axis by TopK, whose order of equal values is that of their places."""
+    out, axis = b.result(node), node.attributes["dim"]
+    count = b.constant(out, [b.shape(node.tensors[0])[axis]])
+    largest = int(bool(node.attributes["descending"]))
+    b.emit("TopK", [b.operand(node, 0), count], [b.spare(out), out], axis=axis, largest=largest, sorted=1)
+
+
 @translates("cumsum")
 def _cumsum(b: OnnxBuilder, node: Node) -> None:
     axis = b.constant(b.result(node), np.int64(node.attributes["dim"]))

@@ -46,6 +46,24 @@ def _recurrent(b: OnnxBuilder, node: Node) -> None:
         b.emit("Concat", parts, b.result(node, 1 + state), axis=0)
 
 
+@translates("lstm_cell", "gru_cell")
+def _cell(b: OnnxBuilder, node: Node) -> None:
+    """A layer of one step; the axes of time and of directions come and go."""
+    kind, out = node.op.removesuffix("_cell"), b.result(node)
+    states = _STATES[kind]
+    shape = b.shape(node.inputs[1]) if node.inputs[1] is not None else ()
+    if len(shape) != 2:
+        raise unsupported(node, "states without a batch")
+    biases = 4 if len([ref for ref in node.inputs[1 + states :] if ref is not None]) == 4 else 2
+    front = [b.emit("Unsqueeze", [b.operand(node, i), b.constant(out, [0])], b.spare(out)) for i in range(1 + states)]
+    operands = [front[0], *_parameters(b, node, [1 + states], biases), "", *front[1:]]
+    made = [b.spare(out) for _ in range(states)]
+    extra = {"linear_before_reset": 1} if kind == "gru" else {}
+    b.emit(kind.upper(), operands, ["", *made], hidden_size=shape[1], **extra)
+    for state, value in enumerate(made):
+        b.emit("Reshape", [value, b.constant(out, list(shape))], b.result(node, state))
+
+
 def _by_layer(b: OnnxBuilder, node: Node, position: int, layers: int, directions: int) -> list[str]:
     """A state `[layers * directions, B, H]`, one `[directions, B, H]` for each layer."""
     name = b.operand(node, position)
@@ -74,7 +92,7 @@ def _parameters(b: OnnxBuilder, node: Node, places: list[int], each: int) -> lis
 
 def _reordered(b: OnnxBuilder, node: Node, position: int) -> str:
     """A parameter with its gates in ONNX's order."""
-    out, order = b.result(node), _GATES[node.op]
+    out, order = b.result(node), _GATES[node.op.removesuffix("_cell")]
     parts = [b.spare(out) for _ in order]
     b.emit("Split", [b.operand(node, position)], parts, axis=0, num_outputs=len(order))
     return b.emit("Concat", [parts[gate] for gate in order], b.spare(out), axis=0)

@@ -92,6 +92,25 @@ def _select(b: OnnxBuilder, node: Node) -> None:
            axis=node.attributes["dim"])  # fmt: skip
 
 
+@translates("repeat_interleave")
+def _repeat_interleave(b: OnnxBuilder, node: Node) -> None:
+    """Each place several times: gathered by its number."""
+    out, times, axis = b.result(node), node.attributes.get("repeats"), node.attributes.get("dim")
+    if not isinstance(times, int) or axis is None:
+        raise unsupported(node, "a tensor of repeats, or without dim")
+    places = np.arange(b.shape(node.tensors[0])[axis]).repeat(times)
+    b.emit("Gather", [b.operand(node, 0), b.constant(out, places)], out, axis=axis)
+
+
+@translates("one_hot")
+def _one_hot(b: OnnxBuilder, node: Node) -> None:
+    out, classes = b.result(node), node.attributes["num_classes"]
+    if classes < 0:
+        classes = b.shape(node.outputs[0])[-1]
+    rows = b.constant(out, np.eye(classes, dtype=np.int64))
+    b.emit("Gather", [rows, b.operand(node, 0)], out, axis=0)
+
+
 @translates("index_select")
 def _index_select(b: OnnxBuilder, node: Node) -> None:
     b.emit("Gather", [b.operand(node, 0), b.operand(node, 1)], b.result(node), axis=node.attributes["dim"])
