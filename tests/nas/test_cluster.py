@@ -1,7 +1,6 @@
 import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bitwright.experiments.benchmarks.loopback_postgresql import free_port
 from bitwright.nas import cluster
 from bitwright.nas.cluster import Cluster, Software, local_cluster, remote_cluster
 from bitwright.nas.result import Outcome
@@ -106,12 +106,6 @@ def test_what_all_candidates_lack_ends_the_search_in_one_message(synthetic: Modu
         pytest.raises(InputError, match="no such folder"),
     ):
         run(workers, synthetic, tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

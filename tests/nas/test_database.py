@@ -1,20 +1,16 @@
 """Studies in PostgreSQL, in a server of the tests' own; skipped where PostgreSQL is not installed."""
 
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from bitwright.experiments.benchmarks.loopback_postgresql import LoopbackPostgresql, loopback_postgresql, programs
 from bitwright.nas import storage
 from bitwright.nas.result import Result
 from bitwright.nas.search import search
@@ -27,56 +23,20 @@ from bitwright.quant.errors import InputError
 REQUIRED = os.environ.get("BITWRIGHT_REQUIRE_POSTGRESQL") == "1"
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server in a folder of its own; as root it runs as the user `postgres`, since it refuses root."""
-
-    programs: Path
-    folder: Path
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-
-    def call(self, program: str, *arguments: str) -> None:
-        user = "postgres" if os.geteuid() == 0 else None
-        subprocess.run(
-            [self.programs / program, *arguments], check=True, user=user, stdout=subprocess.DEVNULL, cwd=self.folder
-        )
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
-        self.call("pg_ctl", "start", "-w", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log")
-
-    def stop(self) -> None:
-        self.call("pg_ctl", "stop", "-w", "-m", "immediate", "-D", f"{self.folder}/data")
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+def server() -> Iterator[LoopbackPostgresql]:
+    found = programs()
+    if found is None:
         if REQUIRED:
-            pytest.fail("BITWRIGHT_REQUIRE_POSTGRESQL is set, but there is no /usr/lib/postgresql/*/bin/initdb")
+            pytest.fail("BITWRIGHT_REQUIRE_POSTGRESQL is set, but PostgreSQL is not installed")
         pytest.skip("PostgreSQL is not installed (apt install postgresql)")
     pytest.importorskip("psycopg", reason="psycopg is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="bitwright-postgresql-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    running = Server(found[-1].parent, folder, port)
-    running.call("initdb", "-D", f"{folder}/data", "-U", "postgres", "--auth", "trust", "--no-sync")
-    running.start()
-    yield running
-    running.stop()
-    shutil.rmtree(folder)
+    with loopback_postgresql(found) as running:
+        yield running
 
 
 def run(
-    server: Server,
+    server: LoopbackPostgresql,
     synthetic: ModuleType,
     folder: Path,
     name: str,
@@ -95,14 +55,16 @@ def run(
     )  # fmt: skip
 
 
-def test_a_study_in_postgresql_is_the_one_in_sqlite(server: Server, synthetic: ModuleType, tmp_path: Path) -> None:
+def test_a_study_in_postgresql_is_the_one_in_sqlite(
+    server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path
+) -> None:
     first = run(server, synthetic, tmp_path / "shared", "same", trials=6)
     both = run(server, synthetic, tmp_path / "shared", "same")
     assert both.results[:6] == first.results
     assert both.results == synthetic.run(tmp_path / "alone", trials=12).results
 
 
-def test_a_restarted_database_loses_nothing(server: Server, synthetic: ModuleType, tmp_path: Path) -> None:
+def test_a_restarted_database_loses_nothing(server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path) -> None:
     said: list[str] = []
 
     def restart() -> None:
@@ -124,7 +86,7 @@ def test_a_restarted_database_loses_nothing(server: Server, synthetic: ModuleTyp
 
 
 def test_a_lost_database_ends_the_search_cleanly(
-    server: Server, synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PATIENCE_S", 2.0)
 
@@ -145,7 +107,9 @@ def test_a_lost_database_ends_the_search_cleanly(
     assert outcome.results == synthetic.run(tmp_path / "alone", trials=8).results
 
 
-def test_a_second_driver_of_a_study_is_refused(server: Server, synthetic: ModuleType, tmp_path: Path) -> None:
+def test_a_second_driver_of_a_study_is_refused(
+    server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path
+) -> None:
     def second(told: Told) -> None:
         message = r"another process drives study 'one'; wait for it, or give this search another name"
         with pytest.raises(InputError, match=message):
@@ -161,7 +125,7 @@ def test_a_second_driver_of_a_study_is_refused(server: Server, synthetic: Module
 
 
 def test_another_definition_under_the_same_name_is_refused(
-    server: Server, synthetic: ModuleType, tmp_path: Path
+    server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path
 ) -> None:
     run(server, synthetic, tmp_path, "defined", trials=2)
     with pytest.raises(
