@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from bitwright.experiments.console import Console
 from bitwright.experiments.output_file import writing
 from bitwright.experiments.parity_data import inputs_for
 from bitwright.experiments.parity_search import Over, search
-from bitwright.experiments.parity_sides import Runtimes, Side, Step, dump_step, is_dump, open_side
+from bitwright.experiments.parity_sides import Runtimes, Step, dump_step, is_dump, open_side
 from bitwright.experiments.parity_weights import UnlikeWeights, unlike_weights
 from bitwright.hw_constraints.parity_links import LEVELS
+from bitwright.hw_constraints.parity_versions import Elsewhere
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.bisect import halve_links
 from bitwright.quant.parity.chain import ChainParity, compare_chain
@@ -33,6 +35,7 @@ class Asked:
             alone, which shows most tensors.
         reference: whether files run in `onnx.reference`, too.
         openvino: whether they run in OpenVINO, too.
+        runtimes: other Pythons whose ONNX Runtime runs files, too.
         out: where reproducers go.
         bisect: what to halve, beside or in place of looking at every layer.
     """
@@ -43,6 +46,7 @@ class Asked:
     levels: tuple[str, ...] = ()
     reference: bool = False
     openvino: bool = False
+    runtimes: tuple[str, ...] = ()
     out: Path | None = None
     bisect: Over | None = None
 
@@ -84,16 +88,25 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
     Raises:
         InputError: a side cannot be opened, the data do not fit, or a reproducer cannot be written.
     """
+    with contextlib.ExitStack() as open_processes:
+        others = [open_processes.enter_context(contextlib.closing(Elsewhere(each))) for each in asked.runtimes]
+        return _compare_sides(first, second, asked, others, console=console)
+
+
+def _compare_sides(
+    first: str, second: str | None, asked: Asked, others: Sequence[Elsewhere], *, console: Console
+) -> ParityReport:
     if is_dump(first):
         raise InputError(f"{first}: is a dump, which can only be the second of the two: {second or 'NETWORK'} {first}")
     if not asked.levels:
         asked = replace(asked, levels=LEVELS[:1] if second is not None and is_dump(second) else (LEVELS[0], LEVELS[-1]))
-    sides = [_open(first, asked)]
+    runtimes = Runtimes(levels=asked.levels, reference=asked.reference, openvino=asked.openvino, others=others)
+    sides = [open_side(first, asked.shapes, runtimes)]
     steps, weights = list(sides[0].steps), None
     if second is not None and is_dump(second):
         steps.append(dump_step(second, sides[0]))
     elif second is not None:
-        sides.append(_open(second, asked))
+        sides.append(open_side(second, asked.shapes, runtimes))
         weights = unlike_weights(*sides)
         if weights.is_another_network:
             return ParityReport(chain=ChainParity(pairs=()), advice={}, inputs=0, weights=weights)
@@ -148,11 +161,6 @@ def _renamed(step: Step, side: str) -> Step:
     """Two networks are both `eager`; names tell links apart."""
     step.link.name = f"{step.link.name} of {side}"
     return step
-
-
-def _open(what: str, asked: Asked) -> Side:
-    runtimes = Runtimes(levels=asked.levels, reference=asked.reference, openvino=asked.openvino)
-    return open_side(what, asked.shapes, runtimes)
 
 
 def _reproducers(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from bitwright.experiments.workbench import Workbench, load_weights
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.parity_litert import LiteRTLink
 from bitwright.hw_constraints.parity_openvino import OpenVINOLink
+from bitwright.hw_constraints.parity_versions import Elsewhere, OtherVersionLink
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.dump import SUFFIXES
 from bitwright.quant.parity.isolated import IsolatedLink
@@ -39,12 +41,16 @@ class Step:
         advice: in words.
         file: the ONNX file that it runs, for reproducers.
         made_from: the name of the link that it was made from; empty for the one before it.
+        passes: makes the links between what it was made from and itself, where Bitwright's own passes lie there.
+        version: of ONNX Runtime that runs it at the level that versions are compared at; empty for others.
     """
 
     link: Link
     advice: str
     file: Path | None = None
     made_from: str = ""
+    passes: Callable[[], Sequence[Link]] | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +76,13 @@ class Runtimes:
         levels: ONNX Runtime's optimisation levels.
         reference: whether they run in `onnx.reference`, too.
         openvino: whether they run in OpenVINO, too.
+        others: other Pythons whose ONNX Runtime runs them, too; see `parity_versions`.
     """
 
     levels: Sequence[str]
     reference: bool = False
     openvino: bool = False
+    others: Sequence[Elsewhere] = ()
 
 
 def open_side(what: str, shapes: Sequence[str], runtimes: Runtimes) -> Side:
@@ -134,7 +142,13 @@ def file_steps(path: Path, runtimes: Runtimes) -> list[Step]:
     for level in runtimes.levels:
         name = f"{path.name} in ONNX Runtime, optimisations: {level}"
         link = IsolatedLink(name, partial(OnnxRuntimeLink, path, level))
-        steps.append(Step(link=link, advice=_LEVEL if steps else _FILE, file=path))
+        version = importlib.metadata.version("onnxruntime") if level == runtimes.levels[-1] else ""
+        steps.append(Step(link=link, advice=_LEVEL if steps else _FILE, file=path, version=version))
+    for other in runtimes.others:
+        name = f"{path.name} in ONNX Runtime {other.version} of {other.place}"
+        there = OtherVersionLink(path, other, runtimes.levels[-1], name)
+        origin = steps[0].link.name if steps else ""
+        steps.append(Step(link=there, advice=_RUNTIME, file=path, made_from=origin, version=other.version))
     if runtimes.openvino:
         inside = IsolatedLink(f"{path.name} in OpenVINO", partial(OpenVINOLink, path))
         steps.append(Step(link=inside, advice=_RUNTIME, file=path, made_from=steps[0].link.name if steps else ""))
@@ -155,6 +169,7 @@ def _tflite_steps(path: Path) -> list[Step]:
 def network_steps(network: Any, example: tuple[Any, ...]) -> list[Step]:
     """A network as it is, captured, and with its batch norms folded; only as it is where it does not capture whole."""
     from bitwright.quant.capture import CaptureError, capture
+    from bitwright.quant.parity.own_passes import capture_links
     from bitwright.quant.parity.torch_links import CapturedLink, EagerLink
     from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
@@ -164,7 +179,7 @@ def network_steps(network: Any, example: tuple[Any, ...]) -> list[Step]:
         return [Step(link=EagerLink(network), advice="")]
     return [
         Step(link=EagerLink(network, captured.graph), advice=""),
-        Step(link=CapturedLink(captured), advice=_CAPTURE),
+        Step(link=CapturedLink(captured), advice=_CAPTURE, passes=partial(capture_links, network, example)),
         Step(link=CapturedLink(fold_batch_norm(captured), "batch norms folded"), advice=_REWRITE),
     ]
 
@@ -200,30 +215,58 @@ def _run_side(folder: Path, runtimes: Runtimes) -> Side:
     files = folder / "stages" / "quantize"
     if not (files / "quantized.onnx").is_file():
         raise InputError(f"{folder}: the run has no quantized.onnx; run the recipe again up to its stage quantize")
-    steps = chain_of_run(network, example, files, runtimes, equalized=recipe.quantize.equalization)
+    steps = chain_of_run(network, example, files, runtimes, rewrites=rewrites_of(bench, network))
     return Side(steps=tuple(steps), bench=bench, example=example)
 
 
+def rewrites_of(bench: Workbench, network: Any) -> Callable[[], Sequence[Link]] | None:
+    """Makes the links of what the recipe rewrites before it quantizes; None where that is nothing."""
+    asked = bench.recipe.quantize
+    if not (asked.equalization or asked.prepare):
+        return None
+
+    def links() -> Sequence[Link]:
+        from bitwright.experiments.scheme_settings import scheme_of
+        from bitwright.quant.capture import capture
+        from bitwright.quant.parity.own_passes import preparation_links
+
+        return preparation_links(
+            capture(network, bench.example(network)),
+            scheme_of(bench.recipe, bench.target),
+            bench.calibration(network),
+            equalization=asked.equalization,
+            preparations=asked.prepare,
+        )
+
+    return links
+
+
 def chain_of_run(
-    network: Any, example: tuple[Any, ...], files: Path, runtimes: Runtimes, *, equalized: bool
+    network: Any,
+    example: tuple[Any, ...],
+    files: Path,
+    runtimes: Runtimes,
+    *,
+    rewrites: Callable[[], Sequence[Link]] | None,
 ) -> list[Step]:
     """Everything that a run makes of a network.
 
-    Both files are made from the network with its batch norms folded. Where channels were equalized, the layers of the
-    quantized file are not those of the network: its chain begins with the simulation of what the file says.
+    Both files are made from the network with its batch norms folded. Where it was rewritten to be easier to quantize,
+    the layers of the quantized file are not those of the network: its chain begins with the simulation of what the
+    file says, and `--bisect passes` compares the rewrites.
 
     Args:
         network: in float, trained.
         example: arguments of one run.
         files: the folder with `float.onnx` and `quantized.onnx`.
         runtimes: to run files in.
-        equalized: whether channels were brought to like ranges before.
+        rewrites: see `rewrites_of`.
     """
     steps = network_steps(network, example)
     origin = steps[-1].link.name
     for name in ("float.onnx", "quantized.onnx"):
-        if equalized and name == "quantized.onnx":
-            simulation = _simulation(files / name)
+        if rewrites is not None and name == "quantized.onnx":
+            simulation = replace(_simulation(files / name), passes=rewrites)
             steps.append(simulation)
             origin = simulation.link.name
         head, *rest = file_steps(files / name, runtimes)

@@ -11,13 +11,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
+from bitwright.quant.parity.halving import Culprit, StepBisection, first_broken
 from bitwright.quant.parity.link import Link, LinkError
 from bitwright.quant.parity.locate import LinkParity, compare_links
 from bitwright.quant.parity.results import Inputs
@@ -30,34 +30,6 @@ options.intra_op_num_threads = 1
 onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 """
 _CHANGED = re.compile(r"GraphTransformer (\S+) modified: 1 ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Culprit:
-    """A step that makes a file compute something else.
-
-    Attributes:
-        name: of the pass, or `opset N`.
-        parity: the file with it, beside what it was made from.
-    """
-
-    name: str
-    parity: LinkParity
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepBisection:
-    """What halving found.
-
-    Attributes:
-        culprits: one by one, each with those before it left out.
-        steps: how many there are to choose from.
-        comparisons: how many it took.
-    """
-
-    culprits: tuple[Culprit, ...]
-    steps: int
-    comparisons: int
 
 
 def passes_of(path: Path) -> tuple[str, ...]:
@@ -93,7 +65,7 @@ def bisect_passes(first: Link, path: Path, inputs: Sequence[Inputs], *, most: in
         return compare_links(first, OnnxRuntimeLink(path, "all", without=without), inputs)
 
     while len(culprits) < most:
-        broken = _first_broken(len(passes), compare)
+        broken = first_broken(len(passes), compare)
         if broken is None or broken[0] == 0:  # without any pass it breaks as well: the file is wrong, not the runtime
             break
         place, parity = broken
@@ -127,22 +99,6 @@ def bisect_opsets(path: Path, inputs: Sequence[Inputs], *, newest: int) -> StepB
             except (LinkError, RuntimeError) as error:  # the converter's own exception is a RuntimeError
                 return LinkParity(first=reference.name, second=name, problem=" ".join(str(error).split())[:300])
 
-        broken = _first_broken(max(0, newest - own), compare)
+        broken = first_broken(max(0, newest - own), compare)
     culprits = () if broken is None else (Culprit(name=f"opset {own + broken[0]}", parity=broken[1]),)
     return StepBisection(culprits=culprits, steps=max(0, newest - own), comparisons=count)
-
-
-def _first_broken(steps: int, compare: Callable[[int], LinkParity]) -> tuple[int, LinkParity] | None:
-    """The fewest steps that break, with their comparison; None where all of them do not."""
-    parity = compare(steps)
-    if parity.agrees:
-        return None
-    low, high = -1, steps  # more than `low` steps break, `high` do
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = compare(middle)
-        if found.agrees:
-            low = middle
-        else:
-            high, parity = middle, found
-    return high, parity

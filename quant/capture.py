@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,9 @@ from bitwright.quant.graph import SourceLine, TensorKind, TensorRef
 from bitwright.quant.passes.fold_constants import fold_constants
 from bitwright.quant.preserve import preserved
 
-__all__ = ["CaptureError", "CaptureFailure", "capture", "identify"]
+__all__ = ["CaptureError", "CaptureFailure", "Watch", "capture", "identify"]
+
+Watch = Callable[[str, Any], None]
 
 
 def capture(
@@ -41,6 +43,7 @@ def capture(
     *,
     region: str = "",
     called_from: SourceLine | None = None,
+    watch: Watch | None = None,
 ) -> CapturedModel:
     """Captures a network in eval mode; the network itself, its mode and its buffers stay as they were.
 
@@ -50,35 +53,48 @@ def capture(
         kwargs: keyword arguments likewise.
         region: the name under which the tensors are known when the model is a part of a larger one.
         called_from: the user's line that calls it then; operators of modules without code of the user's own get it.
+        watch: called with the name of each step and the network behind it: a module behind `exported` and `functional`,
+            a `CapturedModel` behind `canonical`.
 
     Raises:
         CaptureError: `forward` cannot be traced, or it changes its arguments or tensors that are no buffers.
         InputError: a weight contains NaN or infinity.
     """
     _check_finite(model)
-    named = dict(kwargs or {})
-    program, lost = _export(model, tuple(args), named)
+    named, seen = dict(kwargs or {}), watch or _unseen
+    program, lost = _export(model, tuple(args), named, seen)
     if lost and keeps_only_caches(model, tuple(args), named):
         with preserved(model):
             fill(model, tuple(args), named)
-            program, lost = _export(model, tuple(args), named)
+            program, lost = _export(model, tuple(args), named, seen)
     if lost:
         raise CaptureError(located(lost, model, Hazard.STATE))
     try:
-        return _lift(program, region, called_from)
+        lifted = _lift(program, region, called_from)
     except CaptureError as error:
         raise CaptureError(located(error.failure, model, Hazard.ARGUMENT)) from None
+    seen("canonical", lifted)
+    return fold_constants(lifted)
+
+
+def _unseen(step: str, network: object) -> None:
+    """Nobody watches."""
 
 
 def _export(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], watch: Watch
 ) -> tuple[torch.export.ExportedProgram, CaptureFailure | None]:
     """The functional program, and what of the model's state it has lost."""
     try:
         with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
             warnings.simplefilter("always")
             enter_eval(model)
-            program = functionalize(torch.export.export(model, args, kwargs, strict=False))
+            exported = torch.export.export(model, args, kwargs, strict=False)
+            if watch is not _unseen:
+                watch("exported", exported.module())  # a copy: the next step writes into the graph
+            program = functionalize(exported)
+            if watch is not _unseen:
+                watch("functional", program.module())
     except (Exception, SystemExit) as error:  # torch.export raises whatever forward and its own passes raise
         raise CaptureError(failure_of(error)) from error
     return program, lost_state(str(warning.message) for warning in said)
@@ -163,7 +179,7 @@ def _lift(program: torch.export.ExportedProgram, region: str, called_from: Sourc
     _drop_unused(graph, values, set(states))
     spec_in, spec_out = program.call_spec.in_spec, program.call_spec.out_spec
     assert spec_in is not None and spec_out is not None  # an exported program always has both
-    return fold_constants(CapturedModel(fx_graph=graph, values=values, in_spec=spec_in, out_spec=spec_out))
+    return CapturedModel(fx_graph=graph, values=values, in_spec=spec_in, out_spec=spec_out)
 
 
 def _not_a_tensor(path: str, kind: InputKind) -> CaptureFailure:

@@ -29,7 +29,9 @@ class Halved(StrEnum):
     LAYERS = "layers"
     PASSES = "passes"
     OPSETS = "opsets"
+    VERSIONS = "versions"
     DATA = "data"
+    FRAMES = "frames"
 
 
 class Format(StrEnum):
@@ -56,11 +58,19 @@ def parity(
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Run files in onnx.reference, too (slow).")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Run files in OpenVINO, too.")] = False,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="Another Python whose ONNX Runtime runs files, too: an interpreter, or a folder of packages.",
+        ),
+    ] = None,
     bisect: Annotated[
         Halved | None,
         typer.Option(
-            help="Search by halves: layers (of large networks, in few runs), or behind the first break: ONNX Runtime's "
-            "passes, newer opsets, the part of the data."
+            help="Search by halves: layers (of large networks, in few runs), or behind the first break: our passes and "
+            "ONNX Runtime's, newer opsets, versions of the runtime (--runtime), the part of the data; or frame by "
+            "frame, for networks with memory."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a reproducer of each break into this folder.")] = None,
@@ -91,6 +101,7 @@ def parity(
         levels=levels,
         reference=reference,
         openvino=openvino,
+        runtimes=tuple(runtime or ()),
         out=out,
         bisect=Over(bisect.value) if bisect else None,
     )

@@ -22,7 +22,7 @@ def compare_forms(context: Context) -> ParityResult:
     from bitwright.experiments.parity_command import compare_steps
     from bitwright.experiments.parity_data import inputs_for
     from bitwright.experiments.parity_pictures import pictures
-    from bitwright.experiments.parity_sides import Runtimes, Side, chain_of_run
+    from bitwright.experiments.parity_sides import Runtimes, Side, chain_of_run, rewrites_of
     from bitwright.hw_constraints.parity_links import LEVELS
 
     asked = context.recipe.parity
@@ -34,7 +34,7 @@ def compare_forms(context: Context) -> ParityResult:
         example,
         context.file("quantize", "quantized.onnx").parent,
         Runtimes(levels=(LEVELS[0], LEVELS[-1])),
-        equalized=context.recipe.quantize.equalization,
+        rewrites=rewrites_of(context.bench, model),
     )
     side = Side(steps=tuple(steps), bench=context.bench, example=example)
     inputs = inputs_for([side], None, asked.samples)

@@ -46,6 +46,20 @@ def noisy():
     return Noisy()
 
 
+def remembering():
+    class Remembering(Small):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("memory", torch.zeros(1, 4))
+
+        def forward(self, x):
+            self.memory.mul_(0.5).add_(super().forward(x))
+            return self.memory * 2
+
+    torch.manual_seed(0)
+    return Remembering()
+
+
 def trained_otherwise():
     torch.manual_seed(1)
     return Small()
@@ -166,6 +180,7 @@ def test_a_single_weight_that_differs_is_said_beside_its_layer(folder: Path) -> 
     [
         ("layers", "by halves, in "),
         ("passes", "broken.onnx breaks without any of them, too"),
+        ("frames", "frames: nothing is remembered from one to the next"),
         ("opsets", "opsets: broken.onnx "),
         ("data", "data: conv@0.0.0 breaks on input 0: rows "),
     ],
@@ -174,6 +189,51 @@ def test_searches_by_halves(folder: Path, over: str, says: str) -> None:
     done = bitwright(folder, "small:build", "broken.onnx", *SHAPE, "--level", "disabled", "--bisect", over)
     assert done.returncode == 1 and says in done.stdout, done.stdout + done.stderr
     assert "at conv@0.0.0, on 1 input" in done.stdout
+
+
+def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
+    """Another Python is this one here, by a program of its own."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    asked = ("--level", "disabled", "--runtime", program)
+    done = bitwright(folder, "small:build", "float.onnx", *SHAPE, *asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"float.onnx in ONNX Runtime {onnxruntime.__version__} of {program}" in done.stdout
+    lone = bitwright(folder, "small:build", "float.onnx", *SHAPE, *asked, "--bisect", "versions")
+    assert lone.returncode == 2 and "there is one version of ONNX Runtime only" in lone.stderr
+    older = Path(__file__).parents[2] / ".peers" / "onnxruntime-1.23"
+    if not older.is_dir():
+        pytest.skip("no other version of ONNX Runtime is installed in .peers/onnxruntime-1.23")
+    asked = ("--level", "disabled", "--runtime", older, "--bisect", "versions")
+    for file, code, says in (
+        ("float.onnx", 0, "versions: float.onnx computes the same in all that were asked (1.23."),
+        ("broken.onnx", 1, "breaks, and so do the others: conv@0.0.0"),
+    ):
+        done = bitwright(folder, "small:build", file, *SHAPE, *asked)
+        assert done.returncode == code and says in done.stdout, done.stdout + done.stderr
+
+
+def test_frames_of_a_network_with_memory(folder: Path, tmp_path: Path) -> None:
+    """A file that keeps nothing is right on one input from the beginning, and says at the first frame what it lacks."""
+    spec = importlib.util.spec_from_file_location("parity_remembering", folder / "small.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    from bitwright.quant.capture import capture
+
+    captured = capture(module.remembering().eval(), (torch.zeros(1, 3, 12, 12),))
+    export_float(captured.graph, tmp_path / "memory.onnx")
+    np.save(tmp_path / "frames.npy", np.random.default_rng(0).normal(size=(4, 3, 12, 12)).astype(np.float32))
+    data = ("--data", tmp_path / "frames.npy", "--samples", 4, "--level", "disabled", "--bisect", "frames")
+    done = bitwright(folder, "small:remembering", tmp_path / "memory.onnx", *SHAPE, *data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("agree on all 4, what they remember included") == 3
+    provenance = tmp_path / "memory.provenance.json"
+    provenance.write_text(json.dumps({**json.loads(provenance.read_text()), "state": []}))
+    done = bitwright(folder, "small:remembering", tmp_path / "memory.onnx", *SHAPE, *data)
+    assert "frame 1: " in done.stdout and "memory is not carried over" in done.stdout
+    assert done.returncode == 1
 
 
 def test_results_under_other_names_and_in_another_order_are_matched(folder: Path, tmp_path: Path) -> None:
