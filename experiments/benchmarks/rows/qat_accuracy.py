@@ -1,21 +1,23 @@
 """Accuracy after equal epochs of quantization-aware training, ours beside Brevitas, torchao and ModelOpt.
 
 Three networks, three schemes, three seeds; every side tries the same learning rates on validation samples. Each
-training is kept by itself, so that a run goes on where it was cut; `BITWRIGHT_QAT_SECONDS` ends one early.
+training is kept by itself, so that a run goes on where it was cut; `BITWRIGHT_QAT_SECONDS` ends one early,
+`BITWRIGHT_QAT_JOBS` runs several side by side.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.peers.environments import OURS, PEERS
-from bitwright.experiments.benchmarks.qat_contest import SCHEMES, SIDES, SUBJECTS, Contest
+from bitwright.experiments.benchmarks.qat_contest import RATES, SCHEMES, SIDES, SUBJECTS, TUNED, Contest
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.quant.errors import InputError
 
@@ -31,23 +33,34 @@ def run(bench: Bench) -> list[Record]:
     """Every training that is not kept yet, then the figures."""
     until = time.monotonic() + float(os.environ.get("BITWRIGHT_QAT_SECONDS", "inf"))
     versions = {name: peer.package.partition("==")[2] for name, peer in PEERS.items() if name in SIDES}
+    contests = [Contest(bench, subject) for subject in SUBJECTS]
+    asked = [(contest, side) for contest in contests for side in SIDES]
+    _at_once(until, [(contest.score, (side, TUNED, lr, 0, "validation")) for contest, side in asked for lr in RATES])
+    scored = [(contest, scheme, side, seed) for contest, side in asked for scheme in SCHEMES for seed in SEEDS]
+    _at_once(until, [(contest.test, (side, scheme, seed)) for contest, scheme, side, seed in scored])
     records: list[Record] = []
-    for subject in SUBJECTS:
-        contest = Contest(bench, subject)
+    for contest in contests:
         for scheme in SCHEMES:
-            scores = _scores(contest, scheme, until)
+            scores = {side: [contest.test(side, scheme, seed) for seed in SEEDS] for side in SIDES}
             records += _records(contest, scheme, scores, versions)
     return records
 
 
-def _scores(contest: Contest, scheme: str, until: float) -> dict[str, list[float]]:
-    scores: dict[str, list[float]] = {side: [] for side in SIDES}
-    for side in SIDES:
-        for seed in SEEDS:
-            if time.monotonic() > until:
-                raise InputError(f"{ROW}: the time is up at {contest.subject.name}, {scheme}, {side}; run it again")
-            scores[side].append(contest.test(side, scheme, seed))
-    return scores
+def _at_once(until: float, trainings: list[tuple[Callable[..., float], tuple[Any, ...]]]) -> None:
+    """Runs trainings side by side, one thread each.
+
+    Raises:
+        InputError: the time is up; what is done is kept.
+    """
+
+    def train(task: tuple[Callable[..., float], tuple[Any, ...]]) -> None:
+        function, arguments = task
+        if time.monotonic() > until:
+            raise InputError(f"{ROW}: the time is up before {arguments}; run it again")
+        function(*arguments)
+
+    with ThreadPoolExecutor(int(os.environ.get("BITWRIGHT_QAT_JOBS", "1"))) as pool:
+        list(pool.map(train, trainings))
 
 
 def _records(
@@ -84,7 +97,7 @@ def _table(contest: Contest, scheme: str, scores: dict[str, list[float]], refere
                 "who": f"{side} {scheme}",
                 "score %": f"{np.mean(found):.2f}",
                 "seeds %": ", ".join(f"{score:.2f}" for score in found),
-                "rate": f"{contest.rate(side, scheme):g}",
+                "rate": f"{contest.rate(side):g}",
             }
         )
     return lines
