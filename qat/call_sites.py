@@ -158,6 +158,8 @@ class CallSites(TorchFunctionMode):
     def end(self) -> None:
         """The innermost module ends."""
         self._settle()
+        if not self.frames:
+            return  # the forward was refused before its first module began
         self.frames.pop()
         if not self.frames:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]

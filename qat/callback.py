@@ -229,15 +229,15 @@ class QATCallback:
         """
         self._check_ranks()
         replay = self._whole_replay()
-        was_attached = replay.is_attached
-        if was_attached:
+        if replay.is_attached:
             replay.detach()
-        try:
-            result = deployed_model(replay.model, replay.parts, self.scheduled.formats.plan, self.examples[0])
-        finally:
-            replay.attach()
-        for args in self.examples:
-            self._prove(replay, result, args)
+        with replay.own_forward():
+            try:
+                result = deployed_model(replay.model, replay.parts, self.scheduled.formats.plan, self.examples[0])
+            finally:
+                replay.attach()
+            for args in self.examples:
+                self._prove(replay, result, args)
         if replay is not self.replay:
             replay.detach()
         return result

@@ -20,7 +20,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bitwright.qat.calls import CallCounter, is_repeated
 from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import Quantizer
-from bitwright.qat.shards import whole
 from bitwright.quant.fake_quantize import broadcastable, fake_quantize, spread
 from bitwright.quant.learned_steps import round_weight, rounded_again, straight_through
 from bitwright.quant.qparams import QParams
@@ -160,15 +159,16 @@ class FoldedWeight:
         divisor = scale / (self._size(factor, scale) * sign)
         return divisor, divisor if live else scale
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the scale is taken from the weights after each step."""
+        return self.quantizer is not None and self.quantizer.observing
+
     @torch.no_grad()
-    def follow(self, layer: Any) -> None:
+    def follow(self, weight: torch.Tensor) -> None:
         """Takes the scale from the weights, as far clipped as at the start; MX's and NVFP4's as they are defined."""
         quantizer = self.quantizer
-        if quantizer is None or not quantizer.observing:
-            return
-        weight = whole(layer.weight.detach())
-        if not torch.isfinite(weight).all():
-            return  # the gradient will tell
+        assert quantizer is not None
         widest = self._widest(weight)
         quantizer.start.copy_(widest.scale * self.clip if widest.tensor_scale is None else widest.scale)
         if quantizer.tensor_scale is not None and widest.tensor_scale is not None:
@@ -350,7 +350,9 @@ class EagerForward:
 
     @torch._disable_dynamo
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the module's own."""
+        """As the module's own, also when somebody has kept this method and the module is taken apart again."""
+        if not isinstance(self, EagerForward):
+            return type(self).forward(self, *args, **kwargs)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 

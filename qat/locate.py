@@ -27,6 +27,8 @@ _SPELLINGS = {
     "mm": ("matmul",),
     "rsub": ("rsub", "sub"),
     "conv_transpose2d": ("conv_transpose2d_input",),
+    "reshape": ("view", "flatten", "unflatten", "reshape_as", "view_as"),
+    "view": ("reshape", "flatten", "unflatten", "reshape_as", "view_as"),
 }
 
 

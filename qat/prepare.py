@@ -76,6 +76,7 @@ class _Preparation:
     ) -> None:
         self.model, self.captured, self.folded, self.plan = model, captured, folded, plan
         self.qparams, self.method = qparams, method
+        self.buffers = {name for name, _ in model.named_buffers()}
         self.quantizers, self.tap = Quantizers(), Tap()
         self.graph = folded.graph
         # The tensor of the unfolded graph that each folded layer's result was: its batch norm's.
@@ -130,8 +131,10 @@ class _Preparation:
         return table
 
     def _made(self, ref: TensorRef, *, weight: bool = False) -> Quantizer:
+        # A buffer, such as a running mean beside which no layer could be folded, has no gradient to give its scale.
+        method = Method.RANGES if str(ref) in self.buffers else self.method
         try:
-            return Quantizer(self.qparams[ref], method=self.method, weight=weight)
+            return Quantizer(self.qparams[ref], method=method, weight=weight)
         except ValueError as error:
             raise InputError(f"tensor {ref}: {error}") from error
 

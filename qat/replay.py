@@ -7,8 +7,9 @@ model stay; what is added hangs in one child, `qat_quantizers`.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from bitwright.qat.layers import (
 )
 from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
-from bitwright.qat.shards import widest_of_ranks
+from bitwright.qat.shards import whole, widest_of_ranks
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 
@@ -81,11 +82,25 @@ class Replay:
         self._handles: list[Any] = []
         self._swapped: list[tuple[nn.Module, type]] = []
         self.last_forward: LastForward = []
+        self._own_forward = vars(model).get("forward")
 
     @property
     def is_attached(self) -> bool:
         """Whether the model computes in low precision."""
         return bool(self._handles)
+
+    @contextlib.contextmanager
+    def own_forward(self) -> Iterator[None]:
+        """The model's forward as it was, without what has been put around it since, such as accelerate's autocast."""
+        around = vars(self.model).pop("forward", None)
+        if self._own_forward is not None:
+            self.model.forward = self._own_forward  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            vars(self.model).pop("forward", None)
+            if around is not None:
+                self.model.forward = around  # type: ignore[method-assign]
 
     def attach(self) -> None:
         """Puts everything in place."""
@@ -159,10 +174,15 @@ class Replay:
                 f"activation {broken[0]} is NaN or infinite in this step ({len(broken)} of {len(seen)} are); "
                 "lower the learning rate or check the batch. The ranges are as they were"
             )
+        following = [layer for layer in self.parts.layers if layer.folded.is_following]
+        weights = [(layer, whole(layer.module.weight.detach())) for layer in following]  # type: ignore[operator]
+        for layer, weight in weights:
+            if not torch.isfinite(weight).all():
+                raise InputError(f"weight {layer.weight} is NaN or infinite; go back to the last checkpoint")
         for (_, quantizer, _), each in zip(seen, extremes, strict=True):
             quantizer.observe(each)
-        for layer in self.parts.layers:
-            layer.folded.follow(layer.module)
+        for layer, weight in weights:
+            layer.folded.follow(weight)
 
     def _swap(self, module: nn.Module, behaviour: type) -> None:
         swap_class(module, behaviour)
