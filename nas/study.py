@@ -74,10 +74,11 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
     """Writes a result into the study: scores, or constraints without scores, or a failure; with its reasons."""
-    known = study.get_trials(deepcopy=False)[trial.number].constraints  # some, if a driver died in the middle of this
-    for each in result.violations:
-        if each.constraint not in known:
-            trial.set_constraint(each.constraint, each.amount)
+    if result.violations:
+        known = study.get_trials(deepcopy=False)[trial.number].constraints  # some, if a driver died in mid-telling
+        for each in result.violations:
+            if each.constraint not in known:
+                trial.set_constraint(each.constraint, each.amount)
     trial.set_user_attr(_RESULT, result.model_dump(mode="json", exclude={"key", "values", "network"}))
     if result.outcome is Outcome.SCORED:
         study.tell(trial, [result.figures[name] for name in objectives])
