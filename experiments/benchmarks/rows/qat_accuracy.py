@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy import stats
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.peers.environments import OURS, PEERS
@@ -23,8 +25,6 @@ from bitwright.quant.errors import InputError
 
 ROW = "qat_accuracy"
 SEEDS = (0, 1, 2)
-# Student's t for 95 % of both sides with two degrees of freedom.
-_T = 4.303
 # Points of accuracy below the float network that four bits may cost on the small networks.
 _FOUR_BITS = 1.0
 
@@ -84,8 +84,9 @@ def _records(
     yield record(f"{name}.drop", value=float(drop.mean()), spread=_interval(drop), reach=reach, **common)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    half = _T * float(values.std(ddof=1)) / len(values) ** 0.5
+def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Of the mean over seeds, by Student's t."""
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1)) / len(values) ** 0.5
     return float(values.mean()) - half, float(values.mean()) + half
 
 

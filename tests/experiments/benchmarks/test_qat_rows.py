@@ -1,0 +1,73 @@
+"""The rows of quantization-aware training: scores as the product counts them, intervals, crops that come again."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bitwright.experiments.benchmarks.distilled_mobilenet import Photographs, Settings
+from bitwright.experiments.benchmarks.records import Record
+from bitwright.experiments.benchmarks.rows import qat_accuracy
+from bitwright.experiments.benchmarks.rows.qat_accuracy import _interval, _records
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    for path, size in zip(paths, [(256, 320), (320, 256), (300, 400), (256, 256)], strict=True):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_a_step_has_the_same_crops_when_it_comes_again(photographs: list[Path]) -> None:
+    settings = Settings(depthwise_int8=True, batch=3)
+    pictures = Photographs(photographs, settings)
+    first, again, other = pictures.batch(5), Photographs(photographs, settings).batch(5), pictures.batch(6)
+    assert first.shape == (3, 3, 224, 224) and torch.equal(first, again) and not torch.equal(first, other)
+    # Noise of all grey levels, normalised by ImageNet's mean and deviation: within what black and white become.
+    assert float(first.min()) > -2.2 and float(first.max()) < 2.7
+
+
+def test_rates_rise_and_fall_to_nothing() -> None:
+    settings = Settings(depthwise_int8=False, steps=1000)
+    factors = [settings.factor(step) for step in range(1000)]
+    assert factors[0] < 0.03 and max(factors) > 0.95 and factors[-1] < 1e-4
+    assert all(a >= b for a, b in itertools.pairwise(factors[60:]))
+
+
+def test_intervals_are_students() -> None:
+    from scipy import stats
+
+    values = np.array([1.0, 2.5, 2.0])
+    wanted = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert _interval(values) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_ours_is_paired_with_the_best_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contest:
+        subject = qat_accuracy.SUBJECTS[0]
+
+        def float_score(self) -> float:
+            return 97.0
+
+        def rate(self, side: str) -> float:
+            return 1e-3
+
+    scores = {
+        "bitwright": [96.5, 96.0, 97.0],
+        "brevitas": [96.0, 96.0, 96.0],
+        "torchao": [90.0] * 3,
+        "modelopt": [0.0] * 3,
+    }
+    contest: Any = Contest()
+    over, drop = (each for each in _records(contest, "W4A4", scores, {}))
+    assert isinstance(over, Record) and over.value == pytest.approx(0.5) and over.holds is True
+    assert drop.value == pytest.approx(0.5) and drop.reach == "≤ 1" and drop.holds is True
+    worse = {**scores, "torchao": [99.0] * 3}
+    over, _ = (each for each in _records(contest, "W4A4", worse, {}))
+    assert over.value == pytest.approx(-2.5) and over.holds is False
