@@ -16,7 +16,7 @@ from bitwright.quant.channel_spaces import channel_axes
 from bitwright.quant.equalize import equalize
 from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.inference import ready_to_run
+from bitwright.quant.inference import give_back_memory, ready_to_run
 from bitwright.quant.observers.importance import Importance
 from bitwright.quant.plan import plan
 from bitwright.quant.preparations import PREPARATIONS
@@ -93,6 +93,7 @@ def quantize(
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     if method is not None:
         samples = take(folded, kept, method.samples)
+        give_back_memory()
         quantized = reconstruct(quantized, samples, method, folder=folder, progress=rounding_progress)
     elif bias_correction:
         quantized = correct_biases(quantized, take(folded, first, BIAS_SAMPLES))

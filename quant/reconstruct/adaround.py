@@ -21,7 +21,7 @@ from bitwright.quant.formats import IntFormat
 from bitwright.quant.reconstruct.gptq import gptq
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
-from bitwright.quant.reconstruct.refit import refit, sum_of
+from bitwright.quant.reconstruct.refit import refit
 
 ZETA, GAMMA = 1.1, -0.1  # section 3.3 of the paper
 BETA = (20.0, 2.0)
@@ -94,9 +94,10 @@ class AdaRound:
         fit = refit(data.halves, bias=data.has_bias)
         wanted = data.weight + fit.change
         if isinstance(data.grid.spec.format, IntFormat):
+            data.halves[:] = [half.of_first_order() for half in data.halves]  # room for what is learned
             weight = _learned(data, wanted, rounded_bias(data, wanted, fit.follows))
         else:
-            weight = gptq(wanted, sum_of(data.halves).centred(bias=data.has_bias)[0], data.grid)
+            weight = gptq(wanted, data.hessian_(), data.grid)
         return Rounded(weight, rounded_bias(data, weight, fit.follows))
 
 

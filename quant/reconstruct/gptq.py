@@ -18,7 +18,7 @@ import torch
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
 from bitwright.quant.reconstruct.moments import factored
-from bitwright.quant.reconstruct.refit import refit, sum_of
+from bitwright.quant.reconstruct.refit import refit
 
 DAMPING = 0.01  # section 3.3, step 3 of the paper
 _LAZY = 128  # columns that are brought up to date together, as in the paper's "lazy batch-updates"
@@ -61,9 +61,7 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal += (damping * diagonal.mean(1) + _TINY)[:, None]
     lower, _ = factored(hessian)
-    torch.cholesky_inverse(lower, out=hessian)
-    del lower
-    return factored(hessian, upper=True)[0]
+    return factored(torch.cholesky_inverse(lower, out=lower).mT, upper=True)[0]
 
 
 class Gptq:
@@ -78,7 +76,7 @@ class Gptq:
         """See the module and `refit`."""
         fit = refit(data.halves, bias=data.has_bias)
         wanted = data.weight + fit.change
-        weight = gptq(wanted, sum_of(data.halves).centred(bias=data.has_bias)[0], data.grid)
+        weight = gptq(wanted, data.hessian_(), data.grid)
         return Rounded(weight, rounded_bias(data, weight, fit.follows), wanted)
 
 

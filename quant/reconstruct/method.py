@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,7 +10,7 @@ import torch
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer
 from bitwright.quant.reconstruct.moments import Moments
-from bitwright.quant.reconstruct.refit import shift_of, sum_of
+from bitwright.quant.reconstruct.refit import shift_of, sum_of, sum_of_
 
 if TYPE_CHECKING:
     from bitwright.quant.reconstruct.block_learning import BlockData, Learned
@@ -53,7 +52,7 @@ class LayerData:
         layer: which.
         weight: in float, `[G, R, K]`.
         grid: the values that it may take.
-        halves: moments of every other sample.
+        halves: moments of every other sample, until `refit` or `hessian_` joins them.
         has_bias: whether the layer has a bias of its own.
         bias: of the layer, `[G, R]`; 0 where it has none.
         positions: some of the columns and what they should give, for methods that ask for them.
@@ -63,11 +62,18 @@ class LayerData:
     layer: Layer
     weight: torch.Tensor
     grid: Grid
-    halves: Sequence[Moments]
+    halves: list[Moments]
     has_bias: bool
     bias: torch.Tensor
     positions: Positions | None = None
     rows_have_scales: bool = False
+
+    def hessian_(self) -> torch.Tensor:
+        """`E[x x^T]` of all samples, of what a bias leaves of it, `[G, K, K]`; the moments keep no products."""
+        total = sum_of_(self.halves)
+        hessian, _ = total.centred(bias=self.has_bias, keep=False)
+        self.halves[:] = [total.of_first_order()]
+        return hessian
 
 
 @dataclass(frozen=True)

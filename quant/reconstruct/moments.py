@@ -114,13 +114,27 @@ class Moments:
         """`E[x]`, `[G, K]`, and `E[d]`, `[G, R]`."""
         return self.columns / self.weight, self.difference / self.weight
 
-    def centred(self, *, bias: bool, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def add_(self, other: Moments) -> None:
+        """Takes in those of other samples."""
+        self.weight += other.weight
+        for own, more in (
+            (self.columns, other.columns),
+            (self.difference, other.difference),
+            (self.square, other.square),
+            *(((self.hessian, other.hessian), (self.cross, other.cross)) if self.products else ()),
+        ):
+            own += more
+
+    def centred(
+        self, *, bias: bool, dtype: torch.dtype | None = None, keep: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """`E[x x^T]` and `E[d x^T]`; of what remains when the means are left to a bias, where there is one.
 
-        As float64 unless told otherwise, or float32 where that would take hundreds of megabytes.
+        As float64 unless told otherwise, or float32 where that would take hundreds of megabytes. Without `keep` the
+        products may be used up.
         """
         kind = dtype or (torch.float64 if self.columns.shape[1] <= WIDE else torch.float32)
-        hessian, cross = (part.to(kind, copy=True).div_(self.weight) for part in (self.hessian, self.cross))
+        hessian, cross = (part.to(kind, copy=keep).div_(self.weight) for part in (self.hessian, self.cross))
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         lost = _EPS * diagonal.sum(1)  # what float32 products cannot tell from zero
         if bias:
@@ -145,10 +159,13 @@ class Moments:
 def factored(matrix: torch.Tensor, *, upper: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Cholesky factors `[G, K, K]`, and which of them exist, `[G]`: the others are 1.
 
-    A matrix of moments is not positive definite in its last digits where a layer's inputs never vary.
+    A matrix of moments is not positive definite in its last digits where a layer's inputs never vary. The factors take
+    the place of the matrix, which is used up: that of a wide layer has a hundred megabytes.
     """
-    factor, failed = torch.linalg.cholesky_ex(matrix, upper=upper)
+    place = matrix.mT  # symmetric, and LAPACK works on columns
+    failed = torch.empty(matrix.shape[:-2], dtype=torch.int32)
+    torch.linalg.cholesky_ex(place, upper=upper, out=(place, failed))
     exists = failed == 0
     if not exists.all():
-        factor[~exists] = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
-    return factor, exists
+        place[~exists] = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return place, exists

@@ -16,7 +16,7 @@ from bitwright.quant.reconstruct.gptq import ROUNDING as GPTQ
 from bitwright.quant.reconstruct.gptq import gptq
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
-from bitwright.quant.reconstruct.refit import refit, sum_of
+from bitwright.quant.reconstruct.refit import refit
 from bitwright.quant.reconstruct.seqmse import best_factors
 
 PASSES = 3
@@ -35,7 +35,7 @@ class QuantEase:
         """See the module."""
         fit = refit(data.halves, bias=data.has_bias)
         wanted = data.weight + fit.change
-        hessian, _ = sum_of(data.halves).centred(bias=data.has_bias)
+        hessian = data.hessian_()
         factors = best_factors(wanted, hessian, data.grid) if data.rows_have_scales else None
         grid = data.grid if factors is None else data.grid.scaled(factors)
         weight = descend(gptq(wanted, hessian, grid), wanted, hessian, grid)

@@ -15,11 +15,12 @@ import torch
 
 from bitwright.quant.calibrate import Arguments, Progress
 from bitwright.quant.fake_quantize import fake_quantize
+from bitwright.quant.inference import give_back_memory
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer, find_layers
 from bitwright.quant.reconstruct.method import BlockMethod, LayerData, Positions, Rounded, RoundingMethod
-from bitwright.quant.reconstruct.moments import HALVES, Moments
+from bitwright.quant.reconstruct.moments import HALVES, WIDE, Moments
 from bitwright.quant.reconstruct.running import Running
 from bitwright.quant.reconstruct.scales import named, with_named
 from bitwright.quant.reconstruct.store import ChosenValues, fingerprint
@@ -66,7 +67,7 @@ class Reconstruction:
         self.values = dict(quantized.captured.values)
         self.method = method
         self.chosen = chosen
-        self.layers, _ = find_layers(quantized)
+        self.layers, _ = find_layers(quantized, len(samples))
         self.running = Running(quantized, self.layers)
         rounded = {layer.node.name for layer in self.layers}  # nobody reads them before they are
         self.own = {
@@ -82,6 +83,7 @@ class Reconstruction:
             transform=lambda ref, tensor: self.quantized.transform(ref, tensor),
             operands=lambda name: self.own.get(name, {}),
             states=states,
+            forget=lambda name: self.own.pop(name, None),
         )
         self.running.release()
 
@@ -129,11 +131,12 @@ class Reconstruction:
         node, place = self.running.node(layer.node.name), self.running.place(layer.node.name)
         weight = layer.matrix(captured.values[layer.weight])
         qparams = self.quantized.qparams[layer.node.tensors[1]]
+        if weight.shape[2] > WIDE:
+            give_back_memory()
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
-        samples = min(len(self.rounded.samples), layer.samples)
-        positions, most = Positions(), self._positions_a_sample(weight, samples)
-        pairs = zip(self.rounded.advance(place, samples), self.truth.advance(place + 1, samples), strict=True)
+        positions, most = Positions(), self._positions_a_sample(weight)
+        pairs = zip(self.rounded.advance(place), self.truth.advance(place + 1), strict=True)
         for sample, (given, wanted) in enumerate(pairs):
             columns = layer.columns(given[node.all_input_nodes[0]], sample)
             truth = layer.results(wanted[node], sample)
@@ -164,10 +167,10 @@ class Reconstruction:
             return torch.zeros(weight.shape[:2])
         return captured.values[captured.value_refs[given[0]]].reshape(weight.shape[:2])
 
-    def _positions_a_sample(self, weight: torch.Tensor, samples: int) -> int:
+    def _positions_a_sample(self, weight: torch.Tensor) -> int:
         """How many fit into what the method asks for: of each a column and a result, float32."""
         groups, rows, terms = weight.shape
-        return self.method.position_bytes // (4 * groups * (rows + terms) * samples)
+        return self.method.position_bytes // (4 * groups * (rows + terms) * len(self.rounded.samples))
 
     def _operands(self, layer: Layer, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the rounded layer reads in the simulation."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bitwright.quant.reconstruct.moments import Moments, factored
+from bitwright.quant.reconstruct.moments import HALVES, Moments, factored
 
 # From "follow the data" to "hardly anything", in shares of the mean square of the inputs.
 RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0)
@@ -37,8 +37,8 @@ class Fit:
     follows: torch.Tensor
 
 
-def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: bool) -> Fit:
-    """Chooses for every row by cross-validation.
+def refit(halves: list[Moments], ridges: Sequence[float] = RIDGES, *, bias: bool) -> Fit:
+    """Chooses for every row by cross-validation; of the halves their sum is left (`sum_of_`).
 
     Args:
         halves: moments of the samples in turn; a half without samples leaves nothing to try on.
@@ -46,7 +46,7 @@ def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: 
         bias: whether the layer has a bias of its own.
     """
     kept = torch.zeros(halves[0].cross.shape, dtype=torch.float64)
-    if any(half.weight == 0 for half in halves):
+    if len(halves) < HALVES or any(half.weight == 0 for half in halves):
         return Fit(kept, torch.zeros_like(halves[0].square, dtype=torch.bool))
     error = torch.zeros(len(ridges) + 2, *halves[0].square.shape, dtype=torch.float64)
     for held_out, half in enumerate(halves):
@@ -58,7 +58,7 @@ def refit(halves: Sequence[Moments], ridges: Sequence[float] = RIDGES, *, bias: 
     best = error.argmin(0)
     change = kept
     wanted = [ridge for index, ridge in enumerate(ridges, start=2) if (best == index).any()]
-    for ridge, found in zip(wanted, ridge_solutions(sum_of(halves), wanted, bias=bias), strict=True):
+    for ridge, found in zip(wanted, ridge_solutions(sum_of_(halves), wanted, bias=bias), strict=True):
         change = torch.where((best == ridges.index(ridge) + 2)[:, :, None], found.double(), change)
     return Fit(change, best > 0)
 
@@ -71,20 +71,30 @@ def sum_of(parts: Sequence[Moments]) -> Moments:
     return total
 
 
+def sum_of_(parts: list[Moments]) -> Moments:
+    """The sum, which alone is left of the parts: those of a wide layer have a hundred megabytes each."""
+    while len(parts) > 1:
+        parts[0].add_(parts.pop())
+    return parts[0]
+
+
 def ridge_solutions(
     moments: Moments, ridges: Sequence[float], *, bias: bool, dtype: torch.dtype | None = None
 ) -> list[torch.Tensor]:
     """The change of the weight for each ridge, `[G, R, K]`; none where inputs say nothing."""
     if not ridges:
         return []
-    hessian, cross = moments.centred(bias=bias, dtype=dtype)
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    own, size = diagonal.clone(), diagonal.mean(1)
     solutions = []
     for ridge in ridges:
-        diagonal.copy_(own + (ridge * size + _TINY)[:, None])  # in place: it may have hundreds of megabytes
+        hessian, cross = moments.centred(bias=bias, dtype=dtype)
+        diagonal = hessian.diagonal(dim1=1, dim2=2)
+        diagonal += (ridge * diagonal.mean(1) + _TINY)[:, None]
         factor, exists = factored(hessian)
-        found = torch.cholesky_solve(cross.transpose(1, 2), factor).transpose(1, 2)
+        del hessian, diagonal
+        # Not `cholesky_solve`, which copies the factor.
+        half_way = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
+        found = torch.linalg.solve_triangular(factor.mT, half_way, upper=True).mT
+        del factor
         solutions.append(torch.where(exists[:, None, None], found, torch.zeros((), dtype=found.dtype)))
     return solutions
 

@@ -16,7 +16,7 @@ from bitwright.quant.reconstruct.gptq import ROUNDING as GPTQ
 from bitwright.quant.reconstruct.gptq import gptq
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
-from bitwright.quant.reconstruct.refit import refit, sum_of
+from bitwright.quant.reconstruct.refit import refit
 
 FACTORS = tuple(0.6 + 0.05 * step for step in range(13))  # 0.6 … 1.2, 1.0 among them
 
@@ -35,7 +35,7 @@ class SeqMse:
             return GPTQ.round(data)
         fit = refit(data.halves, bias=data.has_bias)
         wanted = data.weight + fit.change
-        hessian, _ = sum_of(data.halves).centred(bias=data.has_bias)
+        hessian = data.hessian_()
         factors = best_factors(wanted, hessian, data.grid)
         weight = gptq(wanted, hessian, data.grid.scaled(factors))
         return Rounded(weight, rounded_bias(data, weight, fit.follows), wanted, factors)

@@ -106,6 +106,7 @@ class Walk:
         transform: what readers see of each tensor.
         operands: what a node reads in place of parameters, by the node's name; asked when the node runs.
         states: incoming state of each sample, where the network has state.
+        forget: called with the name of a node that no sample will run any more.
         limit: bytes kept in memory.
     """
 
@@ -117,6 +118,7 @@ class Walk:
         transform: Transform | None = None,
         operands: Operands | None = None,
         states: Sequence[Mapping[str, torch.Tensor]] = (),
+        forget: Callable[[str], object] = lambda name: None,
         limit: int = KEPT_BYTES,
     ) -> None:
         self.captured = without_parameters(captured)
@@ -126,6 +128,7 @@ class Walk:
         self._transform = transform or (lambda ref, tensor: tensor)
         self._operands: Operands = operands or (lambda name: {})
         self._states = states
+        self._forget_operands = forget
         self._alive = LiveTensors(limit)
         self._parameters = {
             node: captured.values[node.name]
@@ -164,9 +167,10 @@ class Walk:
         self._forget(min(self._positions))
 
     def _forget(self, place: int) -> None:
-        """Gives up parameters that no sample reads any more."""
-        for _, dead in self.captured.steps[self._forgotten : place]:
+        """Gives up what no sample reads any more."""
+        for node, dead in self.captured.steps[self._forgotten : place]:
             _drop(self._parameters, dead)
+            self._forget_operands(node.name)
         self._forgotten = max(self._forgotten, place)
 
     def fork(self) -> Walk:

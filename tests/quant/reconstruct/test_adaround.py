@@ -57,7 +57,7 @@ def layer_data(weight: torch.Tensor, columns: torch.Tensor, bounds: tuple[float,
         weight_shape=tuple(weight.shape),
         groups=1,
         bounds=bounds,
-        samples=1,
+        positions=256,
     )
     positions, halves = Positions(), [Moments.empty(1, 1, TERMS) for _ in range(2)]
     for index, part in enumerate(columns.split(50, 1)):

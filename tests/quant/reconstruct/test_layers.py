@@ -28,7 +28,7 @@ CASES = {
 def test_weight_times_columns_is_the_result(
     case: str, positions: int, u8s8: QuantScheme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "POSITIONS", positions)
+    monkeypatch.setattr(layers, "POSITIONS", (positions, positions))
     module, shape = CASES[case]
     captured = capture(module.eval(), (torch.randn(shape),))
     quantized = quantize(captured, u8s8, [(torch.randn(shape),)])
