@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import sys
+from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple  # noqa: UP035 - of Python 3.8, too
 
 # A script's own folder comes first: none of its neighbours may stand in for a package.
 sys.path.pop(0)
@@ -18,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 
-def read(stream):
+def read(stream: BinaryIO) -> Optional[Tuple[Dict[str, Any], Dict[str, Any]]]:  # noqa: UP006, UP045
     """The next question; None at the end."""
     head = stream.read(8)
     if len(head) < 8:
@@ -29,16 +30,16 @@ def read(stream):
         return question, {name: archive[name] for name in archive.files}
 
 
-def write(stream, answer, arrays):
+def write(stream: BinaryIO, answer: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """One answer."""
     text, packed = json.dumps(answer).encode("utf-8"), io.BytesIO()
-    np.savez(packed, **arrays)
+    np.savez(packed, **arrays)  # type: ignore[arg-type]  # numpy's stubs take no mapping
     for part in (text, packed.getvalue()):
         stream.write(struct.pack("<Q", len(part)) + part)
     stream.flush()
 
 
-def open_model(settings, model):
+def open_model(settings: Mapping[str, Any], model: Any) -> Any:
     """A session, as `OnnxRuntimeLink` has it."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, settings["level"])
@@ -53,12 +54,12 @@ def open_model(settings, model):
     )
 
 
-def main():
+def main() -> None:
     """Answers until there are no more questions."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the runtime prints must not stand between answers
     write(answers, {"version": onnxruntime.__version__}, {})
-    session = None
+    session: Any = None
     while True:
         asked = read(sys.stdin.buffer)
         if asked is None:

@@ -123,6 +123,23 @@ def _remainder(b: OnnxBuilder, node: Node) -> None:
     b.emit("Sub", [left, b.emit("Mul", [whole, right], b.spare(out))], out)
 
 
+@translates("atan2")
+def _atan2(b: OnnxBuilder, node: Node) -> None:
+    """`atan(y / x)`, a half turn further where x < 0, a quarter turn where x = 0; zeros have no sign here."""
+    dtype, out = result_dtype(b, node), b.result(node)
+    y, x = typed_operand(b, node, 0, dtype, "self"), typed_operand(b, node, 1, dtype)
+    zero, one, half = (b.constant(out, np.asarray(value), dtype) for value in (0.0, 1.0, np.pi))
+    on_axis, behind = b.emit("Equal", [x, zero], b.spare(out)), b.emit("Less", [x, zero], b.spare(out))
+    below = b.emit("Less", [y, zero], b.spare(out))
+    ratio = b.emit("Div", [y, b.emit("Where", [on_axis, one, x], b.spare(out))], b.spare(out))
+    turn = b.emit("Where", [below, b.emit("Neg", [half], b.spare(out)), half], b.spare(out))
+    turn = b.emit("Where", [behind, turn, zero], b.spare(out))
+    off_axis = b.emit("Add", [b.emit("Atan", [ratio], b.spare(out)), turn], b.spare(out))
+    quarter = b.emit("Mul", [b.emit("Sign", [y], b.spare(out)), b.constant(out, np.asarray(np.pi / 2), dtype)],
+                     b.spare(out))  # fmt: skip
+    b.emit("Where", [on_axis, quarter, off_axis], out)
+
+
 @translates("rsub")
 def _rsub(b: OnnxBuilder, node: Node) -> None:
     dtype = result_dtype(b, node)
@@ -135,9 +152,13 @@ def _rsub(b: OnnxBuilder, node: Node) -> None:
 def _div(b: OnnxBuilder, node: Node) -> None:
     rounding = "floor" if node.op == "floor_divide" else node.attributes.get("rounding_mode")
     dtype, out = result_dtype(b, node), b.result(node)
-    if rounding and not dtype.startswith("float"):
-        raise unsupported(node, f"rounding_mode={rounding!r} on {dtype}")
     operands = [typed_operand(b, node, 0, dtype, "self"), typed_operand(b, node, 1, dtype)]
+    if rounding and not dtype.startswith("float"):
+        if rounding == "floor":  # ONNX cuts towards zero; what Mod leaves has the divisor's sign
+            rest = b.emit("Mod", operands, b.spare(out), fmod=0)
+            operands[0] = b.emit("Sub", [operands[0], rest], b.spare(out))
+        b.emit("Div", operands, out)
+        return
     quotient = b.emit("Div", operands, b.spare(out) if rounding else out)
     if rounding == "floor":
         b.emit("Floor", [quotient], out)

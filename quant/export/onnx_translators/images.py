@@ -10,7 +10,8 @@ from bitwright.quant.graph import Node
 
 
 @translates(
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_linear1d"
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
+    *("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"),
 )
 def _resize(b: OnnxBuilder, node: Node) -> None:
     out = b.result(node)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bitwright.quant.export.onnx_builder import OnnxBuilder
+from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder
 from bitwright.quant.export.onnx_translators.registry import (
     both_sides,
     result_dtype,
@@ -145,6 +145,18 @@ def _norm(b: OnnxBuilder, node: Node) -> None:
     dims, keep = node.attributes.get("dim"), int(bool(node.attributes.get("keepdim", False)))
     axes = [b.constant(b.result(node), [dims] if isinstance(dims, int) else list(dims))] if dims else []
     b.emit(f"ReduceL{int(order)}", [b.operand(node, 0), *axes], b.result(node), keepdims=keep)
+
+
+@translates("any", "all")
+def _any(b: OnnxBuilder, node: Node) -> None:
+    """The largest or the smallest of 0 and 1; ONNX reduces numbers alone."""
+    out, dim = b.result(node), node.attributes.get("dim")
+    truth = b.emit("Cast", [b.operand(node, 0)], b.spare(out), to=ELEMENT_TYPES["bool"])
+    numbers = b.emit("Cast", [truth], b.spare(out), to=ELEMENT_TYPES["int32"])
+    dims = range(len(b.shape(node.tensors[0]))) if dim is None else [dim] if isinstance(dim, int) else dim
+    op, keep = ("ReduceMax" if node.op == "any" else "ReduceMin"), int(bool(node.attributes.get("keepdim", False)))
+    found = b.emit(op, [numbers, b.constant(out, list(dims))], b.spare(out), keepdims=keep)
+    b.emit("Cast", [found], out, to=ELEMENT_TYPES[result_dtype(b, node)])
 
 
 @translates("argmax", "argmin")

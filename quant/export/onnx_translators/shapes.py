@@ -8,6 +8,7 @@ from bitwright.quant.export.onnx_builder import OnnxBuilder
 from bitwright.quant.export.onnx_translators.registry import (
     result_dtype,
     translates,
+    typed_operand,
     unsupported,
 )
 from bitwright.quant.graph import Node
@@ -175,6 +176,28 @@ def _scatter(b: OnnxBuilder, node: Node) -> None:
     reduction = "add" if node.op == "scatter_add" else "none"
     operands = [b.operand(node, i) for i in range(3)]
     b.emit("ScatterElements", operands, b.result(node), axis=node.attributes["dim"], reduction=reduction)
+
+
+@translates("index_add")
+def _index_add(b: OnnxBuilder, node: Node) -> None:
+    """Whole slices are added where the index says: the index along one axis, for each element of a slice."""
+    out, source = b.result(node), b.operand(node, 2)
+    axis = node.attributes["dim"] % len(b.shape(node.tensors[0]))
+    if node.attributes.get("alpha", 1) != 1:
+        raise unsupported(node, "alpha other than 1")
+    shape = list(b.shape(node.tensors[2]))
+    lined_up = [size if place == axis else 1 for place, size in enumerate(shape)]
+    index = b.emit("Reshape", [b.operand(node, 1), b.constant(out, lined_up)], b.spare(out))
+    index = b.emit("Expand", [index, b.constant(out, shape)], b.spare(out))
+    b.emit("ScatterElements", [b.operand(node, 0), index, source], out, axis=axis, reduction="add")
+
+
+@translates("copy")
+def _copy(b: OnnxBuilder, node: Node) -> None:
+    """`x[:] = y`: the second tensor in the shape and type of the first."""
+    out = b.result(node)
+    value = typed_operand(b, node, 1, result_dtype(b, node), "src")
+    b.emit("Expand", [value, b.constant(out, list(b.shape(node.outputs[0])))], out)
 
 
 @translates("index")
