@@ -9,10 +9,27 @@ from __future__ import annotations
 
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.peers.environments import OURS
-from bitwright.experiments.benchmarks.qat_steps import FLOAT, FROZEN, LIVE, MOBILENET, RESNET20, SETTINGS, WHOLE, sides
+from bitwright.experiments.benchmarks.qat_steps import (
+    CLIPPED,
+    FLOAT,
+    FROZEN,
+    LIVE,
+    LSQ,
+    MOBILENET,
+    RESNET20,
+    SETTINGS,
+    WHOLE,
+    sides,
+)
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 
 ROW = "qat_memory"
+FIGURES = {
+    "whole": f"{CLIPPED}, {FROZEN}",
+    "whole_live": f"{CLIPPED}, {LIVE}",
+    "lsq": f"{LSQ}, {FROZEN}",
+    "lsq_live": f"{LSQ}, {LIVE}",
+}
 
 
 def run(bench: Bench) -> list[Record]:
@@ -36,12 +53,12 @@ def _network(bench: Bench, network: str) -> list[Record]:
         record(
             f"{ROW}.{network}.{figure}",
             area="qat",
-            value=max(found[OURS, name] for name in SETTINGS[OURS] if name.startswith(WHOLE) and name.endswith(norms)),
+            value=found[OURS, f"{WHOLE}, {setting}"],
             unit="float steps' memory",
             n=1,
             reach=Reach("≤", 1.1),
             peers=versions,
             table=table if figure == "whole" else (),
         )
-        for figure, norms in (("whole", FROZEN), ("whole_live", LIVE))
+        for figure, setting in FIGURES.items()
     ]
