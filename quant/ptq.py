@@ -25,6 +25,7 @@ from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
 from bitwright.quant.reconstruct.method import RoundingMethod
 from bitwright.quant.reconstruct.reconstruct import reconstruct
+from bitwright.quant.reconstruct.store import KeptSamples
 from bitwright.quant.scheme import QuantScheme
 from bitwright.quant.sensitivity import channel_sensitivity
 from bitwright.quant.weights import weight_qparams
@@ -61,7 +62,7 @@ def quantize(
         preparations: of `PREPARATIONS.names()`, in their order: rewrites that leave the results as they are, and steps
             behind everything else that belong to them.
         rounding: one of `ROUNDINGS.names()`: rounds each layer's weights in view of the inputs that the quantized
-            network in front of it makes, of as many samples as it asks for, which are kept in memory.
+            network in front of it makes, of as many samples as it asks for, kept on disk where they are large.
         folder: where rounding keeps its finished layers until all are, so that a run that was killed goes on behind
             them.
         progress: called with the number of calibration batches done.
@@ -76,7 +77,7 @@ def quantize(
     seen = watch or (lambda rewrite, network: None)
     folded = fit_scheme(captured, scheme)
     seen("fit_scheme", folded)
-    kept: list[Any] = []
+    kept = KeptSamples()
     batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
     ahead = max([BIAS_SAMPLES, *(each.samples for each in asked)])
     first = take_batches(folded, batches, ahead) if bias_correction or equalization or asked else []
@@ -92,9 +93,8 @@ def quantize(
     qparams = {**found.qparams, **weight_qparams(folded.graph, decided, found.qparams)}
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     if method is not None:
-        samples = take(folded, kept, method.samples)
         give_back_memory()
-        quantized = reconstruct(quantized, samples, method, folder=folder, progress=rounding_progress)
+        quantized = reconstruct(quantized, kept, method, folder=folder, progress=rounding_progress)
     elif bias_correction:
         quantized = correct_biases(quantized, take(folded, first, BIAS_SAMPLES))
     for each in asked:
@@ -103,13 +103,12 @@ def quantize(
     return quantized
 
 
-def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: list[Any], most: int) -> Iterator[Any]:
-    """The batches as they pass, of which `kept` gets the first that hold `most` samples."""
-    pieces = 0
+def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: KeptSamples, most: int) -> Iterator[Any]:
+    """The batches as they pass, of which `kept` gets the first `most` samples."""
     for batch in batches:
-        if pieces < most:
-            kept.append(batch)
-            pieces += len(take(captured, [batch], most))
+        if len(kept) < most:
+            for arguments in take(captured, [batch], most - len(kept)):
+                kept.append(arguments)
         yield batch
 
 

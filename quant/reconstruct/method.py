@@ -98,7 +98,7 @@ class RoundingMethod(Protocol):
 
     Attributes:
         name: as users write it.
-        samples: how many it wants to see; they are held in memory.
+        samples: how many it wants to see, of those that calibration reads.
         wants_products: whether it needs more of the moments than the means.
         position_bytes: how much of the positions themselves it wants to see; 0 when moments are enough.
     """

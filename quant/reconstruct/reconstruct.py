@@ -131,8 +131,6 @@ class Reconstruction:
         node, place = self.running.node(layer.node.name), self.running.place(layer.node.name)
         weight = layer.matrix(captured.values[layer.weight])
         qparams = self.quantized.qparams[layer.node.tensors[1]]
-        if weight.shape[2] > WIDE:
-            give_back_memory()
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
         positions, most = Positions(), self._positions_a_sample(weight)
@@ -147,6 +145,8 @@ class Reconstruction:
                 positions.add(columns, truth, share, most)
         for half in halves:
             half.flush()
+        if weight.shape[2] > WIDE:
+            give_back_memory()  # of what the walks took on the way: solving takes hundreds of megabytes itself
         return LayerData(
             layer=layer,
             weight=weight,

@@ -12,7 +12,8 @@ or a new bias alone, or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ def refit(halves: list[Moments], ridges: Sequence[float] = RIDGES, *, bias: bool
         rest = sum_of([other for index, other in enumerate(halves) if index != held_out])
         error[0] += half.square
         trials = ridge_solutions(rest, ridges, bias=bias, dtype=torch.float32)  # only to be compared
-        for index, change in enumerate([kept, *trials], start=1):
+        for index, change in enumerate(itertools.chain([kept], trials), start=1):
             error[index] += half.error(change, shift_of(rest, change, bias=bias))
     best = error.argmin(0)
     change = kept
@@ -80,11 +81,8 @@ def sum_of_(parts: list[Moments]) -> Moments:
 
 def ridge_solutions(
     moments: Moments, ridges: Sequence[float], *, bias: bool, dtype: torch.dtype | None = None
-) -> list[torch.Tensor]:
+) -> Iterator[torch.Tensor]:
     """The change of the weight for each ridge, `[G, R, K]`; none where inputs say nothing."""
-    if not ridges:
-        return []
-    solutions = []
     for ridge in ridges:
         hessian, cross = moments.centred(bias=bias, dtype=dtype)
         diagonal = hessian.diagonal(dim1=1, dim2=2)
@@ -95,8 +93,7 @@ def ridge_solutions(
         half_way = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
         found = torch.linalg.solve_triangular(factor.mT, half_way, upper=True).mT
         del factor
-        solutions.append(torch.where(exists[:, None, None], found, torch.zeros((), dtype=found.dtype)))
-    return solutions
+        yield torch.where(exists[:, None, None], found, torch.zeros((), dtype=found.dtype))
 
 
 def shift_of(moments: Moments, change: torch.Tensor, *, bias: bool) -> torch.Tensor:

@@ -1,11 +1,13 @@
-"""Finished layers on disk, so that a run that was killed goes on behind them."""
+"""What rounding keeps on disk: finished layers, behind which a killed run goes on, and samples beyond a limit."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import overload
 
 import torch
 import torch.utils._pytree as pytree
@@ -13,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.quantized_model import QuantizedModel
+
+KEPT_SAMPLE_BYTES = 32 << 20
 
 
 class ChosenValues:
@@ -47,6 +51,46 @@ class ChosenValues:
 
     def _path(self, layer: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{layer}.safetensors"
+
+
+class KeptSamples(Sequence[Arguments]):
+    """Arguments of `forward`, of which those beyond `limit` bytes lie on disk and are read when they are asked for."""
+
+    def __init__(self, limit: int = KEPT_SAMPLE_BYTES) -> None:
+        self._left = limit
+        self._samples: list[Arguments | Path] = []
+        self._specs: dict[Path, pytree.TreeSpec] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def append(self, arguments: Arguments) -> None:
+        """Keeps one more."""
+        self._left -= sum(leaf.nbytes for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
+        if self._left >= 0:
+            self._samples.append(arguments)
+            return
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="bitwright-samples-")
+        path = Path(self._folder.name) / f"{len(self._samples)}.pt"
+        leaves, spec = pytree.tree_flatten(arguments)
+        own = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]  # of a batch only this part
+        torch.save(own, path)
+        self._specs[path] = spec
+        self._samples.append(path)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Arguments: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Arguments]: ...
+    def __getitem__(self, index: int | slice) -> Arguments | Sequence[Arguments]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        found = self._samples[index]
+        if not isinstance(found, Path):
+            return found
+        arguments: Arguments = pytree.tree_unflatten(torch.load(found, weights_only=True), self._specs[found])
+        return arguments
 
 
 def fingerprint(quantized: QuantizedModel, samples: Sequence[Arguments], method: str) -> str:

@@ -26,7 +26,7 @@ Environment = MutableMapping[torch.fx.Node, Any]
 Operands = Callable[[str], Mapping[str, torch.Tensor]]
 
 # Of one walk; two walk side by side, and the samples themselves and one layer's statistics come on top.
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 32 << 20
 
 
 class LiveTensors:
