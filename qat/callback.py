@@ -190,6 +190,7 @@ class QATCallback:
             InputError: a gradient is not finite, with the layer where that began; the weights are as they were.
         """
         refuse_broken_gradients(self.replay.parts, self.step, self._origin)
+        self.replay.parts.quantizers.bound_gradients()
         self.scheduled.before_step(self.step)
 
     def after_step(self, step: int) -> None:

@@ -305,7 +305,7 @@ class FoldedNorm(ScheduledNorm):
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         """Normalizes by the batch in training; hands `x` on else."""
-        return super().forward(x) if self.training else x  # type: ignore[misc]
+        return super().forward(x) if self.training else x
 
 
 _STOCK: tuple[tuple[type[nn.Module], type], ...] = (

@@ -20,6 +20,8 @@ from bitwright.quant.scheme import ScaleKind
 
 # Weight of the newest batch in the moving range of scales that do not learn (torch's own averaging constant).
 _MOMENTUM = 0.01
+# The longest gradient of a scale, in shares of it.
+_LONGEST = 1.0
 
 
 class Quantizer(nn.Module):
@@ -56,9 +58,9 @@ class Quantizer(nn.Module):
         self.register_buffer("zero_point", qparams.zero_point.clone())
         self.register_buffer("extremes", torch.stack(qparams.range))
         self.register_buffer("tensor_scale", _cloned(qparams.tensor_scale))
-        self.log_ratio = nn.Parameter(torch.zeros_like(torch.atleast_1d(qparams.scale)), requires_grad=self.learned)
+        self.log_ratio = nn.Parameter(_zeros(qparams.scale), requires_grad=self.learned)
         shifts = self.learned and method is Method.LSQ_PLUS and not (weight or qparams.spec.symmetric)
-        self.shift = nn.Parameter(torch.zeros_like(torch.atleast_1d(qparams.scale))) if shifts else None
+        self.shift = nn.Parameter(_zeros(qparams.scale)) if shifts else None
         self.grid = Grid.of(qparams)
 
     def scale(self, elements: int) -> torch.Tensor:
@@ -180,6 +182,11 @@ class DynamicQuantizer(nn.Module):
         return round_dynamic(values, self.rule.of(values.detach())).to(x.dtype)
 
 
+def _zeros(scale: torch.Tensor) -> torch.Tensor:
+    """Of the shape of a scale, [1] for a single one."""
+    return scale.new_zeros(scale.shape or (1,))
+
+
 def _cloned(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return None if tensor is None else tensor.clone()
 
@@ -217,6 +224,26 @@ class Quantizers(nn.Module):
         for name, module in self.by_tensor.items():
             assert isinstance(module, Quantizer)
             yield name.replace("/", "."), module
+
+    @torch.no_grad()
+    def bound_gradients(self) -> None:
+        """Lets no step of plain descent move a scale by a larger share than its learning rate.
+
+        Gradients of scales count in shares of the scale per unit of learning rate, and one of 240 has been seen (a
+        depthwise weight in 8 bits, the first step): the scale is gone before the next batch. Trained thresholds have
+        the same bound (Jain et al. 2020, normed log gradients: a tanh keeps them within [-1, 1]). Here and not in the
+        backward pass, where the loss may still be scaled for float16.
+        """
+        gradients = [
+            parameter.grad
+            for _, quantizer in self.named()
+            if quantizer.learned
+            for parameter in quantizer.parameters()
+            if parameter.grad is not None
+        ]
+        if gradients:
+            torch._foreach_clamp_min_(gradients, -_LONGEST)
+            torch._foreach_clamp_max_(gradients, _LONGEST)
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """Passes its input on: an `nn.Sequential` runs each of its children, and this is one."""

@@ -227,7 +227,8 @@ def rounded_again(operand: torch.Tensor) -> AbstractContextManager[Any]:
     operator keeps it as ever.
     """
     node: Any = operand.grad_fn
-    if type(node) is not RoundActivation._backward_cls or node.keeps_mask or torch.compiler.is_compiling():
+    is_rounded = type(operand.grad_fn) is RoundActivation._backward_cls
+    if not is_rounded or node.keeps_mask or torch.compiler.is_compiling():
         return nullcontext()
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return nullcontext()

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,20 @@ SETTINGS: Mapping[str, Sequence[str]] = {
 
 
 class Side:
-    """A worker that waits for what it is asked.
-
-    Attributes:
-        versions: of its packages.
-    """
+    """A worker that waits for what it is asked."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
         self.name, self._process, self._log = name, process, log
-        self.versions: dict[str, str] = self._answer()["versions"]
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of its packages: the first that it says, once it is ready."""
+        found: dict[str, str] = self._answer()["versions"]
+        return found
 
     def ask(self, question: str) -> Any:
         """`memory`, or how many rounds of steps to take."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self.versions
         print(question, file=self._process.stdin, flush=True)
         return self._answer()
 
@@ -76,7 +78,10 @@ def sides(bench: Bench, network: str, settings: Mapping[str, Sequence[str]] = SE
         require_peer(peer, bench.home)
     described = _described(bench, network)
     with ExitStack() as stack:
-        yield {peer: _started(stack, bench, peer, network, described, names) for peer, names in settings.items()}
+        running = {peer: _started(stack, bench, peer, network, described, names) for peer, names in settings.items()}
+        for side in running.values():
+            assert side.versions  # all prepare at once; none is timed before all are ready
+        yield running
 
 
 def ratios(side: Side, rounds: int) -> dict[str, list[float]]:

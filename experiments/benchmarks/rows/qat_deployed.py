@@ -47,7 +47,8 @@ def _trained(bench: Bench, file: Path) -> QuantizedModel:
     network.requires_grad_(True)
     photographs = torch.from_numpy(np.load(bench.sample.calibration_file))
     optimizer = torch.optim.Adam(network.parameters(), lr=LR)
-    qat = QATCallback(network, optimizer, target=TARGET, calibration=photographs.split(BATCH))
+    batches = torch.split(photographs, BATCH)
+    qat = QATCallback(network, optimizer, target=TARGET, calibration=batches)
     network.train()
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
