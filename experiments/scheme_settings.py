@@ -7,8 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from bitwright.experiments.recipe import QuantizeOverride, Recipe, Spec
+from bitwright.experiments.recipe import QuantizeOverride, Recipe
 from bitwright.experiments.recipe_data import Calibrate
+from bitwright.experiments.recipe_training import Spec
 from bitwright.hw_constraints.target import Target
 from bitwright.quant.errors import InputError, suggestion
 from bitwright.quant.formats import IntFormat, get_format

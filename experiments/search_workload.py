@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from bitwright.experiments.entries import call_entry, wrong_result
 from bitwright.experiments.extensions import SPACES
-from bitwright.experiments.recipe import ModelSection, Recipe, Search
+from bitwright.experiments.recipe import ModelSection, Recipe
+from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.workbench import Workbench
 from bitwright.hw_constraints.target_types import Target
 from bitwright.nas.space import SearchSpace, Value

@@ -268,7 +268,7 @@ def local_cluster(workers: int, **options: Any) -> Iterator[Cluster]:
     with dask.config.set(_SETTINGS):
         cluster = SpecCluster(
             workers=specs,
-            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}},
+            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}},
             silence_logs=logging.CRITICAL,
         )
         with cluster:

@@ -265,8 +265,8 @@ def dotted(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to one line."""
-    text = repr(value)
+    """A value for a message, cut to one line; the password of a URL is not shown."""
+    text = re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", repr(value))
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

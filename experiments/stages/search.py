@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitwright.experiments.recipe import Recipe, Search
+from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage import Context, Stage
 

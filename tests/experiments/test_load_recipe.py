@@ -53,15 +53,17 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD.replace("x86-vnni", "x86-vni"), "mine.yaml:2: target = 'x86-vni'; unknown target 'x86-vni'; there are: "
          f"{TARGETS} (did you mean 'x86-vnni'?)"),
         (GOOD.replace("digits_mobilenet", "mobilenet"), "mine.yaml:3: model.kind = 'mobilenet'; unknown model "
-         "'mobilenet'; there are: cifar_resnet, digits_mobilenet, mobile_segmenter (did you mean 'digits_mobilenet'?)"),
+         "'mobilenet'; there are: cifar_resnet, digits_mobilenet, mobile_detector, mobile_segmenter, row_gru (did you mean "
+         "'digits_mobilenet'?)"),
         (GOOD.replace("kind: digits}", "kind: digit}"), "mine.yaml:4: data.kind = 'digit'; unknown data set 'digit'; "
-         "there are: digits, image_folder, segmentation_folder, segmentation_patches (did you mean 'digits'?)"),
+         "there are: digit_scenes, digits, image_folder, segmentation_folder, segmentation_patches (did you mean 'digits'?)"),
         (GOOD + "calibrate: {observer: percentil}\n", "mine.yaml:5: calibrate.observer = 'percentil'; unknown observer "
          "'percentil'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'percentile'?)"),
         (GOOD + "quantize:\n  weights: {observer: mes}\n", "mine.yaml:6: quantize.weights.observer = 'mes'; unknown "
          "observer 'mes'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'mse'?)"),
         (GOOD + "quantize: {prepare: [smoothquan]}\n", "mine.yaml:5: quantize.prepare[0] = 'smoothquan'; unknown "
-         "preparation 'smoothquan'; there are: awq, rotate, smoothquant (did you mean 'smoothquant'?)"),
+         "preparation 'smoothquan'; there are: absorb_bias, awq, clip_weights, reestimate_norms, rotate, smoothquant, "
+         "split_channels (did you mean 'smoothquant'?)"),
         (GOOD + "prove: {runtimes: [onnxruntim]}\n", "mine.yaml:5: prove.runtimes[0] = 'onnxruntim'; unknown backend "
          "'onnxruntim'; there are: cuda, cuda_inductor, eager, executorch, inductor, litert, onnxruntime, "
          "onnxruntime_tensorrt, openvino, tensorrt (did you mean 'onnxruntime'?)"),
@@ -110,6 +112,12 @@ def test_binary_and_missing_files(recipe: Path) -> None:
         ("target=h20", f"command line: target = 'h20'; unknown target 'h20'; there are: {TARGETS} (did you mean 'h200'?)"),
         ("quantize.weights.format=int3x", "command line: quantize.weights.format = 'int3x'; unknown number format 'int3x'"),
         ("data.size=4", "command line: data.size = 4; expected greater than or equal to 8"),
+        ("search={scheduler: head, space: {kind: mobile_conv}}", "command line: search.scheduler = 'head'; give a Dask "
+         "scheduler's address, such as tcp://head:8786 or tls://head:8786"),
+        ("search={storage: 'mysql://db/x', space: {kind: mobile_conv}}", "command line: search.storage = "
+         "'mysql://db/x'; give postgresql://host/database, or leave it out for SQLite in the run's folder"),
+        ("search={storage: 'postgresql://me:secret@db/x', space: {kind: mobile_conv}}", "command line: search.storage = "
+         "'postgresql://me:***@db/x'; a password in a recipe is kept and shown: set PGPASSWORD, or write it to ~/.pgpass"),
     ],
 )  # fmt: skip
 def test_messages_about_the_command_line(recipe: Path, override: str, message: str) -> None:

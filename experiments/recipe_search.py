@@ -1,0 +1,79 @@
+"""A recipe's section about the search."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from bitwright.experiments.recipe_section import Chosen, Count, Section
+from bitwright.experiments.recipe_training import Train
+
+
+class SearchSpace(Chosen):
+    """What the search may vary: a registered space with its choices, or `entry() -> SearchSpace` of the user's own."""
+
+
+class SearchLimits(Section):
+    """The largest permitted value of a figure; a candidate beyond it is infeasible."""
+
+    macs: Annotated[float, Field(gt=0)] | None = None
+    weight_bytes: Annotated[float, Field(gt=0)] | None = None
+    activation_bytes: Annotated[float, Field(gt=0)] | None = None
+    predicted_ms: Annotated[float, Field(gt=0)] | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class Search(Section):
+    """Looks for better networks: architecture × formats; infeasible candidates die in the linter, untrained.
+
+    Attributes:
+        space: what may be varied of the recipe's model.
+        trials: different candidates to try, infeasible ones included.
+        sampler: who proposes them.
+        objectives: accuracy is the metric of `evaluate`; all others should be small.
+        limits: what a candidate must keep.
+        train: how each feasible candidate is trained.
+        table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
+            end of its interval is refused untrained.
+        workers: processes of this machine that evaluate; 0 evaluates in the search's own process.
+        scheduler: address of a Dask scheduler whose workers evaluate in place of this machine's.
+        batch: candidates that are asked for and told together, so that a search with several workers can be repeated;
+            without it each is told as soon as it is known.
+        storage: `postgresql://host/database` where a team shares studies, under the recipe's name; without it the study
+            is SQLite in the run's folder. Credentials are libpq's own: PGUSER, PGPASSWORD, ~/.pgpass.
+    """
+
+    space: SearchSpace
+    trials: Count = 24
+    sampler: Literal["nsga2", "random", "tpe"] = "tpe"
+    objectives: Annotated[
+        tuple[Literal["accuracy", "latency_ms", "predicted_ms", "macs", "weight_bytes", "activation_bytes"], ...],
+        Field(min_length=1),
+    ] = ("accuracy", "latency_ms")
+    limits: SearchLimits = SearchLimits()
+    train: Train = Train(epochs=2)
+    table: str | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] = 1
+    scheduler: str | None = None
+    batch: Count | None = None
+    storage: str | None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _is_an_address(cls, scheduler: str | None) -> str | None:
+        if scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://\S+:\d+", scheduler):
+            raise ValueError("give a Dask scheduler's address, such as tcp://head:8786 or tls://head:8786")
+        return scheduler
+
+    @field_validator("storage")
+    @classmethod
+    def _names_no_password(cls, storage: str | None) -> str | None:
+        if storage is None:
+            return None
+        if not storage.startswith("postgresql://"):
+            raise ValueError("give postgresql://host/database, or leave it out for SQLite in the run's folder")
+        if re.match(r"postgresql://[^/@]*:[^/@]*@", storage):
+            raise ValueError("a password in a recipe is kept and shown: set PGPASSWORD, or write it to ~/.pgpass")
+        return storage

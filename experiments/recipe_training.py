@@ -1,0 +1,105 @@
+"""A recipe's sections about training: in float, and on in low precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bitwright.experiments.recipe_section import Count, Section, Share
+
+
+class Train(Section):
+    """Trains the network in float first: cross-entropy, AdamW, one-cycle learning rate."""
+
+    epochs: Count = 10
+    batch: Count = 64
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    label_smoothing: Share = 0.0
+
+
+class Spec(Section):
+    """Replaces parts of how the target quantizes a tensor; what is left out stays the target's."""
+
+    format: str | None = None
+    symmetric: bool | None = None
+    granularity: Literal["per_tensor", "per_channel", "per_block"] | None = None
+    block_size: int | None = None
+    narrow_range: bool | None = None
+    scale_kind: Literal["float32", "power_of_two", "e8m0", "float8_e4m3"] | None = None
+    dynamic: bool | None = None
+    observer: str | None = None
+    observer_arguments: dict[str, Any] | None = None
+
+
+class QATStage(Section):
+    """Wider formats until a step; see `bitwright.qat.Stage`."""
+
+    until: Count
+    weights: str | None = None
+    activations: str | None = None
+
+
+class QATRamp(Section):
+    """From one value to another between two steps; see `bitwright.qat.Ramp`."""
+
+    first: float
+    last: float
+    begin: Annotated[int, Field(ge=0)] = 0
+    end: Count = 1
+
+
+class QATFreezing(Section):
+    """Weights that oscillate stop; see `bitwright.qat.Freezing`."""
+
+    threshold: QATRamp
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+
+class QATScheduleSection(Section):
+    """What happens at which step of the training; see `bitwright.qat.QATSchedule`, whose names these are."""
+
+    freeze_batch_norm_after: Annotated[int, Field(ge=0)] | None = 0
+    freeze_observers_after: Annotated[int, Field(ge=0)] | None = None
+    freeze_scales_after: Annotated[int, Field(ge=0)] | None = None
+    scale_lr: Annotated[float, Field(ge=0, lt=1)] | None = None
+    stages: tuple[QATStage, ...] = ()
+    dampening: QATRamp | None = None
+    freezing: QATFreezing | None = None
+    gradient_scaling: Share = 0.0
+    stochastic_rounding_until: Annotated[int, Field(ge=0)] = 0
+
+
+class QAT(Section):
+    """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
+
+    Attributes:
+        epochs: over the training data.
+        batch: samples a step.
+        lr: the largest learning rate.
+        distill: the share of the loss that follows the float network's outputs; the rest follows the labels.
+        features: modules whose results follow the float network's, too; all terms then weigh themselves.
+        start: where training begins: at the float weights, or where quantizing after training ended.
+        weights: formats in place of the target's.
+        activations: likewise.
+        schedule: what happens when.
+        look_every: steps between two looks for TensorBoard.
+    """
+
+    epochs: Count = 3
+    batch: Count = 64
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    distill: Annotated[float, Field(ge=0, le=1)] = 1.0
+    features: tuple[str, ...] = ()
+    start: Literal["float", "quantized"] = "float"
+    weights: Spec = Spec()
+    activations: Spec = Spec()
+    schedule: QATScheduleSection = QATScheduleSection()
+    look_every: Count = 25
+
+    @model_validator(mode="after")
+    def _starts_on_frozen_norms(self) -> Self:
+        if self.start == "quantized" and self.schedule.freeze_batch_norm_after != 0:
+            raise ValueError("start = 'quantized' replaces batch norms; schedule.freeze_batch_norm_after must be 0")
+        return self
