@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from bitwright.experiments.recipe import QATScheduleSection
+    from bitwright.experiments.recipe_training import QATScheduleSection
     from bitwright.experiments.scores import Score
     from bitwright.experiments.training import Loss
     from bitwright.hw_constraints.figures import Interval
