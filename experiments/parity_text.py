@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from bitwright.experiments.parity_command import ParityReport
+from bitwright.experiments.parity_document import (
+    ComparedLayer,
+    ComparedPair,
+    ComparedResult,
+    FirstBreak,
+    ParityDocument,
+)
 from bitwright.quant.parity.locate import LayerParity, LinkParity
+from bitwright.quant.sqnr import EXACT_DB
 
 _SHOWN = 10  # breaks of a pair in the text; all are in the JSON
-FORMAT = "bitwright-parity/1"
 _OTHER_WEIGHTS = (
     "No layer is to blame, so none was compared: the second was trained otherwise, or its channels were equalized. "
     "Give the run's folder in place of its recipe, whose network has not been trained; or two files of one training."
@@ -94,58 +101,61 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def parity_json(report: ParityReport) -> dict[str, Any]:
-    """Everything, layer by layer."""
+    """Everything, layer by layer, as `parity_document` has it."""
     first = report.chain.first_break
-    return {
-        "format": FORMAT,
-        "agrees": report.agrees,
-        "unlike_weights": list(report.weights.names) if report.weights is not None else [],
-        "bisected": list(report.searched),
-        "inputs": report.inputs,
-        "first_break": None
-        if first is None
-        else {
-            "from": first.first,
-            "to": first.second,
-            "layer": first.breaks[0].tensor.name if first.breaks else None,
-            "advice": report.advice.get(first.second, ""),
-        },
-        "pairs": [_pair_json(pair, report) for pair in report.chain.pairs],
-    }
+    document = ParityDocument(
+        agrees=report.agrees,
+        unlike_weights=report.weights.names if report.weights is not None else (),
+        bisected=report.searched,
+        inputs=report.inputs,
+        first_break=None if first is None else _first_break(first, report),
+        pairs=tuple(_pair_of(pair, report) for pair in report.chain.pairs),
+    )
+    return document.model_dump(mode="json", by_alias=True)
 
 
-def _pair_json(pair: LinkParity, report: ParityReport) -> dict[str, Any]:
-    return {
-        "from": pair.first,
-        "to": pair.second,
-        "agrees": pair.agrees,
-        "problem": pair.problem,
-        "unsteady": list(pair.unsteady),
-        "tensors_of_one_only": list(pair.not_joined),
-        "layers": [_layer_json(layer, pair, report) for layer in pair.layers],
-        "results": {
-            name: {"agrees": each.agrees, "error": each.error, "allowed": each.allowed, "sqnr_db": each.sqnr_db}
+def _first_break(pair: LinkParity, report: ParityReport) -> FirstBreak:
+    layer = pair.breaks[0].tensor.name if pair.breaks else None
+    return FirstBreak(origin=pair.first, to=pair.second, layer=layer, advice=report.advice.get(pair.second, ""))
+
+
+def _pair_of(pair: LinkParity, report: ParityReport) -> ComparedPair:
+    return ComparedPair(
+        origin=pair.first,
+        to=pair.second,
+        agrees=pair.agrees,
+        problem=pair.problem,
+        unsteady=pair.unsteady,
+        tensors_of_one_only=pair.not_joined,
+        layers=tuple(_layer_of(layer, pair, report) for layer in pair.layers),
+        results={
+            name: ComparedResult(agrees=each.agrees, error=each.error, allowed=each.allowed, sqnr_db=_db(each.sqnr_db))
             for name, each in pair.results.items()
         },
-    }
+    )
 
 
-def _layer_json(layer: LayerParity, pair: LinkParity, report: ParityReport) -> dict[str, Any]:
+def _layer_of(layer: LayerParity, pair: LinkParity, report: ParityReport) -> ComparedLayer:
     own, script = layer.own, report.reproducers.get((pair.second, layer.tensor.name))
-    return {
-        "tensor": layer.tensor.name,
-        "other_name": layer.other_name,
-        "op": layer.tensor.op,
-        "module_path": layer.tensor.module_path,
-        "source": layer.tensor.source,
-        "agrees": layer.agrees,
-        "error": own.error if own else None,
-        "allowed": own.allowed if own else None,
-        "where": own.where if own else "",
-        "own_sqnr_db": own.sqnr_db if own else None,
-        "cumulative_sqnr_db": layer.cumulative_db,
-        "reproducer": str(script) if script else None,
-    }
+    return ComparedLayer(
+        tensor=layer.tensor.name,
+        other_name=layer.other_name,
+        op=layer.tensor.op,
+        module_path=layer.tensor.module_path,
+        source=layer.tensor.source,
+        agrees=layer.agrees,
+        error=own.error if own else None,
+        allowed=own.allowed if own else None,
+        where=own.where if own else "",
+        own_sqnr_db=_db(own.sqnr_db) if own else None,
+        cumulative_sqnr_db=_db(layer.cumulative_db),
+        reproducer=str(script) if script else None,
+    )
+
+
+def _db(value: float) -> float:
+    """JSON has no infinity."""
+    return min(value, EXACT_DB)
 
 
 def parity_sarif(report: ParityReport) -> dict[str, Any]:

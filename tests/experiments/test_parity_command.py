@@ -12,12 +12,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from jsonschema import Draft4Validator
+from jsonschema import Draft4Validator, Draft202012Validator, ValidationError
 
+from bitwright.experiments import parity_document
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 
 SARIF = Path(__file__).parents[1] / "hw_constraints" / "lint_report" / "sarif-2.1.0-rtm.5.json"
+SCHEMA = Path(parity_document.__file__).with_name("parity.schema.json")
 NETWORK = """
 import torch
 from torch import nn
@@ -67,6 +69,14 @@ def trained_otherwise():
 SHAPE = ("--input", "1x3x12x12")
 
 
+def _module(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("parity_small", folder / "small.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network, its float file, its quantized file, and one with a wrong scale."""
@@ -76,10 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("parity")
     (place / "small.py").write_text(NETWORK)
-    spec = importlib.util.spec_from_file_location("parity_small", place / "small.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module(place)
     captured = capture(module.build().eval(), (torch.zeros(1, 3, 12, 12),))
     export_float(captured.graph, place / "float.onnx")
     draw = torch.Generator().manual_seed(0)
@@ -122,11 +129,43 @@ def test_json_and_sarif(folder: Path) -> None:
     layers = {each["tensor"]: each for each in found["pairs"][-1]["layers"]}
     assert not layers["conv@0.0.0"]["agrees"] and layers["head@0.0.0"]["agrees"]
     assert layers["head@0.0.0"]["cumulative_sqnr_db"] < layers["head@0.0.0"]["own_sqnr_db"]
+    published = json.loads(SCHEMA.read_text())
+    Draft202012Validator.check_schema(published)
+    Draft202012Validator(published).validate(found)
+    with pytest.raises(ValidationError, match="'perhaps' is not of type 'boolean'"):
+        Draft202012Validator(published).validate({**found, "agrees": "perhaps"})
     log = json.loads(bitwright(folder, *asked, "--format", "sarif").stdout)
     Draft4Validator(json.loads(SARIF.read_text())).validate(log)
     (result,) = log["runs"][0]["results"]
     assert result["ruleId"] == "parity"
     assert result["locations"][0]["physicalLocation"]["region"]["startLine"] == 12
+
+
+def test_the_published_schema_is_generated_from_the_models() -> None:
+    command = f"python -m bitwright.experiments.parity_document > {SCHEMA}"
+    assert SCHEMA.read_text() == parity_document.schema(), f"after a deliberate change: {command}"
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_tflite_file_is_a_side(folder: Path, tmp_path: Path, wrong: bool) -> None:
+    """Beside the same network in another `.tflite` file: LiteRT's own kernels show every tensor of both."""
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'bitwright[litert]'")
+    from bitwright.hw_constraints.target import load_target
+    from bitwright.quant.capture import capture
+    from bitwright.quant.export.exporter import export_as
+    from bitwright.quant.ptq import quantize
+
+    module = _module(folder).build().eval()
+    images = [(torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed)),) for seed in range(4)]
+    for name in ("sound", "other"):
+        if wrong and name == "other":
+            module.conv.weight.data.mul_(-1)
+        quantized = quantize(capture(module, images[0]), load_target("arm-xnnpack").scheme(), images)
+        export_as(quantized, tmp_path / f"{name}.tflite", "tflite_int8")
+    np.save(tmp_path / "images.npy", np.concatenate([each.numpy() for (each,) in images]))
+    done = bitwright(folder, tmp_path / "sound.tflite", tmp_path / "other.tflite", "--data", tmp_path / "images.npy")
+    assert done.returncode == int(wrong), done.stdout + done.stderr
+    assert "sound.tflite in LiteRT, kernels: builtin → sound.tflite in LiteRT, kernels: xnnpack" in done.stdout
 
 
 def test_openvino_is_a_link_too(folder: Path) -> None:
@@ -216,10 +255,7 @@ def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
 
 def test_frames_of_a_network_with_memory(folder: Path, tmp_path: Path) -> None:
     """A file that keeps nothing is right on one input from the beginning, and says at the first frame what it lacks."""
-    spec = importlib.util.spec_from_file_location("parity_remembering", folder / "small.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module(folder)
     from bitwright.quant.capture import capture
 
     captured = capture(module.remembering().eval(), (torch.zeros(1, 3, 12, 12),))

@@ -11,8 +11,10 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.export.exporter import export_as
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 from bitwright.quant.parity import Inputs
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -55,6 +57,8 @@ class Chain:
     float_file: Path
     quantized_file: Path
     inputs: tuple[Inputs, ...]
+    quantized_for_tflite: QuantizedModel
+    tflite_file: Path
 
     def planted(self, change: Callable[[onnx.ModelProto], None], *, file: Path | None = None) -> Path:
         """A copy of a file, with its provenance, in which something is wrong."""
@@ -78,6 +82,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory, u8s8: QuantScheme) -> Chain:
     captured = capture(module, (images[0],))
     quantized = quantize(captured, u8s8, [(image,) for image in images[2:]])
     folded = fold_batch_norm(captured)
+    for_tflite = quantize(captured, load_target("arm-xnnpack").scheme(), [(image,) for image in images[2:]])
+    export_as(for_tflite, folder / "codes.tflite", "tflite_int8")
     return Chain(
         module=module,
         captured=captured,
@@ -86,6 +92,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory, u8s8: QuantScheme) -> Chain:
         float_file=export_float(folded.graph, folder / "float.onnx"),
         quantized_file=export_onnx_qdq(quantized, folder / "quantized.onnx"),
         inputs=tuple(Inputs(args=(image,)) for image in images[:2]),
+        quantized_for_tflite=for_tflite,
+        tflite_file=folder / "codes.tflite",
     )
 
 

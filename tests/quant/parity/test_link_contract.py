@@ -8,6 +8,7 @@ import pytest
 
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.parity_openvino import OpenVINOLink
+from bitwright.quant.integer.tflite import TFLITE
 from bitwright.quant.parity import LinkError, compare_links
 from bitwright.quant.parity.compiled_link import CompiledLink
 from bitwright.quant.parity.link import Link
@@ -26,12 +27,29 @@ FLOAT: dict[str, Callable[[Any], Link]] = {
     "openvino": lambda chain: OpenVINOLink(chain.float_file),
 }
 FILES = ("onnx.reference", "onnxruntime", "openvino")
+
+
+def _litert(kernels: str) -> Callable[[Any], Link]:
+    """The same network in the formats of a `.tflite` file, which are other ones."""
+
+    def make(chain: Any) -> Link:
+        pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'bitwright[litert]'")
+        from bitwright.hw_constraints.parity_litert import LiteRTLink
+
+        return LiteRTLink(chain.tflite_file, kernels)
+
+    return make
+
+
 CODES: dict[str, Callable[[Any], Link]] = {
     "simulation": lambda chain: SimulationLink(chain.quantized),
     "integer": lambda chain: IntegerLink(chain.quantized),
     "onnx.reference": lambda chain: ReferenceLink(chain.quantized_file),
     "onnxruntime": lambda chain: OnnxRuntimeLink(chain.quantized_file),
     "openvino": lambda chain: OpenVINOLink(chain.quantized_file),
+    "litert, reference": _litert("reference"),
+    "litert, builtin": _litert("builtin"),
+    "litert, xnnpack": _litert("xnnpack"),
 }
 
 
@@ -45,6 +63,8 @@ def link(request: pytest.FixtureRequest, chain: Any) -> Link:
 def reference(request: pytest.FixtureRequest, chain: Any) -> Link:
     """What a link was made from: files have their batch norms folded."""
     kind, name = request.node.callspec.params["link"]
+    if name.startswith("litert"):  # whose rounding is its own: the integer reference has it
+        return IntegerLink(chain.quantized_for_tflite, arithmetic=TFLITE)
     if kind is CODES:
         return SimulationLink(chain.quantized)
     return CapturedLink(chain.folded if name in FILES else chain.captured)
