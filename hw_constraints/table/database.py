@@ -162,7 +162,9 @@ def _readable_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:  # no room, no permission
         raise InputError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise InputError(f"{path}: is damaged or no latency table ({error})") from error
+        raise InputError(
+            f"{path}: is damaged or no latency table ({error}): take it from a copy or measure it anew"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from typer.testing import CliRunner
 
 from bitwright.experiments import cli
 from bitwright.hw_constraints.table import KernelTable, TableKey
+from bitwright.hw_constraints.table.reference import REFERENCE
 
 BITWRIGHT = [sys.executable, "-m", "bitwright.experiments.cli"]
 QUICK = ("--runtime", "onnxruntime", "--families", "activation,pool", "--formats", "float32", "--half-width", "1.0")
@@ -150,3 +155,64 @@ def test_a_table_of_another_thread_count_is_refused(table: Path) -> None:
     done = invoke("kernels", *QUICK, "--threads", "2", "--out", str(table))
     assert done.exit_code == 2
     assert "which differs: threads 1, here 2. Measure another one for this" in done.stderr
+
+
+def _content(path: Path) -> list[str] | bytes:
+    """All that a table holds, whichever way SQLite keeps its log; the bytes of what is no database."""
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            return list(database.iterdump())
+    except sqlite3.DatabaseError:
+        return path.read_bytes()
+
+
+QUICK_INTO = ("kernels", *QUICK, "--minutes", "9", "--out")
+
+
+@pytest.mark.parametrize("command", [QUICK_INTO, ("show",), ("merge", "--out", "new.table")], ids=lambda each: each[0])
+@pytest.mark.parametrize("how", ["cut short", "written over"])
+def test_a_damaged_table_is_refused_in_one_line_and_left_as_it_is(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    damaged = tmp_path / "t.table"
+    shutil.copyfile(table, damaged)
+    if how == "cut short":
+        damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+        message = "bitwright: t.table: is damaged or no latency table (database disk image is malformed): "
+    else:
+        with closing(sqlite3.connect(damaged)) as database, database:
+            database.execute("UPDATE sessions SET value = replace(value, 'reference_us', 'reference_ms')")
+        message = "bitwright: t.table: sessions "
+    before = _content(damaged)
+    done = invoke(*command, "t.table")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(message) and "take " in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert _content(damaged) == before and not Path("new.table").exists()
+
+
+def test_a_table_of_another_version_of_the_runtime_is_refused(tmp_path: Path) -> None:
+    here, path = TableKey.here("onnxruntime", 1), tmp_path / "t.table"
+    with KernelTable.writing(path, replace(here, version="1.0"), REFERENCE.to_json()):
+        pass
+    before = _content(path)
+    done = invoke(*QUICK_INTO, str(path))
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"bitwright: {path}: is a table of {replace(here, version='1.0')}, which differs: version 1.0, here "
+        f"{here.version}. Measure another one for this: bitwright measure kernels --out ANOTHER\n",
+    )
+    assert _content(path) == before
+
+
+def test_a_second_command_on_one_table_is_refused_and_the_first_one_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "t.table"
+    with KernelTable.writing(path, TableKey.here("onnxruntime", 1), REFERENCE.to_json()) as first:
+        done = invoke(*QUICK_INTO, str(path))
+        first.add(facts={"still": "writing"})
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"bitwright: {path}: process {os.getpid()} is measuring into it; wait for it, or measure into another file "
+        "and merge\n",
+    )
+    assert KernelTable.load(path).facts == {"still": "writing"}
