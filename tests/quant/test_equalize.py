@@ -11,6 +11,7 @@ from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import channel_axes, channel_spaces
 from bitwright.quant.equalize import equalize
+from bitwright.quant.equalize_choice import equalization_helps
 from bitwright.quant.errors import InputError
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
@@ -241,3 +242,19 @@ def test_a_gradient_without_an_end_is_no_sensitivity() -> None:
 def test_no_data_is_said(captured: CapturedModel, u8s8: QuantScheme) -> None:
     with pytest.raises(InputError, match=r"^calibration got no batch; give at least one$"):
         quantize(captured, u8s8, [], equalization=True)
+
+
+def test_only_channels_that_bring_the_results_nearer_are_kept(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    better = equalized(captured, u8s8)
+    assert equalization_helps(captured, better, {}, u8s8, samples())
+    assert not equalization_helps(better, captured, {}, u8s8, samples())
+    assert not equalization_helps(captured, captured, {}, u8s8, samples())
+
+
+def test_auto_is_one_of_both(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    asked, plain, auto = (
+        quantize(captured, u8s8, samples(), bias_correction=False, equalization=wish).captured.values
+        for wish in (True, False, "auto")
+    )
+    assert any(not torch.equal(asked[name], plain[name]) for name in plain)
+    assert all(torch.equal(asked[name], auto[name]) for name in asked)  # of channels of so unlike sizes

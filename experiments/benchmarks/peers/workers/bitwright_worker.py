@@ -35,8 +35,8 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     """Capture, calibrate, quantize, export.
 
     The method is a target, alone with all defaults; with `int4` for the weights, with `depthwise_int8` for those of
-    depthwise layers, and last `equalized` or a rounding, which brings equalization with it unless it is `alone`:
-    `x86-vnni,int4,gptq`, `x86-vnni,int4,alone,gptq`.
+    depthwise layers, and last `equalized` or a rounding, which brings equalization with it where that helps, unless it
+    is `alone`: `x86-vnni,int4,gptq`, `x86-vnni,int4,alone,gptq`.
     """
     target, *wishes = request.method.split(",")
     captured = capture(network, (torch.zeros(request.shape),))
@@ -44,8 +44,11 @@ def quantize(network: torch.nn.Module, request: Request) -> Quantized:
     scheme = load_target(target).scheme()
     if INT4 in wishes:
         scheme = in_four_bits(scheme, captured.graph, depthwise_int8=DEPTHWISE_INT8 in wishes)
-    rounding = {"rounding": wishes[-1]} if wishes and wishes[-1] != EQUALIZED else {}
-    options: dict[str, Any] = {"equalization": bool(wishes) and ALONE not in wishes, **rounding}
+    options: dict[str, Any] = {}
+    if wishes and wishes[-1] == EQUALIZED:
+        options = {"equalization": True}
+    elif wishes:
+        options = {"equalization": False if ALONE in wishes else "auto", "rounding": wishes[-1]}
     file = Path(request.folder) / "quantized.onnx"
     export_onnx_qdq(post_training_quantize(captured, scheme, images, **options), file)
     return Quantized(file=str(file))
