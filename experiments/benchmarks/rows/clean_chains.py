@@ -1,6 +1,7 @@
 """Sound networks in every form: no result may be called broken, by thresholds that follow from number formats alone.
 
-Public architectures and driving-style networks, with seeded random weights, in float32 and in W8A8. Each form's results
+Public architectures and driving-style networks, with seeded random weights, in float32 and in W8A8; those that are not
+captured whole by their regions, each a network of its own. Each form's results
 are judged against draws of its formats' errors (`quant.parity_measures`); nothing was adjusted on these networks. Some
 files do compute something else in a runtime: an alarm is a false one unless single layers, each given the simulation's
 own codes, give other codes than rounding ties explain (`quant.parity.compare_links`, which has thresholds of its own).
@@ -35,7 +36,7 @@ from bitwright.experiments.stage_store import replace_file
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
-from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.captured_model import CapturedModel, Keywords
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_float, export_onnx_qdq
 from bitwright.quant.parity.link import Link
@@ -52,6 +53,7 @@ from bitwright.quant.parity_measures.noise import DRAWS
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.regions import find_regions
 
 ROW = "clean_chains"
 TARGET = "x86-vnni"
@@ -115,17 +117,31 @@ def _hash(code: str) -> str:
 
 
 def look(name: str, module: torch.nn.Module, args: tuple[Any, ...]) -> Iterator[Case]:
-    """One line for each form; a form that there is none of has its `problem`."""
+    """One line for each form; a form that there is none of has its `problem`.
+
+    What cannot be captured whole is looked at in its regions, each as a network of its own.
+    """
     try:
         captured = capture(module, args)
     except InputError as error:
-        yield {"network": name, "form": "captured", "problem": _short(error)}
+        regions = find_regions(module, args).regions
+        if not regions:
+            yield {"network": name, "form": "captured", "problem": _short(error)}
+        for region in regions:
+            part = module.get_submodule(region.module_path)
+            yield from _forms(
+                f"{name}: {region.name}", part, region.captured, Inputs(args=region.args, kwargs=region.kwargs)
+            )
         return
-    inputs = Inputs(args=args)
+    yield from _forms(name, module, captured, Inputs(args=args))
+
+
+def _forms(name: str, module: torch.nn.Module, captured: CapturedModel, inputs: Inputs) -> Iterator[Case]:
+    """All forms of a captured network."""
     with tempfile.TemporaryDirectory() as folder:
         yield from _float_forms(name, module, captured, inputs, Path(folder))
         try:
-            quantized = quantize(captured, load_target(TARGET).scheme(), list(_calibration(args)))
+            quantized = quantize(captured, load_target(TARGET).scheme(), list(_calibration(inputs)))
         except (InputError, ValueError) as error:
             yield {"network": name, "form": "W8A8", "problem": _short(error)}
             return
@@ -210,7 +226,7 @@ def _case(name: str, form: str, judge: _Judge, results: Callable[[], Results]) -
     }
 
 
-def _calibration(args: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+def _calibration(inputs: Inputs) -> Iterator[tuple[Any, ...]]:
     """Inputs like the example: real values drawn anew around it, whole numbers as they are."""
     draw = torch.Generator().manual_seed(1)
 
@@ -219,6 +235,7 @@ def _calibration(args: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
             return tensor
         return tensor + 0.1 * tensor.std() * torch.randn(tensor.shape, generator=draw).to(tensor.dtype)
 
+    args = (*inputs.args, Keywords(inputs.kwargs)) if inputs.kwargs else inputs.args
     yield args
     for _ in range(CALIBRATION - 1):
         yield pytree.tree_map_only(torch.Tensor, anew, args)
@@ -245,7 +262,7 @@ def _records(lines: list[Case]) -> list[Record]:
             table=[*largest, *unable],
         )
 
-    networks = {line["network"] for line in judged}
+    networks = {line["network"].removeprefix(DRIVING).split(": ")[0] for line in judged}
     broken = [line for line in judged if line.get("broken layers")]
     return [
         record(f"{ROW}.networks", area="parity", value=len(networks), unit="networks", n=len(networks)),
