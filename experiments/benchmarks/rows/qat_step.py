@@ -77,5 +77,6 @@ def _network(bench: Bench, network: str) -> list[Record]:
         of("whole_live", f"{WHOLE}, {CLIPPED}, {LIVE}", 1.25),
         of("lsq", f"{WHOLE}, {LSQ}, {FROZEN}", 1.4),
         of("lsq_live", f"{WHOLE}, {LSQ}, {LIVE}", 1.4),
+        of("layers", f"{LAYERS}, {CLIPPED}, {FROZEN}", theirs),
         of("layers_live", f"{LAYERS}, {CLIPPED}, {LIVE}", theirs),
     ]
