@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bitwright.experiments.recipe_data import Calibrate, DataSection
+from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.recipe_section import Chosen, Count, Entry, Section, Share
+from bitwright.experiments.recipe_training import QAT, Spec, Train
 
 MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
 AGREEMENT = "agreement"  # the metric that needs no labels: the share of the float network's decisions that are kept
@@ -64,30 +66,6 @@ class Evaluate(Section):
     samples: Count | None = None
     held_out: bool = False
     gate: AccuracyGate = AccuracyGate()
-
-
-class Train(Section):
-    """Trains the network in float first: cross-entropy, AdamW, one-cycle learning rate."""
-
-    epochs: Count = 10
-    batch: Count = 64
-    lr: Annotated[float, Field(gt=0)] = 3e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    label_smoothing: Share = 0.0
-
-
-class Spec(Section):
-    """Replaces parts of how the target quantizes a tensor; what is left out stays the target's."""
-
-    format: str | None = None
-    symmetric: bool | None = None
-    granularity: Literal["per_tensor", "per_channel", "per_block"] | None = None
-    block_size: int | None = None
-    narrow_range: bool | None = None
-    scale_kind: Literal["float32", "power_of_two", "e8m0", "float8_e4m3"] | None = None
-    dynamic: bool | None = None
-    observer: str | None = None
-    observer_arguments: dict[str, Any] | None = None
 
 
 class QuantizeOverride(Section):
@@ -260,128 +238,6 @@ class Autotune(Section):
     minutes: Annotated[float, Field(gt=0)] = 10.0
     threads: Count = 1
     table: str | None = None
-
-
-class QATStage(Section):
-    """Wider formats until a step; see `bitwright.qat.Stage`."""
-
-    until: Count
-    weights: str | None = None
-    activations: str | None = None
-
-
-class QATRamp(Section):
-    """From one value to another between two steps; see `bitwright.qat.Ramp`."""
-
-    first: float
-    last: float
-    begin: Annotated[int, Field(ge=0)] = 0
-    end: Count = 1
-
-
-class QATFreezing(Section):
-    """Weights that oscillate stop; see `bitwright.qat.Freezing`."""
-
-    threshold: QATRamp
-    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.01
-
-
-class QATScheduleSection(Section):
-    """What happens at which step of the training; see `bitwright.qat.QATSchedule`, whose names these are."""
-
-    freeze_batch_norm_after: Annotated[int, Field(ge=0)] | None = 0
-    freeze_observers_after: Annotated[int, Field(ge=0)] | None = None
-    freeze_scales_after: Annotated[int, Field(ge=0)] | None = None
-    scale_lr: Annotated[float, Field(ge=0, lt=1)] | None = None
-    stages: tuple[QATStage, ...] = ()
-    dampening: QATRamp | None = None
-    freezing: QATFreezing | None = None
-    gradient_scaling: Share = 0.0
-    stochastic_rounding_until: Annotated[int, Field(ge=0)] = 0
-
-
-class QAT(Section):
-    """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
-
-    Attributes:
-        epochs: over the training data.
-        batch: samples a step.
-        lr: the largest learning rate.
-        distill: the share of the loss that follows the float network's outputs; the rest follows the labels.
-        features: modules whose results follow the float network's, too; all terms then weigh themselves.
-        start: where training begins: at the float weights, or where quantizing after training ended.
-        weights: formats in place of the target's.
-        activations: likewise.
-        schedule: what happens when.
-        look_every: steps between two looks for TensorBoard.
-    """
-
-    epochs: Count = 3
-    batch: Count = 64
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    distill: Annotated[float, Field(ge=0, le=1)] = 1.0
-    features: tuple[str, ...] = ()
-    start: Literal["float", "quantized"] = "float"
-    weights: Spec = Spec()
-    activations: Spec = Spec()
-    schedule: QATScheduleSection = QATScheduleSection()
-    look_every: Count = 25
-
-    @model_validator(mode="after")
-    def _starts_on_frozen_norms(self) -> Self:
-        if self.start == "quantized" and self.schedule.freeze_batch_norm_after != 0:
-            raise ValueError("start = 'quantized' replaces batch norms; schedule.freeze_batch_norm_after must be 0")
-        return self
-
-
-class SearchSpace(Chosen):
-    """What the search may vary: a registered space with its choices, or `entry() -> SearchSpace` of the user's own."""
-
-
-class SearchLimits(Section):
-    """The largest permitted value of a figure; a candidate beyond it is infeasible."""
-
-    macs: Annotated[float, Field(gt=0)] | None = None
-    weight_bytes: Annotated[float, Field(gt=0)] | None = None
-    activation_bytes: Annotated[float, Field(gt=0)] | None = None
-    predicted_ms: Annotated[float, Field(gt=0)] | None = None
-    latency_ms: Annotated[float, Field(gt=0)] | None = None
-
-
-class Search(Section):
-    """Looks for better networks: architecture × formats; infeasible candidates die in the linter, untrained.
-
-    Attributes:
-        space: what may be varied of the recipe's model.
-        trials: different candidates to try, infeasible ones included.
-        sampler: who proposes them.
-        objectives: accuracy is the metric of `evaluate`; all others should be small.
-        limits: what a candidate must keep.
-        train: how each feasible candidate is trained.
-        table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
-            end of its interval is refused untrained.
-        workers: processes of this machine that evaluate; 0 evaluates in the search's own process.
-        scheduler: address of a Dask scheduler whose workers evaluate in place of this machine's.
-        batch: candidates that are asked for and told together, so that a search with several workers can be repeated;
-            without it each is told as soon as it is known.
-        storage: `postgresql://host/database` where a team shares studies, under the recipe's name; without it the study
-            is SQLite in the run's folder. Credentials are libpq's own: PGUSER, PGPASSWORD, ~/.pgpass.
-    """
-
-    space: SearchSpace
-    trials: Count = 24
-    sampler: Literal["nsga2", "random", "tpe"] = "tpe"
-    objectives: Annotated[
-        tuple[Literal["accuracy", "latency_ms", "predicted_ms", "macs", "weight_bytes", "activation_bytes"], ...],
-        Field(min_length=1),
-    ] = ("accuracy", "latency_ms")
-    limits: SearchLimits = SearchLimits()
-    train: Train = Train(epochs=2)
-    table: str | None = None
-    workers: Annotated[int, Field(ge=0, le=1024)] = 1
-    scheduler: Annotated[str, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$")] | None = None
-    batch: Count | None = None
-    storage: Annotated[str, Field(pattern=r"^postgresql://")] | None = None
 
 
 class Report(Section):
