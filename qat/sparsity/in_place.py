@@ -34,8 +34,7 @@ class Change:
     def undo(self) -> None:
         """Puts everything back."""
         for tensor, before in reversed(self.tensors):
-            tensor.data = before
-            tensor.grad = None
+            _set_values(tensor, before)
         for state, name, before in reversed(self.remembered):
             state[name] = before
         for module, name, before in reversed(self.attributes):
@@ -63,11 +62,22 @@ def take(model: nn.Module, cuts: Cuts, *, optimizer: torch.optim.Optimizer | Non
                     change.remembered.append((state, key, value))
                     state[key] = _taken(value, places)
         before = tensor.shape
-        tensor.data = _taken(tensor.data, places)
-        tensor.grad = None
+        _set_values(tensor, _taken(tensor.data, places))
         if name == "weight" and tensor.shape != before:
             _tell_stock_module(module, tensor, before, change)
     return change
+
+
+def _set_values(tensor: torch.Tensor, values: torch.Tensor) -> None:
+    """Gives a parameter values of another shape.
+
+    As long as the last loss is alive, so is the node of autograd that accumulates the parameter's gradient, and it
+    remembers the old shape. torch makes a new one when the type changes, so it does once in between.
+    """
+    tensor.grad = None
+    if values.is_floating_point():
+        tensor.data = values.to(torch.float16 if values.dtype != torch.float16 else torch.float32)
+    tensor.data = values
 
 
 def _taken(values: torch.Tensor, places: Mapping[int, torch.Tensor]) -> torch.Tensor:

@@ -47,7 +47,8 @@ def macs(graph: Graph) -> float:
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, callback: Any) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(PICTURES), LABELS).backward()
+        loss = nn.functional.cross_entropy(model(PICTURES), LABELS)  # stays alive until the next one, as in any loop
+        loss.backward()
         optimizer.step()
         callback.on_step()
 
