@@ -7,6 +7,7 @@ what it gets. Time is one forward of each beside the methods' own; memory does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,7 @@ class Reconstruction:
         self.method = method
         self.chosen = chosen
         self.layers, _ = find_layers(quantized, len(samples))
+        self.has_wide_layers = any(math.prod(layer.weight_shape[1:]) > WIDE for layer in self.layers)
         self.running = Running(quantized, self.layers)
         rounded = {layer.node.name for layer in self.layers}  # nobody reads them before they are
         self.own = {
@@ -131,6 +133,7 @@ class Reconstruction:
         node, place = self.running.node(layer.node.name), self.running.place(layer.node.name)
         weight = layer.matrix(captured.values[layer.weight])
         qparams = self.quantized.qparams[layer.node.tensors[1]]
+        self._make_room()
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
         positions, most = Positions(), self._positions_a_sample(weight)
@@ -145,8 +148,7 @@ class Reconstruction:
                 positions.add(columns, truth, share, most)
         for half in halves:
             half.flush()
-        if weight.shape[2] > WIDE:
-            give_back_memory()  # of what the walks took on the way: solving takes hundreds of megabytes itself
+        self._make_room()
         return LayerData(
             layer=layer,
             weight=weight,
@@ -159,6 +161,11 @@ class Reconstruction:
             and qparams.spec.block_size is None
             and qparams.scale.shape == (weight.shape[0] * weight.shape[1],),
         )
+
+    def _make_room(self) -> None:
+        """Gives back what walking has left behind, where moments and factors take hundreds of megabytes themselves."""
+        if self.has_wide_layers:
+            give_back_memory()
 
     def _bias(self, layer: Layer, weight: torch.Tensor) -> torch.Tensor:
         """What the layer adds, `[G, R]`, its own or not."""

@@ -14,7 +14,7 @@ from bitwright.experiments.benchmarks.records import Reach, Record, record
 
 ROW = "reconstruct_memory"
 NETWORK = "resnet50"
-METHODS = ("x86-vnni,gptq",)
+METHODS = ("x86-vnni,gptq", "x86-vnni,adaround")
 
 
 def run(bench: Bench) -> list[Record]:
