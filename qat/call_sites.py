@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
+from torch._compile import _disable_dynamo
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from bitwright.qat.calls import CallCounter
@@ -104,14 +105,14 @@ class Boundary:
         self.counter = CallCounter()
         self.events: list[Event] | None = None
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def enter(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         """A forward pre-hook."""
         if not self.operators:
             return self.mode.begin(None)
         self.mode.begin(_Frame(self, self.counter.next(len(self.calls), module, (args, kwargs))))
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def leave(self, *_: Any) -> None:
         """A forward hook; to be called also when forward raises."""
         self.mode.end()

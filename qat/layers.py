@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -348,7 +349,7 @@ class EagerForward:
     with it, so that results are those of the eager model.
     """
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the module's own, also when somebody has kept this method and the module is taken apart again."""
         if not isinstance(self, EagerForward):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
+from torch._compile import _disable_dynamo
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.call_sites import Boundary, CallSite, CallSites, Key, Rewrite, Site, Tap
@@ -94,13 +95,13 @@ class Replay:
         """The model's forward as it was, without what has been put around it since, such as accelerate's autocast."""
         around = vars(self.model).pop("forward", None)
         if self._own_forward is not None:
-            self.model.forward = self._own_forward  # type: ignore[method-assign]
+            self.model.forward = self._own_forward
         try:
             yield
         finally:
             vars(self.model).pop("forward", None)
             if around is not None:
-                self.model.forward = around  # type: ignore[method-assign]
+                self.model.forward = around
 
     def attach(self) -> None:
         """Puts everything in place."""
@@ -240,7 +241,7 @@ class _Beginning:
         self.mode, self.counting, self.inputs = mode, counting, inputs
         self.last: LastForward = []
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if getattr(model, "_is_replica", False):
             raise InputError(

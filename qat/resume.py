@@ -63,6 +63,6 @@ def follow_loads(model: nn.Module, quantizers: nn.Module, owner: Resumable, plan
     """
     hook = _Following(owner, plan)
     return [
-        model.register_load_state_dict_pre_hook(hook.before),
-        quantizers.register_load_state_dict_post_hook(hook.after),
+        model.register_load_state_dict_pre_hook(hook.before),  # type: ignore[no-untyped-call]
+        quantizers.register_load_state_dict_post_hook(hook.after),  # type: ignore[no-untyped-call]
     ]

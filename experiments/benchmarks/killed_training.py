@@ -62,10 +62,10 @@ def train(folder: Path, steps: int) -> None:
             x, labels = batches[int(torch.randint(len(batches), ()))]  # the order is drawn, and goes on where it was
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x + 0.1 * torch.randn_like(x)), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
-            log.write(f"{qat.step} {loss.item().hex()}\n")
+            log.write(f"{qat.step} {float(loss.item()).hex()}\n")
             if qat.step % SAVE_EVERY == 0:
                 log.write("saving\n")
                 qat.save(folder / "at.pt", scheduler=scheduler)

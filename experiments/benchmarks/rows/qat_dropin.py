@@ -97,8 +97,10 @@ def _tried(loop: Loop) -> dict[str, Any]:
 
 def changed_lines(folder: Path) -> int:
     """Lines with text that the changed loop has and the original has not."""
-    texts = [(folder / name).read_text(encoding="utf-8").splitlines() for name in ("original.py", "changed.py")]
-    added = [line[2:] for line in difflib.ndiff(*texts) if line.startswith("+ ")]
+    original, changed = (
+        (folder / name).read_text(encoding="utf-8").splitlines() for name in ("original.py", "changed.py")
+    )
+    added = [line[2:] for line in difflib.ndiff(original, changed) if line.startswith("+ ")]
     return sum(bool(line.strip()) for line in added)
 
 
