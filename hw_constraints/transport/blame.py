@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_PROVENANCE = ".provenance.json"
+from bitwright.quant.export.exporter import provenance_file
 
 
 def lines_named_in(message: str, files: Iterable[Path]) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def lines_named_in(message: str, files: Iterable[Path]) -> tuple[str, ...]:
     """
     sources: dict[str, str] = {}
     for file in files:
-        sources |= _sources(file.with_suffix(_PROVENANCE))
+        sources |= _sources(provenance_file(file))
     if not sources:
         return ()
     names = "|".join(re.escape(name) for name in sorted(sources, key=len, reverse=True))

@@ -20,6 +20,13 @@ EXPORTERS = ExtensionPoint(
 )
 
 
+def provenance_file(artefact: Path) -> Path:
+    """`NAME.provenance.json` of an ONNX file, else `NAME.tflite.provenance.json`: both may lie in one folder."""
+    if artefact.suffix == ".onnx":
+        return artefact.with_suffix(".provenance.json")
+    return artefact.with_name(f"{artefact.name}.provenance.json")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exporter:
     """Writes a quantized network for the toolchains whose targets name it as their `artifact.format`.

@@ -2,8 +2,8 @@
 
 A layer of the plan is one operator on int8 codes with the activation behind it; what the plan keeps in float stands
 between DEQUANTIZE and QUANTIZE. Arguments and results are codes where the plan quantizes them, images with their
-channels last where convolutions or pools read or make them; `NAME.provenance.json` says of each tensor which PyTorch
-tensor it is and how its axes stand.
+channels last where convolutions or pools read or make them; `NAME.tflite.provenance.json` says of each tensor which
+PyTorch tensor it is and how its axes stand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.quant.errors import InputError
-from bitwright.quant.export.exporter import Exporter
+from bitwright.quant.export.exporter import Exporter, provenance_file
 from bitwright.quant.export.onnx_builder import value_name
 from bitwright.quant.export.tflite_builder import Step, TfliteBuilder, Translator
 from bitwright.quant.export.tflite_formats import check_formats
@@ -48,7 +48,7 @@ def write_tflite(quantized: QuantizedModel, path: Path) -> tuple[Path, ...]:
     content = builder.file.content(inputs, outputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    beside = path.with_suffix(".provenance.json")
+    beside = provenance_file(path)
     beside.write_text(json.dumps(_provenance(builder, outputs), indent=1), encoding="utf-8")
     return path, beside
 

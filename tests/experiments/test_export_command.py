@@ -116,12 +116,14 @@ def test_what_cannot_be_exported_is_one_line(qdq: Path, arguments: list[str], me
 def test_the_target_of_a_compiler_of_tflite_files_gets_one(qdq: Path, tmp_path: Path) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     code, lines, _ = command("export", qdq, "--out", tmp_path / "net.tflite", "--target", "ethos-u85-1024")
-    assert code == 0 and [Path(line).name for line in lines] == ["net.tflite", "net.provenance.json"]
+    assert code == 0 and [Path(line).name for line in lines] == ["net.tflite", "net.tflite.provenance.json"]
     litert = interpreter.Interpreter(model_path=str(tmp_path / "net.tflite"))
     known = {each["name"]: each["quantization"] for each in litert.get_tensor_details()}
-    values = json.loads((tmp_path / "net.provenance.json").read_text())["values"]
+    values = json.loads((tmp_path / "net.tflite.provenance.json").read_text())["values"]
     expected = scales(qdq)
     assert len(values) == 4
+    command("export", qdq, "--out", tmp_path / "net.onnx")  # beside it, and neither tells of the other's values
+    assert json.loads((tmp_path / "net.tflite.provenance.json").read_text())["values"] == values
     for name, ref in values.items():
         assert ref not in expected or known[name] == (expected[ref][0], expected[ref][1])
     code, _, errors = command("export", qdq, "--out", tmp_path / "net.onnx", "--target", "ethos-u85-1024")

@@ -36,7 +36,7 @@ class Deployed:
     """A file in LiteRT's reference kernels, every tensor of it kept."""
 
     def __init__(self, file: Path, quantized: QuantizedModel) -> None:
-        self.provenance = json.loads(file.with_suffix(".provenance.json").read_text())
+        self.provenance = json.loads(file.with_name(f"{file.name}.provenance.json").read_text())
         self.quantized = quantized
         self.interpreter = Interpreter(
             model_path=str(file),
