@@ -33,7 +33,7 @@ def read(stream: BinaryIO) -> Optional[Tuple[Dict[str, Any], Dict[str, Any]]]:  
 def write(stream: BinaryIO, answer: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """One answer."""
     text, packed = json.dumps(answer).encode("utf-8"), io.BytesIO()
-    np.savez(packed, **arrays)  # type: ignore[arg-type]  # numpy's stubs take no mapping
+    np.savez(packed, **arrays)
     for part in (text, packed.getvalue()):
         stream.write(struct.pack("<Q", len(part)) + part)
     stream.flush()
