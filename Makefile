@@ -35,7 +35,7 @@ install: $(INSTALLED)
 # The stamp is written last, so that an interrupted installation is taken up again.
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -e '.[dev,openvino,litert,torchao,postgresql]' -c constraints.txt
+	$(BIN)/python -m pip install -e '.[dev,openvino,litert,torchao,postgresql,lightning,transformers]' -c constraints.txt
 	touch $@
 
 clean:

@@ -260,6 +260,7 @@ def local_cluster(workers: int, **options: Any) -> Iterator[Cluster]:
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
+    options_of_scheduler = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
     common = {"nthreads": 1, "preload": "bitwright.nas.worker_signals", "silence_logs": logging.CRITICAL}
     specs = {
         number: {"cls": Nanny, "options": {**common, "resources": {DEVICE: 1} if number == 0 else {}}}
@@ -268,7 +269,7 @@ def local_cluster(workers: int, **options: Any) -> Iterator[Cluster]:
     with dask.config.set(_SETTINGS):
         cluster = SpecCluster(
             workers=specs,
-            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}},
+            scheduler={"cls": Scheduler, "options": options_of_scheduler},
             silence_logs=logging.CRITICAL,
         )
         with cluster:

@@ -54,7 +54,10 @@ def quantize(network: torch.nn.Module, request: SparseRequest) -> Trainee:
 
     def attach(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         held = [Sparsity(network, optimizer, freeze_after=0, decay=0.0)] if request.variant == "2:4" else []
-        callbacks = [QATCallback(network, optimizer, scheme=_scheme(), calibration=request.calibration()), *held]
+        callbacks: list[QATCallback | Sparsity] = [
+            QATCallback(network, optimizer, scheme=_scheme(), calibration=request.calibration()),
+            *held,
+        ]
 
         def on_step() -> None:
             for callback in callbacks:

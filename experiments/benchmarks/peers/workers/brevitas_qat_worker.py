@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from brevitas.graph.quantize import preprocess_for_quantize
 from brevitas_examples.imagenet_classification.ptq.ptq_common import calibrate, quantize_model
-from qat_exchange import Request, Trainee, serve
+from qat_exchange import Trainee, serve
 
 
-def prepare(network: torch.nn.Module, request: Request) -> Trainee:
+class Asked(Protocol):
+    """What both the contests of accuracy and of steps say."""
+
+    @property
+    def weight_bits(self) -> int:
+        """Of every layer."""
+
+    @property
+    def activation_bits(self) -> int:
+        """Of every activation that is quantized."""
+
+    def calibration(self) -> list[torch.Tensor]:
+        """Batches."""
+
+
+def prepare(network: torch.nn.Module, request: Asked) -> Trainee:
     """The steps of its `ptq_evaluate.py` up to calibration; scales of weights by the least squared error."""
     prepared = preprocess_for_quantize(network.eval(), equalize_iters=0)
     quantized: Any = quantize_model(

@@ -22,7 +22,8 @@ def make_small(network: torch.nn.Module, request: SparseRequest) -> torch.nn.Mod
     small: Any = _sparse(network) if request.variant == "2:4" else _pruned(network, request)
     if not request.prune_only:
         request.fit(Trainee(forward=small, parameters=small.parameters(), evaluate=small.eval, train=small.train))
-    return mts.export(small) if request.variant == "2:4" else small
+    done: torch.nn.Module = mts.export(small) if request.variant == "2:4" else small
+    return done
 
 
 def _sparse(network: torch.nn.Module) -> torch.nn.Module:
@@ -44,7 +45,7 @@ def _pruned(network: torch.nn.Module, request: SparseRequest) -> torch.nn.Module
         with torch.no_grad():
             return float((model(images).argmax(1) == labels).double().mean())
 
-    batches = [(batch,) for batch in request.images("train")[:256].split(64)]
+    batches = [(batch,) for batch in torch.split(request.images("train")[:256], 64)]
     pruned, _ = mtp.prune(
         network,
         mode=[("fastnas", rules)],
@@ -62,9 +63,9 @@ def _flops(network: torch.nn.Module, dummy_input: Any, unit: float = 1.0, **_: A
     """Twice the products of its layers: what it asks torchprofile for, which its wheel does not bring."""
     total = 0
 
-    def count(module: torch.nn.Module, _: Any, result: torch.Tensor) -> None:
+    def count(module: Any, _: Any, result: torch.Tensor) -> None:
         nonlocal total
-        total += result[0].numel() * module.weight[0].numel()  # type: ignore[union-attr, operator]
+        total += result[0].numel() * module.weight[0].numel()
 
     layers = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
