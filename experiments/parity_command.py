@@ -113,7 +113,9 @@ def _compare_sides(
         taken = {step.link.name for step in steps}
         steps += [_renamed(step, second) if step.link.name in taken else step for step in sides[1].steps]
     if len(steps) < 2:
-        raise InputError(f"{first}: is one form of a network; name a second one to compare it with")
+        eager = steps[0].link.name == "eager"
+        why = "does not capture whole (bitwright regions says why)" if eager else "is one form of a network"
+        raise InputError(f"{first}: {why}; name a second one to compare it with")
     inputs = inputs_for(sides, asked.data, asked.samples)
     report = compare_steps(steps, inputs, asked.out, console=console, bisect=asked.bisect)
     return replace(report, weights=weights)

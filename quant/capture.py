@@ -24,6 +24,7 @@ from bitwright.quant.canonicalize import canonicalize
 from bitwright.quant.capture_failure import LIBRARY, CaptureError, CaptureFailure, failure_of, lost_state
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.control_flow import Hazard, located
+from bitwright.quant.dataclasses_of_tensors import dataclasses_known
 from bitwright.quant.errors import InputError
 from bitwright.quant.functionalize import functionalize
 from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, operator_type
@@ -86,7 +87,13 @@ def _export(
 ) -> tuple[torch.export.ExportedProgram, CaptureFailure | None]:
     """The functional program, and what of the model's state it has lost."""
     try:
-        with preserved(model), warnings.catch_warnings(record=True) as said, _quiet(_TALKATIVE), _all_frames():
+        with (
+            preserved(model),
+            dataclasses_known(model, (args, kwargs)),
+            warnings.catch_warnings(record=True) as said,
+            _quiet(_TALKATIVE),
+            _all_frames(),
+        ):
             warnings.simplefilter("always")
             enter_eval(model)
             exported = torch.export.export(model, args, kwargs, strict=False)
