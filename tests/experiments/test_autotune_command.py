@@ -58,6 +58,7 @@ def bitwright(folder: Path, *arguments: object) -> tuple[int, str, str]:
 FILE = ("float.onnx", "--data", "pictures.npz", "--target", "x86-vnni", "--runtime", "onnxruntime", "--minutes", 0.2)
 
 
+@pytest.mark.slow
 def test_a_float_file_is_quantized_and_tuned_and_the_record_goes_on(folder):
     code, out, error = bitwright(folder, *FILE, "--budget", 2, "--out", "first", "--json")
     assert code == 0, error

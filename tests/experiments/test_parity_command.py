@@ -146,7 +146,7 @@ def test_the_published_schema_is_generated_from_the_models() -> None:
     assert SCHEMA.read_text() == parity_document.schema(), f"after a deliberate change: {command}"
 
 
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("wrong", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_tflite_file_is_a_side(folder: Path, tmp_path: Path, wrong: bool) -> None:
     """Beside the same network in another `.tflite` file: LiteRT's own kernels show every tensor of both."""
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'bitwright[litert]'")
@@ -230,6 +230,7 @@ def test_searches_by_halves(folder: Path, over: str, says: str) -> None:
     assert "at conv@0.0.0, on 1 input" in done.stdout
 
 
+@pytest.mark.slow
 def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
     """Another Python is this one here, by a program of its own."""
     program = tmp_path / "python"
@@ -253,6 +254,7 @@ def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
         assert done.returncode == code and says in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_frames_of_a_network_with_memory(folder: Path, tmp_path: Path) -> None:
     """A file that keeps nothing is right on one input from the beginning, and says at the first frame what it lacks."""
     module = _module(folder)

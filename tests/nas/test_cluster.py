@@ -53,6 +53,7 @@ def test_two_workers_find_what_one_process_finds(synthetic: ModuleType, tmp_path
     assert evaluated(tmp_path / "cluster") == Counter(each.key for each in outcome.results)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(synthetic: ModuleType, tmp_path: Path) -> None:
     with local_cluster(2, evaluate=functools.partial(synthetic.evaluate, seconds=0.2)) as workers:
         killed: list[int] = []
@@ -88,6 +89,7 @@ def test_a_killed_driver_of_a_cluster_repeats_the_undisturbed_front(synthetic: M
     assert [each.number for each in outcome.trials] == list(range(len(outcome.trials)))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_kills_its_workers_is_given_up_with_its_reason(synthetic: ModuleType, tmp_path: Path) -> None:
     with local_cluster(1, evaluate=synthetic.deadly) as workers:
         outcome = run(workers, synthetic, tmp_path, trials=6, sampler="random")
@@ -100,6 +102,7 @@ def test_a_candidate_that_kills_its_workers_is_given_up_with_its_reason(syntheti
     assert all(each.outcome is not Outcome.FAILED for each in outcome.results if each not in dead)
 
 
+@pytest.mark.slow
 def test_what_all_candidates_lack_ends_the_search_in_one_message(synthetic: ModuleType, tmp_path: Path) -> None:
     with (
         local_cluster(1, evaluate=synthetic.without_data) as workers,
@@ -131,6 +134,7 @@ def worker(address: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_is_waited_for(synthetic: ModuleType, tmp_path: Path) -> None:
     port = free_port()
     said: list[str] = []
@@ -173,6 +177,7 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
         pass
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_is_refused(
     synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

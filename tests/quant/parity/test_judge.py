@@ -50,7 +50,7 @@ def test_sums_in_another_order_agree_and_a_thousandth_of_one_percent_more_does_n
     assert not judge(first, second * np.float32(1.00003 + 1e-6 * math.sqrt(terms)), explained=known).agrees
 
 
-@pytest.mark.parametrize("terms", [64, 1024])
+@pytest.mark.parametrize("terms", [64, pytest.param(1024, marks=pytest.mark.slow)])
 def test_expected_ties_are_those_that_other_orders_make(terms: int) -> None:
     """Counted over a million sums; codes so fine that there are some."""
     first, second = sums(terms, rows=400_000)
