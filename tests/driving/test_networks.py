@@ -63,6 +63,7 @@ def test_every_line_is_one_of_the_file(case: tuple[driving.DrivingNetwork, Regio
         assert lines[source.line - 1].strip() == source.text
 
 
+@pytest.mark.slow
 def test_most_of_what_is_in_pieces_lies_in_regions() -> None:
     shares = {}
     for name in IN_PIECES:

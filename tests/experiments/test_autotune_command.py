@@ -161,6 +161,7 @@ def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(folde
     assert not (folder / "shared" / "tries.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_data_of_another_shape_or_name_are_refused(folder):
     np.savez(folder / "wrong.npz", image=np.zeros((3, *SHAPE[1:]), np.float32))
     np.save(folder / "wrong.npy", np.zeros((3, 3, 8, 8), np.float32))
@@ -175,6 +176,7 @@ def test_data_of_another_shape_or_name_are_refused(folder):
         assert message in error
 
 
+@pytest.mark.slow
 def test_a_table_that_tries_cannot_be_ordered_by_is_refused(folder):
     one, two = TableKey.here("onnxruntime", 1), TableKey.here("onnxruntime", 2)
     for name, key in (("empty.table", one), ("two.table", two)):

@@ -66,6 +66,7 @@ def test_the_same_command_goes_on_until_the_table_has_had_its_minutes(table: Pat
     assert {row.key: row for row in before.rows}.items() <= {row.key: row for row in after.rows}.items()
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_interrupted_command_leave_a_table_to_go_on_with(tmp_path: Path) -> None:
     path = tmp_path / "t.table"
     command = [*BITWRIGHT, "measure", "kernels", *QUICK, "--minutes", "5", "--out", str(path)]

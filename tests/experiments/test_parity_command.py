@@ -168,6 +168,7 @@ def test_a_tflite_file_is_a_side(folder: Path, tmp_path: Path, wrong: bool) -> N
     assert "sound.tflite in LiteRT, kernels: builtin → sound.tflite in LiteRT, kernels: xnnpack" in done.stdout
 
 
+@pytest.mark.slow
 def test_openvino_is_a_link_too(folder: Path) -> None:
     found = json.loads(bitwright(folder, "small:build", "float.onnx", *SHAPE, "--openvino", "--json").stdout)
     pair = found["pairs"][-1]
@@ -197,6 +198,7 @@ def test_a_network_with_random_numbers_is_said_to_be_one(folder: Path) -> None:
     assert "not judged, since they differ from run to run" in done.stdout
 
 
+@pytest.mark.slow
 def test_other_weights_are_said_in_place_of_layers(folder: Path) -> None:
     """As a recipe, whose network has not been trained, beside the file of a training."""
     for file in ("float.onnx", "quantized.onnx"):

@@ -66,6 +66,7 @@ def test_an_entry_is_profiled_in_float_by_its_modules_and_lines(tmp_path):
     assert [(layer["module"], layer["state"]) for layer in layers if layer["macs"]] == [("0", "float"), ("3", "float")]
 
 
+@pytest.mark.slow
 def test_an_entry_with_tokens_is_profiled_beside_itself(tmp_path):
     """Integers cannot be made up: the example is the user's own, for the co-runner as well."""
     (tmp_path / "tokens.py").write_text(

@@ -38,6 +38,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("search-*/results/*.json")}
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_a_finished_one_is_reused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bitwright.experiments.cli", "search", "digits_search", *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

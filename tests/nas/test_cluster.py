@@ -73,6 +73,7 @@ def test_a_killed_worker_loses_nothing(synthetic: ModuleType, tmp_path: Path) ->
     assert all(count <= 2 for count in evaluated(tmp_path / "cluster").values())
 
 
+@pytest.mark.slow
 def test_a_killed_driver_of_a_cluster_repeats_the_undisturbed_front(synthetic: ModuleType, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     for evaluations in (2, 7):

@@ -25,6 +25,7 @@ def bitwright(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_run_against_its_copy_and_against_one_whose_head_forgot_everything(finished_run, tmp_path):
     copy, broken = (Path(shutil.copytree(finished_run, tmp_path / name)) for name in ("copy", "broken"))
     model = onnx.load(broken / ARTIFACT)
