@@ -28,7 +28,7 @@ from bitwright.experiments.benchmarks.architectures import ARCHITECTURES, build
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.parity_faults import KINDS, Kind
 from bitwright.experiments.benchmarks.peers.environments import LIBRARY, install_library
-from bitwright.experiments.benchmarks.records import RESULTS, Reach, Record, record
+from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.experiments.console import Console
 from bitwright.experiments.stage_store import source_hash
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
@@ -130,7 +130,7 @@ def run(bench: Bench) -> list[Record]:
             for part, found in _kept(name, done, bench).items():
                 getattr(tally, part).extend(found)
             advance(done, name)
-    return _records(tally, _of_clean_chains())
+    return _records(tally, _of_clean_chains(bench))
 
 
 def _kept(name: str, number: int, bench: Bench) -> dict[str, list[Any]]:
@@ -152,12 +152,10 @@ def _kept(name: str, number: int, bench: Bench) -> dict[str, list[Any]]:
     return kept
 
 
-def _of_clean_chains() -> list[float]:
-    """The worst result of every sound form in the row `clean_chains`, over what is allowed."""
-    file = RESULTS / "clean_chains.json"
-    records = json.loads(file.read_text()) if file.is_file() else []
-    lines = {json.dumps(line): line for each in records for line in each.get("table") or ()}
-    return [float(line["of what is allowed"]) for line in lines.values() if "of what is allowed" in line]
+def _of_clean_chains(bench: Bench) -> list[float]:
+    """The worst result of every sound form that the row `clean_chains` has judged, over what is allowed."""
+    kept = [json.loads(file.read_text())["lines"] for file in sorted((bench.ours / "clean_chains").glob("*.json"))]
+    return [line["of what is allowed"] for lines in kept for line in lines if not line["problem"]]
 
 
 def prepare(name: str, library: Path, folder: Path) -> Prepared:
