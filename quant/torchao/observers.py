@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ class PlannedObserver(ObserverBase):  # type: ignore[misc]  # torchao has no typ
         self.quant_min, self.quant_max = spec.code_range
         self.eps = torch.finfo(torch.float32).tiny
 
+    @abstractmethod
     def chosen(self) -> QParams:
         """Scale and zero point by what was seen."""
-        raise NotImplementedError
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """As torchao asks for them: float32 and int64, at least one-dimensional."""
