@@ -9,12 +9,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from bitwright.hw_constraints.target import load_target
+from bitwright.experiments.benchmarks.made_up_search import MadeUpWorkload as Workload
 from bitwright.nas.result import Outcome, Result, Violation
 from bitwright.nas.search import search
 from bitwright.nas.search_outcome import SearchOutcome
@@ -51,17 +50,6 @@ class Space:
 
     def formats_of(self, candidate: Candidate) -> Mapping[str, str]:
         return {}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Names a target and says that nothing runs it; scores come from `evaluate`."""
-
-    fingerprint: Mapping[str, str] = field(default_factory=lambda: {"data": "synthetic"})
-    target: Any = field(default_factory=lambda: load_target("x86-vnni"))
-    runtime: str | None = None
-    higher_is_better: bool = True
-    scheme: Any = field(default_factory=SimpleNamespace)
 
 
 def result_of(candidate: Candidate) -> Result:
