@@ -32,7 +32,7 @@ RATES = (1e-3,)  # no side tunes
 SHARE = 0.6  # of the predicted latency that stays
 # Of the multiply-accumulates that ModelOpt may keep; the one whose measured latency is nearest to ours counts.
 MODELOPT_SHARES = (0.7, 0.6, 0.5, 0.4)
-SPARSE_EPOCHS, QAT_EPOCHS = 3, 2
+SPARSE_EPOCHS, QAT_EPOCHS = 8, 4
 # Of half the width, half of the channels save 4 % of the time: what is left there is the calls of kernels.
 SUBJECT = Subject("wide resnet on digits", "qat_classification", ("model.width=2",), epochs=2, batch=64, validation=260)
 _RUNTIME = "onnxruntime"
