@@ -72,9 +72,9 @@ def shared_state(elastic: Elastic, candidate: Candidate) -> dict[str, torch.Tens
     """All tensors of a candidate's network as parts of the largest's, for `torch.func.functional_call`.
 
     Parameters are views where the part is a run in every dimension and gathered elsewhere; gradients arrive in
-    `largest`, and only in what the candidate uses. Buffers are copies: what a batch norm notes about a batch in training
-    mode stays in the returned dictionary, since statistics of one candidate are not those of another (Yu et al. 2019,
-    section 3.2); they are gathered anew for a candidate that is to be scored.
+    `largest`, and only in what the candidate uses. Buffers are copies: what a batch norm notes about a batch in
+    training mode stays in the returned dictionary, since statistics of one candidate are not those of another
+    (Yu et al. 2019, section 3.2); they are gathered anew for a candidate that is to be scored.
     """
     parameters, buffers = dict(elastic.largest.named_parameters()), dict(elastic.largest.named_buffers())
     state = {}

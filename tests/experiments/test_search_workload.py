@@ -7,7 +7,7 @@ from torch import nn
 
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.search_workload import RecipeWorkload, search_space
-from bitwright.nas.spaces.mobile_conv import MobileConvSpace
+from bitwright.nas.declared_space import DeclaredSpace
 from bitwright.quant.errors import InputError
 
 
@@ -59,10 +59,10 @@ def test_a_target_whose_runtime_is_not_here_has_none() -> None:
 def test_the_space_of_a_recipe() -> None:
     recipe = workload().recipe
     assert recipe.search is not None
-    assert isinstance(search_space(recipe.search), MobileConvSpace)
+    assert isinstance(search_space(recipe.search), DeclaredSpace)
 
 
-def make_space(**choices: Any) -> MobileConvSpace:
+def make_space(**choices: Any) -> DeclaredSpace:
     recipe = workload(*(f"search.space.{name}={list(value)}" for name, value in choices.items())).recipe
     assert recipe.search is not None
     space: Any = search_space(recipe.search)

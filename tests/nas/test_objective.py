@@ -22,7 +22,7 @@ from bitwright.nas.search import search
 from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, Value
-from bitwright.nas.spaces.mobile_conv import MobileConvSpace, Settings
+from bitwright.nas.spaces.mobile_conv import Settings, build
 from bitwright.quant.errors import InputError
 
 SIZE = 16
@@ -112,7 +112,7 @@ class Stripes:
         return float((logits.argmax(1) == labels.numpy()).mean())
 
 
-SPACE = MobileConvSpace(
+SPACE = build(
     Settings(width=(0.5, 0.55, 1.0), kernel=(3, 5), formats=("int8", "float32", "int4", "int16"), stages=2)
 )
 

@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
+from bitwright.nas.declared_space import DeclaredSpace
 from bitwright.nas.space import Candidate, Parameter, sample, size
 from bitwright.nas.spaces import load_space, space_names
-from bitwright.nas.spaces.mobile_conv import MobileConvSpace, Settings
+from bitwright.nas.spaces.mobile_conv import Settings, build
 from bitwright.quant.errors import InputError
 
 
-def space(**settings: object) -> MobileConvSpace:
+def space(**settings: object) -> DeclaredSpace:
     given_ = {"width": (0.5, 1.0), "kernel": (3, 5), "formats": ("int8", "float32"), "stages": 2, **settings}
-    return MobileConvSpace(Settings.model_validate(given_))
+    return build(Settings.model_validate(given_))
 
 
 VALUES = {"width": 0.5, "kernel": 3, "format_0": "int8", "format_1": "float32"}
@@ -93,9 +94,9 @@ def test_a_path_without_blocks_is_refused() -> None:
 
 def test_a_space_without_choices_is_refused() -> None:
     with pytest.raises(InputError, match="search space: nothing can be varied; give choices for width"):
-        _ = MobileConvSpace(Settings()).parameters
+        _ = build(Settings())
     with pytest.raises(InputError, match="search space: width has no choices; give some, or leave it out"):
-        _ = space(width=()).parameters
+        space(width=())
     with pytest.raises(InputError, match=r"search space: width = \[1, 1\] names a choice twice"):
         Parameter(name="width", choices=(1, 1), ordered=True)
 
@@ -127,7 +128,7 @@ def test_spaces_are_listed_without_importing_them() -> None:
 
 def test_a_space_is_found_by_its_name() -> None:
     kind = load_space("mobile_conv")
-    assert isinstance(kind.build(kind.settings(width=(0.5, 1.0))), MobileConvSpace)
+    assert isinstance(kind.build(kind.settings(width=(0.5, 1.0))), DeclaredSpace)
     assert "mobile_conv" in space_names()
     with pytest.raises(InputError, match=r"unknown search space 'mobile_con'; .*did you mean 'mobile_conv'\?"):
         load_space("mobile_con")
