@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ _SPELLINGS = {
     "bmm": ("matmul",),
     "mm": ("matmul",),
     "rsub": ("rsub", "sub"),
+    "select": ("getitem",),
+    "slice": ("getitem",),
+    "index": ("getitem",),
     "conv_transpose2d": ("conv_transpose2d_input",),
     "reshape": ("view", "flatten", "unflatten", "reshape_as", "view_as"),
     "view": ("reshape", "flatten", "unflatten", "reshape_as", "view_as"),
@@ -184,6 +187,23 @@ def _observe(
         for handle in handles:
             handle.remove()
     return results, boundaries
+
+
+def calls_of(model: nn.Module, modules: Iterable[nn.Module], args: tuple[Any, ...]) -> Mapping[nn.Module, int]:
+    """How often one forward of the model, in eval mode, calls each module."""
+    calls: dict[nn.Module, int] = dict.fromkeys(modules, 0)
+
+    def count(module: nn.Module, _args: Any) -> None:
+        calls[module] += 1
+
+    handles = [module.register_forward_pre_hook(count) for module in calls]
+    try:
+        with undisturbed(model):
+            model(*args)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
 
 
 def names_of(nodes: Iterator[Node] | Sequence[Node]) -> set[str]:

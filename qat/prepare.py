@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.call_sites import Rewrite, Site, Tap
 from bitwright.qat.layers import FoldedWeight, RoundedBias, RoundedConstant, in_place_class
-from bitwright.qat.locate import FunctionCall, Request, describe, locate, module_of
+from bitwright.qat.locate import FunctionCall, Request, calls_of, describe, locate, module_of
 from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
 from bitwright.qat.replay import Layer, Parts
@@ -92,7 +92,7 @@ class _Preparation:
                 f"forward keeps state in {names} that the plan quantizes, which cannot be trained yet; "
                 "quantize after training, or keep the modules that read it in float by an override"
             )
-        layers = self._layers()
+        layers = self._layers(args)
         requests = {request.node.name: request for request in self._requests(set(layers))}
         found = locate(self.model, self.captured, list(requests.values()), args)
         sites, operands = [], []
@@ -160,7 +160,7 @@ class _Preparation:
 
     # --- layers ---
 
-    def _layers(self) -> dict[str, Layer]:
+    def _layers(self, args: tuple[Any, ...]) -> dict[str, Layer]:
         """Layers that are swapped in place, by node name; several calls of one module share its layer."""
         by_module: dict[nn.Module, Layer] = {}
         table: dict[str, Layer] = {}
@@ -182,10 +182,23 @@ class _Preparation:
                 bias = node.inputs[bias_position] if bias_position < len(node.inputs) else None
                 folded = self._folded_weight(module, weight, norm)
                 by_module[module] = Layer(module=module, folded=folded, weight=weight, bias=bias)
-            plan = self.plan.biases.get(node.name)
-            by_module[module].folded.inputs.append(self.by_ref[plan.input] if plan else None)
             table[node.name] = by_module[module]
+        self._find_inputs(table, args)
         return table
+
+    def _find_inputs(self, layers: Mapping[str, Layer], args: tuple[Any, ...]) -> None:
+        """Where biases are int32, the quantizer of the input of each call that a layer has in the user's module.
+
+        A call that computes from constants alone, such as a first state of zeros, is no node of the graph: its bias
+        stays in float, as in the constant that the capture made of it.
+        """
+        calls = calls_of(self.model, [layer.module for layer in layers.values()], args)
+        for layer in layers.values():
+            layer.folded.inputs = [None] * calls[layer.module]
+        for name, bias in self.plan.biases.items():
+            if name in layers:
+                call = self.graph.by_name[name].outputs[0].call_index
+                layers[name].folded.inputs[call] = self.by_ref[bias.input]
 
     def _folded_weight(self, module: nn.Module, weight: TensorRef, norm: _BatchNorm | None) -> FoldedWeight:
         axis = weight_axis(self.graph, weight)

@@ -353,3 +353,36 @@ def test_a_module_whose_result_is_dropped_is_found_at_the_end(scheme: QuantSchem
     with pytest.raises(InputError, match=r"the trained module and the quantized network differ from .* on: .*x\.relu_"):
         qat.finish()
     assert qat.replay.is_attached
+
+
+class GatedRows(nn.Module):
+    """Reads rows by a gated recurrent unit (Cho et al. 2014) whose first state is a constant."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__()
+        self.first = first
+        self.of_input, self.of_state, self.head = nn.Linear(12, 24), nn.Linear(8, 24), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.full((len(x), 8), self.first)
+        for row in range(4):
+            own, theirs = self.of_input(x[:, 0, row]).chunk(3, 1), self.of_state(state).chunk(3, 1)
+            update, reset = torch.sigmoid(own[0] + theirs[0]), torch.sigmoid(own[1] + theirs[1])
+            new = torch.tanh(own[2] + reset * theirs[2])
+            state = new + update * (state - new)
+        return self.head(state)
+
+
+def test_a_call_that_is_folded_away_leaves_the_others_their_own_bias_scale(scheme: QuantScheme) -> None:
+    """The first of four calls of a layer computes from zeros: no node of the graph, yet a call of the module."""
+    torch.manual_seed(0)
+    qat, optimizer = attached(GatedRows(0.0), scheme, weights="int4")
+    (layer,) = [each for each in qat.replay.parts.layers if each.module is qat.model.of_state]
+    first, *others = layer.folded.inputs
+    assert first is None and len(others) == 3
+    train(qat, optimizer, 4)
+    quantized = qat.quantized()
+    assert differences(qat.replay, quantized, (batch(1, seed=100)[0],)) == []
+    layer.folded.inputs[:] = [*others, None]  # each a neighbour's
+    with pytest.raises(InputError, match="the trained module and the quantized network differ"):
+        qat.quantized()
