@@ -43,8 +43,13 @@ def write_whole(path: Path, content: Mapping[str, Any]) -> None:
         os.close(folder)
 
 
-def read_whole(path: Path) -> dict[str, Any]:
+def read_whole(path: Path, *, kind: str = FORMAT, writer: str = "QATCallback.save") -> dict[str, Any]:
     """Reads what `write_whole` wrote, without running anything that it holds.
+
+    Args:
+        path: the file.
+        kind: what its `format` has to be.
+        writer: who writes such files, for messages.
 
     Raises:
         InputError: there is no such file, or it is none of ours.
@@ -54,10 +59,10 @@ def read_whole(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such checkpoint") from error
     except Exception as error:
-        raise InputError(f"{path}: this is no checkpoint that QATCallback.save wrote ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: this is no checkpoint that {writer} wrote ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != kind:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{path}: this is no checkpoint that QATCallback.save wrote: format = {found!r}")
+        raise InputError(f"{path}: this is no checkpoint that {writer} wrote: format = {found!r}")
     return content
 
 
