@@ -18,8 +18,25 @@ def dominates(one: Point, other: Point) -> bool:
 
 
 def non_dominated(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other dominates, in their order; equal points all stay. Less is better."""
-    return [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
+    """Indices of the points that no other dominates, in their order; equal points all stay. Less is better.
+
+    In lexicographic order a point can only be dominated by one before it, and domination is transitive: comparing with
+    the front so far is enough (Kung et al. 1975). Thousands of points take milliseconds.
+    """
+    import numpy as np
+
+    if not points:
+        return []
+    values = np.asarray(points, dtype=np.float64)
+    front, kept = np.empty_like(values), list[int]()
+    for index in np.lexsort(values.T[::-1]):
+        before = front[: len(kept)]
+        no_worse = (before <= values[index]).all(axis=1)
+        if (no_worse & (before < values[index]).any(axis=1)).any():
+            continue
+        front[len(kept)] = values[index]
+        kept.append(int(index))
+    return sorted(kept)
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:

@@ -43,6 +43,11 @@ def test_the_front_is_what_nothing_dominates(cloud: list[tuple[int, ...]]) -> No
         assert (index in front) is not beaten
 
 
+def test_fronts_of_one_objective_and_of_nothing() -> None:
+    assert non_dominated([]) == []
+    assert non_dominated([(3,), (1,), (2,), (1,)]) == [1, 3]
+
+
 @given(points(2))
 def test_only_the_front_matters_to_the_hypervolume(cloud: list[tuple[int, ...]]) -> None:
     front = [cloud[index] for index in non_dominated(cloud)]
