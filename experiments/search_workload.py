@@ -43,6 +43,16 @@ def search_space(asked: Search) -> SearchSpace:
     return kind.build(kind.settings.model_validate(section.settings))  # type: ignore[no-any-return]
 
 
+def varied_model(section: ModelSection, architecture: Mapping[str, Value]) -> ModelSection:
+    """A recipe's model with some of its settings, or of its entry's arguments, replaced."""
+    settings = dict(section.settings)
+    if section.kind is not None:
+        settings.update(architecture)
+    else:
+        settings["arguments"] = {**settings.get("arguments", {}), **architecture}
+    return ModelSection(kind=section.kind, entry=section.entry, **settings)
+
+
 @dataclass(frozen=True, eq=False)
 class RecipeWorkload:
     """See `nas.workload.Workload`. Only the recipe travels to workers; they open the data themselves."""
@@ -102,19 +112,14 @@ class RecipeWorkload:
         Raises:
             InputError: the model does not take these settings.
         """
-        section, settings = self.recipe.model, dict(self.recipe.model.settings)
-        if section.kind is not None:
-            settings.update(architecture)
-        else:
-            settings["arguments"] = {**settings.get("arguments", {}), **architecture}
-        model = ModelSection(kind=section.kind, entry=section.entry, **settings)
+        model = varied_model(self.recipe.model, architecture)
         try:
             return Workbench(self.recipe.model_copy(update={"model": model})).new_model()
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise InputError(
-                f"search.space: model {section.kind!r} takes no {key} = {first['input']!r}: {first['msg']}"
+                f"search.space: model {model.kind!r} takes no {key} = {first['input']!r}: {first['msg']}"
             ) from None
 
     def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
