@@ -49,17 +49,16 @@ def folder(tmp_path_factory):
     return here
 
 
-def bitwright(folder: Path, *arguments: object) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "autotune", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def bitwright(command_line):
+    return lambda folder, *arguments: command_line(folder, "autotune", *arguments)
 
 
 FILE = ("float.onnx", "--data", "pictures.npz", "--target", "x86-vnni", "--runtime", "onnxruntime", "--minutes", 0.2)
 
 
 @pytest.mark.slow
-def test_a_float_file_is_quantized_and_tuned_and_the_record_goes_on(folder):
+def test_a_float_file_is_quantized_and_tuned_and_the_record_goes_on(bitwright, folder):
     code, out, error = bitwright(folder, *FILE, "--budget", 2, "--out", "first", "--json")
     assert code == 0, error
     found = json.loads(out)
@@ -83,7 +82,7 @@ def test_a_float_file_is_quantized_and_tuned_and_the_record_goes_on(folder):
 
 
 @pytest.mark.slow
-def test_a_network_by_its_entry(folder):
+def test_a_network_by_its_entry(bitwright, folder):
     code, out, error = bitwright(
         folder, "own:network", "--data", "own:data", "--target", "x86-vnni", "--runtime", "openvino", "--budget", 1,
         "--minutes", 0.1, "--out", "entry",
@@ -143,14 +142,14 @@ def test_ctrl_c_leaves_a_record_that_goes_on(folder):
         ((*FILE[:-4], "--runtime", "eager"), "--runtime = 'eager': reads no ONNX files, and autotune writes those"),
     ],
 )
-def test_what_cannot_be_is_one_line(folder, arguments, message):
+def test_what_cannot_be_is_one_line(bitwright, folder, arguments, message):
     code, out, error = bitwright(folder, *arguments)
     assert (code, out) == (2, "")
     assert error.startswith("bitwright: ") and message in error
     assert "Traceback" not in error
 
 
-def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(folder):
+def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(bitwright, folder):
     with sole_tuner(folder / "shared"):
         code, _, error = bitwright(folder, *FILE, "--budget", 1, "--out", "shared")
     assert code == 2
@@ -162,7 +161,7 @@ def test_a_second_tuner_in_one_folder_is_refused_and_the_first_one_goes_on(folde
 
 
 @pytest.mark.slow
-def test_data_of_another_shape_or_name_are_refused(folder):
+def test_data_of_another_shape_or_name_are_refused(bitwright, folder):
     np.savez(folder / "wrong.npz", image=np.zeros((3, *SHAPE[1:]), np.float32))
     np.save(folder / "wrong.npy", np.zeros((3, 3, 8, 8), np.float32))
     np.save(folder / "one.npy", np.zeros((1, *SHAPE[1:]), np.float32))
@@ -177,7 +176,7 @@ def test_data_of_another_shape_or_name_are_refused(folder):
 
 
 @pytest.mark.slow
-def test_a_table_that_tries_cannot_be_ordered_by_is_refused(folder):
+def test_a_table_that_tries_cannot_be_ordered_by_is_refused(bitwright, folder):
     one, two = TableKey.here("onnxruntime", 1), TableKey.here("onnxruntime", 2)
     for name, key in (("empty.table", one), ("two.table", two)):
         with KernelTable.writing(folder / name, key, REFERENCE.to_json()):
@@ -193,7 +192,7 @@ def test_a_table_that_tries_cannot_be_ordered_by_is_refused(folder):
         assert f"bitwright: {table}: {message}" in error
 
 
-def test_another_tools_file_that_is_not_there_or_called_alike_is_refused(folder):
+def test_another_tools_file_that_is_not_there_or_called_alike_is_refused(bitwright, folder):
     code, _, error = bitwright(folder, *FILE, "--against", "gone.onnx", "--out", "beside")
     assert (code, error) == (2, "bitwright: --against = 'gone.onnx': no such file\n")
     code, _, error = bitwright(folder, *FILE, "--against", "a/x.onnx", "--against", "b/x.onnx", "--out", "beside")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +101,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def bitwright(folder: Path, *arguments: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "parity", *map(str, arguments), "--quiet"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+@pytest.fixture
+def bitwright(command_line: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda folder, *arguments: command_line(folder, "parity", *arguments, "--quiet")
 
 
-def test_a_clean_chain_exits_with_0(folder: Path) -> None:
+def test_a_clean_chain_exits_with_0(bitwright: Callable[..., Any], folder: Path) -> None:
     done = bitwright(folder, "small:build", "quantized.onnx", *SHAPE, "--level", "all")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "agrees      eager → captured" in done.stdout
     assert "Every link computes the same network, on 1 input." in done.stdout
 
 
-def test_a_break_is_named_with_its_layer_line_and_a_script_that_fails(folder: Path, tmp_path: Path) -> None:
+def test_a_break_is_named_with_its_layer_line_and_a_script_that_fails(
+    bitwright: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
     done = bitwright(folder, "small:build", "broken.onnx", *SHAPE, "--level", "disabled", "--out", tmp_path / "cases")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 layer breaks" in done.stdout and "small.py:12" in done.stdout
@@ -122,7 +125,7 @@ def test_a_break_is_named_with_its_layer_line_and_a_script_that_fails(folder: Pa
     assert subprocess.run([sys.executable, script], capture_output=True).returncode == 1
 
 
-def test_json_and_sarif(folder: Path) -> None:
+def test_json_and_sarif(bitwright: Callable[..., Any], folder: Path) -> None:
     asked = ("small:build", "broken.onnx", *SHAPE, "--level", "disabled")
     found = json.loads(bitwright(folder, *asked, "--json").stdout)
     assert not found["agrees"] and found["first_break"]["layer"] == "conv@0.0.0"
@@ -147,7 +150,7 @@ def test_the_published_schema_is_generated_from_the_models() -> None:
 
 
 @pytest.mark.parametrize("wrong", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_tflite_file_is_a_side(folder: Path, tmp_path: Path, wrong: bool) -> None:
+def test_a_tflite_file_is_a_side(bitwright: Callable[..., Any], folder: Path, tmp_path: Path, wrong: bool) -> None:
     """Beside the same network in another `.tflite` file: LiteRT's own kernels show every tensor of both."""
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'bitwright[litert]'")
     from bitwright.hw_constraints.target import load_target
@@ -169,7 +172,7 @@ def test_a_tflite_file_is_a_side(folder: Path, tmp_path: Path, wrong: bool) -> N
 
 
 @pytest.mark.slow
-def test_openvino_is_a_link_too(folder: Path) -> None:
+def test_openvino_is_a_link_too(bitwright: Callable[..., Any], folder: Path) -> None:
     found = json.loads(bitwright(folder, "small:build", "float.onnx", *SHAPE, "--openvino", "--json").stdout)
     pair = found["pairs"][-1]
     assert pair["to"] == "float.onnx in OpenVINO" and pair["agrees"] and pair["layers"]
@@ -177,7 +180,9 @@ def test_openvino_is_a_link_too(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_a_dump_of_a_device_with_missing_tensors(folder: Path, tmp_path: Path, wrong: bool) -> None:
+def test_a_dump_of_a_device_with_missing_tensors(
+    bitwright: Callable[..., Any], folder: Path, tmp_path: Path, wrong: bool
+) -> None:
     """The dump is made by ONNX Runtime from the file itself, without Bitwright."""
     image = np.random.default_rng(0).standard_normal((1, 3, 12, 12)).astype(np.float32)
     np.save(tmp_path / "images.npy", image)
@@ -193,13 +198,13 @@ def test_a_dump_of_a_device_with_missing_tensors(folder: Path, tmp_path: Path, w
     assert ("at conv@0.0.0" in done.stdout) is wrong
 
 
-def test_a_network_with_random_numbers_is_said_to_be_one(folder: Path) -> None:
+def test_a_network_with_random_numbers_is_said_to_be_one(bitwright: Callable[..., Any], folder: Path) -> None:
     done = bitwright(folder, "small:noisy", "float.onnx", *SHAPE, "--level", "disabled")
     assert "not judged, since they differ from run to run" in done.stdout
 
 
 @pytest.mark.slow
-def test_other_weights_are_said_in_place_of_layers(folder: Path) -> None:
+def test_other_weights_are_said_in_place_of_layers(bitwright: Callable[..., Any], folder: Path) -> None:
     """As a recipe, whose network has not been trained, beside the file of a training."""
     for file in ("float.onnx", "quantized.onnx"):
         done = bitwright(folder, "small:trained_otherwise", file, *SHAPE)
@@ -210,7 +215,7 @@ def test_other_weights_are_said_in_place_of_layers(folder: Path) -> None:
     assert not found["agrees"] and found["unlike_weights"] == ["conv.weight", "head.weight"] and not found["pairs"]
 
 
-def test_a_single_weight_that_differs_is_said_beside_its_layer(folder: Path) -> None:
+def test_a_single_weight_that_differs_is_said_beside_its_layer(bitwright: Callable[..., Any], folder: Path) -> None:
     done = bitwright(folder, "float.onnx", "broken.onnx", "--level", "disabled")
     assert "1 of 2 weights differ: conv.weight between the two sides" in done.stdout
     assert "at conv@0.0.0" in done.stdout
@@ -226,14 +231,14 @@ def test_a_single_weight_that_differs_is_said_beside_its_layer(folder: Path) -> 
         ("data", "data: conv@0.0.0 breaks on input 0: rows "),
     ],
 )
-def test_searches_by_halves(folder: Path, over: str, says: str) -> None:
+def test_searches_by_halves(bitwright: Callable[..., Any], folder: Path, over: str, says: str) -> None:
     done = bitwright(folder, "small:build", "broken.onnx", *SHAPE, "--level", "disabled", "--bisect", over)
     assert done.returncode == 1 and says in done.stdout, done.stdout + done.stderr
     assert "at conv@0.0.0, on 1 input" in done.stdout
 
 
 @pytest.mark.slow
-def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
+def test_versions_of_the_runtime(bitwright: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     """Another Python is this one here, by a program of its own."""
     program = tmp_path / "python"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -257,7 +262,7 @@ def test_versions_of_the_runtime(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_frames_of_a_network_with_memory(folder: Path, tmp_path: Path) -> None:
+def test_frames_of_a_network_with_memory(bitwright: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     """A file that keeps nothing is right on one input from the beginning, and says at the first frame what it lacks."""
     module = _module(folder)
     from bitwright.quant.capture import capture
@@ -276,7 +281,9 @@ def test_frames_of_a_network_with_memory(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_results_under_other_names_and_in_another_order_are_matched(folder: Path, tmp_path: Path) -> None:
+def test_results_under_other_names_and_in_another_order_are_matched(
+    bitwright: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
     """By shape where each has its own; else the shapes are listed."""
     files = {}
     for name, results in (("a", ("head@0.0.0", "conv@0.0.0")), ("b", ("conv@0.0.0", "head@0.0.0"))):
@@ -307,13 +314,17 @@ def test_results_under_other_names_and_in_another_order_are_matched(folder: Path
         (("small:build", "small:build", *SHAPE, "--bisect", "opsets"), "--bisect opsets: neither side is a file"),
     ],
 )
-def test_misuse_is_one_line_and_2(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_misuse_is_one_line_and_2(
+    bitwright: Callable[..., Any], folder: Path, arguments: tuple[str, ...], says: str
+) -> None:
     done = bitwright(folder, *arguments)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_run_of_another_version_is_refused_with_the_key_that_it_has_and_this_one_does_not(tmp_path: Path) -> None:
+def test_a_run_of_another_version_is_refused_with_the_key_that_it_has_and_this_one_does_not(
+    bitwright: Callable[..., Any], tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / RESOLVED).write_text("name: old\nfuture: 1\n")
     done = bitwright(tmp_path, "run")

@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
@@ -28,12 +26,12 @@ def block(tmp_path_factory):
     return path
 
 
-def bitwright(*arguments):
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "profile", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def bitwright(command_line, tmp_path):
+    return lambda *arguments: command_line(tmp_path, "profile", *arguments)
 
 
-def test_a_file_is_profiled_here_with_a_timeline(block, tmp_path):
+def test_a_file_is_profiled_here_with_a_timeline(bitwright, block, tmp_path):
     done = bitwright(block, "--seconds", 0.1, "--runtime", "onnxruntime", "--trace", tmp_path / "trace.json")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^conv4/n \+ 1 +int8 +QLinearConv", done.stdout, re.MULTILINE)
@@ -43,7 +41,7 @@ def test_a_file_is_profiled_here_with_a_timeline(block, tmp_path):
     assert {each["ph"] for each in trace["traceEvents"]} == {"M", "X"}
 
 
-def test_a_report_beside_the_model_of_its_target(block):
+def test_a_report_beside_the_model_of_its_target(bitwright, block):
     done = bitwright(block, *FROM, "--target", "tensorrt-orin", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -53,29 +51,25 @@ def test_a_report_beside_the_model_of_its_target(block):
     assert found["layers"][0]["modelled_us"] > 0
 
 
-def test_an_entry_is_profiled_in_float_by_its_modules_and_lines(tmp_path):
+def test_an_entry_is_profiled_in_float_by_its_modules_and_lines(bitwright, tmp_path):
     (tmp_path / "mynet.py").write_text(
         "from torch import nn\n\n\ndef build():\n"
         "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))\n"
     )
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "profile", "mynet:build", "--input", "1x3x8x8",
-               "--seconds", "0.1", "--json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = bitwright("mynet:build", "--input", "1x3x8x8", "--seconds", "0.1", "--json")
     assert done.returncode == 0, done.stderr
     layers = json.loads(done.stdout)["layers"]
     assert [(layer["module"], layer["state"]) for layer in layers if layer["macs"]] == [("0", "float"), ("3", "float")]
 
 
 @pytest.mark.slow
-def test_an_entry_with_tokens_is_profiled_beside_itself(tmp_path):
+def test_an_entry_with_tokens_is_profiled_beside_itself(bitwright, tmp_path):
     """Integers cannot be made up: the example is the user's own, for the co-runner as well."""
     (tmp_path / "tokens.py").write_text(
         "from torch import nn\n\n\ndef build():\n"
         "    return nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 8), nn.Flatten(), nn.Linear(80, 4))\n"
     )
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "profile", "tokens:build", "--input", "1x10:int64",
-               "--seconds", "0.1", "--beside", "same", "--json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = bitwright("tokens:build", "--input", "1x10:int64", "--seconds", "0.1", "--beside", "same", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {layer["module"] for layer in found["layers"]} >= {"0", "1", "3"}
@@ -123,7 +117,7 @@ def test_bars_for_tensorboard(block, tmp_path):
         (["TFLITE"], r"net\.tflite: is a LiteRT model; layers are profiled of ONNX models only"),
     ],
 )
-def test_what_is_wrong_is_one_message(block, tmp_path, arguments, message):
+def test_what_is_wrong_is_one_message(bitwright, block, tmp_path, arguments, message):
     files = {"BLOCK": str(block), "TFLITE": str(tmp_path / "net.tflite")}
     Path(files["TFLITE"]).touch()
     done = bitwright(*(files.get(each, each) for each in arguments))
