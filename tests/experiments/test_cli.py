@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -289,15 +290,15 @@ def data(): return [torch.rand(4, 3, 8, 8) for _ in range(8)]
 """
 
 
-def test_lint_and_quantize_take_a_network_by_its_entry(tmp_path: Path) -> None:
+def test_lint_and_quantize_take_a_network_by_its_entry(command_line: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
-    linted = run("lint", "net:build", "--target", "x86-vnni", "--input", "1x3x8x8", cwd=tmp_path)
+    linted = command_line(tmp_path, "lint", "net:build", "--target", "x86-vnni", "--input", "1x3x8x8")
     assert (linted.returncode, linted.stdout) == (0, "no findings\n"), linted.stderr
-    wrong = run("lint", "net:build", "--target", "x86-vnni", "--input", "1,3", cwd=tmp_path)
+    wrong = command_line(tmp_path, "lint", "net:build", "--target", "x86-vnni", "--input", "1,3")
     assert wrong.stderr.startswith(
         "bitwright: --input = '1,3'; expected a shape with an optional type, such as 1x3x224x224"
     )
-    made = run("quantize", "net:build", "--data", "net:data", "--target", "x86-vnni", "--quiet", cwd=tmp_path)
+    made = command_line(tmp_path, "quantize", "net:build", "--data", "net:data", "--target", "x86-vnni", "--quiet")
     assert made.returncode == 0, made.stderr
     artifact = tmp_path / made.stdout.splitlines()[-1]
     assert made.stderr == "" and onnx.load(artifact).graph.node
