@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from bitwright.hw_constraints.target import Target, load_target
 from bitwright.qat.batches import ToArguments, default_arguments, first_samples, rows
 from bitwright.qat.checkpoint import FORMAT, random_state, read_whole, set_random_state, write_whole
 from bitwright.qat.checks import check_attachable, check_optimizer, check_scales, refuse_broken_gradients
-from bitwright.qat.deploy import deployed_model, differences
-from bitwright.qat.distributed import check_rank_equal, gathered_state, plain_twin, shared_samples, start_equal
+from bitwright.qat.deploy import exporter_for, proven_model
+from bitwright.qat.distributed import check_rank_equal, plain_twin, shared_samples, start_equal, whole_twin
 from bitwright.qat.methods import Method, method_named, scheme_of
 from bitwright.qat.origin import origin_of_nan
 from bitwright.qat.prepare import prepare
-from bitwright.qat.replay import CHILD, Replay
-from bitwright.qat.resume import WRONG_PLAN, follow_loads
+from bitwright.qat.replay import Replay
+from bitwright.qat.resume import WRONG_PLAN, fingerprint, follow_loads
 from bitwright.qat.schedule import QATSchedule
 from bitwright.qat.schedule_run import ScheduleRun
 from bitwright.qat.scheme import with_formats
@@ -30,7 +29,6 @@ from bitwright.qat.warm_start import warm_start
 from bitwright.quant.calibrate import calibrate
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
-from bitwright.quant.export.exporter import EXPORTERS, Exporter
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.plan import plan
 from bitwright.quant.quantized_model import QuantizedModel
@@ -64,7 +62,8 @@ class QATCallback:
     Args:
         model: the network in float, usually trained already.
         optimizer: of the model's parameters; None when it is made later, as behind `fully_shard`: by then the scales
-            are among the model's parameters, or `param_groups()` has them as a group.
+            are among the model's parameters, where they neither decay nor lose `scale_lr`, or `param_groups()` has
+            them as a group.
         calibration: batches as the training loop's; the first `calibration_samples` samples start the scales.
         target: an accelerator's name or file; or `scheme`.
         scheme: what to quantize and how, in place of a target's.
@@ -121,7 +120,7 @@ class QATCallback:
         self._group = self._add_scales()
         self._stepping = Stepping(self, optimizer)
         quantizers = self.replay.parts.quantizers
-        quantizers.plan.copy_(torch.frombuffer(bytearray(self._fingerprint()), dtype=torch.uint8))
+        quantizers.plan.copy_(torch.frombuffer(bytearray(fingerprint(self.quant_plan)), dtype=torch.uint8))
         self._loads = follow_loads(model, quantizers, self, quantizers.plan.clone())
         self.replay.attach()
         self.scheduled.advance(0)
@@ -229,48 +228,13 @@ class QATCallback:
             InputError: the trained module and its simulation do not compute the same codes; names the first tensor.
         """
         self._check_ranks()
-        replay = self._whole_replay()
-        if replay.is_attached:
-            replay.detach()
-        with replay.own_forward():
-            try:
-                result = deployed_model(replay.model, replay.parts, self.scheduled.formats.plan, self.examples[0])
-            finally:
-                replay.attach()
-            for args in self.examples:
-                self._prove(replay, result, args)
+        replay = self.replay
+        if any(is_sharded(parameter) for parameter in self.model.parameters()):
+            replay = whole_twin(self._twin, self.replay)
+        result = proven_model(replay, self.scheduled.formats.plan, self.examples)
         if replay is not self.replay:
             replay.detach()
         return result
-
-    def _whole_replay(self) -> Replay:
-        """The trained module, or, where processes hold parts of it, a copy with all of its parameters."""
-        if not any(is_sharded(parameter) for parameter in self.model.parameters()):
-            return self.replay
-        twin, state = self._twin, gathered_state(self.model)
-        if twin is None:
-            raise InputError("the model was sharded by one process alone; leave fully_shard out")
-        for (_, own), (_, copied) in zip(
-            self.replay.parts.quantizers.named(), twin.parts.quantizers.named(), strict=True
-        ):
-            copied.spec = own.spec
-        twin.model.add_module(CHILD, twin.parts.quantizers)
-        twin.model.load_state_dict(state, assign=True)
-        twin.model.train(self.model.training)
-        delattr(twin.model, CHILD)
-        return twin
-
-    def _prove(self, replay: Replay, result: QuantizedModel, args: tuple[Any, ...]) -> None:
-        found = differences(replay, result, args)
-        if found:
-            first = found[0]
-            node = result.captured.graph.producers.get(first.ref)
-            where = f" ({node.source})" if node and node.source else ""
-            raise InputError(
-                f"the trained module and the quantized network differ from {first.ref}{where} on: "
-                f"{first.differing} of {first.elements} values; an operator whose result is not used by the name it "
-                "returns (x.relu_() as a statement), or a module called with other arguments than at the start"
-            )
 
     def finish(self, path: str | Path | None = None) -> QuantizedModel:
         """Ends the training: the quantized network, proven to compute the same codes as the trained module.
@@ -284,7 +248,7 @@ class QATCallback:
         Raises:
             InputError: see `quantized`; or the target's artefact has no exporter.
         """
-        export = self._exporter() if path is not None else None
+        export = exporter_for(self.target) if path is not None else None
         result = self.quantized()
         self.replay.detach()
         self._stepping.end()
@@ -299,23 +263,11 @@ class QATCallback:
             export.write(result, Path(path))
         return result
 
-    def _exporter(self) -> Exporter:
-        wanted = self.target.artifact.format if self.target is not None else "onnx_qdq"
-        if wanted not in EXPORTERS.names():
-            known = ", ".join(EXPORTERS.names())
-            name = self.target.id if self.target is not None else ""
-            raise InputError(
-                f"the toolchain of {name!r} reads {wanted}, which has no exporter here (there are: {known}); "
-                "call finish() without a path and write its result with an exporter of your choice"
-            )
-        exporter: Exporter = EXPORTERS.load(wanted)
-        return exporter
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's and the optimizer's own: tensors and plain values only."""
         return {
             "format": _FORMAT,
-            "plan": self._fingerprint().hex(),
+            "plan": fingerprint(self.quant_plan).hex(),
             "step": self.step,
             "schedule": self.scheduled.state_dict(),
             "quantizers": self.replay.parts.quantizers.state_dict(),
@@ -331,7 +283,7 @@ class QATCallback:
             raise InputError(
                 f"this is no checkpoint of a QATCallback: format = {state.get('format')!r}, not {_FORMAT!r}"
             )
-        if state["plan"] != self._fingerprint().hex():
+        if state["plan"] != fingerprint(self.quant_plan).hex():
             raise InputError(WRONG_PLAN)
         self.scheduled.load_state_dict(state["schedule"], int(state["step"]))
         self.replay.parts.quantizers.load_state_dict(state["quantizers"])
@@ -375,7 +327,7 @@ class QATCallback:
         missing = sorted(set(others) - set(content))
         if missing:
             raise InputError(f"{path}: the checkpoint holds no {missing[0]!r}; it holds {', '.join(sorted(content))}")
-        if content["callback"]["plan"] != self._fingerprint().hex():
+        if content["callback"]["plan"] != fingerprint(self.quant_plan).hex():
             raise InputError(WRONG_PLAN)
         self.model.load_state_dict(content.pop("model"))
         if self.optimizer is not None:
@@ -386,12 +338,6 @@ class QATCallback:
         set_random_state(whole["random"])
         content.pop("optimizer")
         return dict(content)
-
-    def _fingerprint(self) -> bytes:
-        specs = {**self.quant_plan.activations, **self.quant_plan.weights}
-        lines = [f"{ref} {spec}" for ref, spec in sorted(specs.items())]
-        groups = sorted(str(sorted(map(str, group))) for group in self.quant_plan.groups)
-        return hashlib.sha256("\n".join([*lines, *groups]).encode()).digest()
 
 
 def _target(target: str | Path | None, scheme: QuantScheme | None) -> Target | None:

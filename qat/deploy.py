@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from bitwright.hw_constraints.target import Target
 from bitwright.qat.locate import undisturbed
 from bitwright.qat.replay import Parts, Replay
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.export.exporter import EXPORTERS, Exporter
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -51,6 +54,60 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
     detached = {name: value.detach().clone() for name, value in values.items()}
     dynamic = {ref: quantizer.rule for ref, quantizer in parts.dynamic.items()}
     return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams, dynamic=dynamic)
+
+
+def proven_model(replay: Replay, plan: QuantPlan, examples: Sequence[tuple[Any, ...]]) -> QuantizedModel:
+    """The network as it is to be exported, compared with the trained module on some samples, which stays attached.
+
+    Args:
+        replay: the module with the plan in force.
+        plan: what is quantized, and how.
+        examples: arguments of `forward`; the network is captured on the first.
+
+    Raises:
+        InputError: the two do not compute the same codes; names the first tensor.
+    """
+    if replay.is_attached:
+        replay.detach()
+    with replay.own_forward():
+        try:
+            result = deployed_model(replay.model, replay.parts, plan, examples[0])
+        finally:
+            replay.attach()
+        for args in examples:
+            _prove(replay, result, args)
+    return result
+
+
+def _prove(replay: Replay, result: QuantizedModel, args: tuple[Any, ...]) -> None:
+    found = differences(replay, result, args)
+    if found:
+        first = found[0]
+        node = result.captured.graph.producers.get(first.ref)
+        where = f" ({node.source})" if node and node.source else ""
+        raise InputError(
+            f"the trained module and the quantized network differ from {first.ref}{where} on: "
+            f"{first.differing} of {first.elements} values; an operator whose result is not used by the name it "
+            "returns (x.relu_() as a statement), or a module called with other arguments than at the start"
+        )
+
+
+def exporter_for(target: Target | None) -> Exporter:
+    """What writes the artefact of a target's toolchain; without one, an ONNX file.
+
+    Raises:
+        InputError: there is no exporter for it.
+    """
+    wanted = target.artifact.format if target is not None else "onnx_qdq"
+    if wanted not in EXPORTERS.names():
+        known = ", ".join(EXPORTERS.names())
+        name = target.id if target is not None else ""
+        raise InputError(
+            f"the toolchain of {name!r} reads {wanted}, which has no exporter here (there are: {known}); "
+            "call finish() without a path and write its result with an exporter of your choice"
+        )
+    exporter: Exporter = EXPORTERS.load(wanted)
+    return exporter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch.utils._pytree as pytree
 from torch import nn
 
 from bitwright.qat.batches import rows_of
-from bitwright.qat.replay import Parts, Replay
+from bitwright.qat.replay import CHILD, Parts, Replay
 from bitwright.qat.shards import is_sharded, ranks, whole
 from bitwright.quant.errors import InputError
 
@@ -91,3 +91,21 @@ def plain_twin(model: nn.Module, parts: Parts) -> Replay:
 def gathered_state(model: nn.Module) -> Mapping[str, torch.Tensor]:
     """All parameters and buffers, whole; every process has to ask."""
     return {name: whole(tensor).detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def whole_twin(twin: Replay | None, sharded: Replay) -> Replay:
+    """The twin with all parameters of the sharded module, as it is at this moment; every process has to ask.
+
+    Raises:
+        InputError: there is none, since one process alone has sharded the model.
+    """
+    state = gathered_state(sharded.model)
+    if twin is None:
+        raise InputError("the model was sharded by one process alone; leave fully_shard out")
+    for (_, own), (_, copied) in zip(sharded.parts.quantizers.named(), twin.parts.quantizers.named(), strict=True):
+        copied.spec = own.spec
+    twin.model.add_module(CHILD, twin.parts.quantizers)
+    twin.model.load_state_dict(state, assign=True)
+    twin.model.train(sharded.model.training)
+    delattr(twin.model, CHILD)
+    return twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,8 +11,17 @@ from torch import nn
 
 from bitwright.qat.replay import CHILD
 from bitwright.quant.errors import InputError
+from bitwright.quant.plan import QuantPlan
 
 WRONG_PLAN = "the checkpoint was made with another scheme or another network; give the same ones"
+
+
+def fingerprint(plan: QuantPlan) -> bytes:
+    """Equal for plans that quantize the same tensors in the same way: SHA-256."""
+    specs = {**plan.activations, **plan.weights}
+    lines = [f"{ref} {spec}" for ref, spec in sorted(specs.items())]
+    groups = sorted(str(sorted(map(str, group))) for group in plan.groups)
+    return hashlib.sha256("\n".join([*lines, *groups]).encode()).digest()
 
 
 class Resumable(Protocol):

@@ -9,12 +9,14 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from bitwright.qat.replay import Replay
+from bitwright.qat.scale_group import ScalesApart
 
 
 class Stepped(Protocol):
     """Who trains."""
 
     replay: Replay
+    scale_lr: float | None
 
     def before_step(self) -> None:
         """An optimizer is about to step."""
@@ -39,6 +41,7 @@ class Stepping:
         self._owner = weakref.ref(owner)
         self._is_counted = False
         self._is_waiting = optimizer is None
+        self._apart = ScalesApart(owner.scale_lr)
         if optimizer is None:
             self._handles = [register_optimizer_step_pre_hook(_weak(self, "_before"))]
             self._handles.append(register_optimizer_step_post_hook(_weak(self, "_after")))
@@ -55,6 +58,7 @@ class Stepping:
 
     def end(self) -> None:
         """No optimizer is followed any more."""
+        self._apart.put_back()
         for handle in self._handles:
             handle.remove()
 
@@ -66,14 +70,17 @@ class Stepping:
 
     def _before(self, optimizer: torch.optim.Optimizer, has_closure: bool) -> None:
         owner = self._owner()
-        if has_closure or owner is None:  # a closure has yet to compute the gradients
+        if owner is None or not self._trains(optimizer, owner):
             return
-        if self._trains(optimizer, owner) and not _will_skip(optimizer):
+        if not has_closure and not _will_skip(optimizer):  # a closure has yet to compute the gradients
             owner.before_step()
+        if self._is_waiting:
+            self._apart.take_out(optimizer, list(owner.replay.parts.quantizers.parameters()))
 
     def _after(self, optimizer: torch.optim.Optimizer, _has_closure: bool) -> None:
         owner = self._owner()
         if owner is not None and self._trains(optimizer, owner):
+            self._apart.put_back()
             self._count()
             self._is_counted = True
 

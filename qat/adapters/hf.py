@@ -28,8 +28,8 @@ class QATTrainerCallback(TrainerCallback):  # type: ignore[misc]
 
         trainer = Trainer(..., callbacks=[QATTrainerCallback(target="x86-vnni", calibration=train, path="model.onnx")])
 
-    It attaches when the `Trainer` is made: before its optimizer is, and before a checkpoint is loaded. The `Trainer`
-    decays scales as it does weights (`weight_decay`, 0 by default), which pulls them towards where they started.
+    It attaches when the `Trainer` is made: before its optimizer is, and before a checkpoint is loaded. Scales are in
+    the `Trainer`'s own groups, but do not decay.
 
     Args:
         calibration: the training data set (of mappings), or a list or loader of batches; labels are left out.

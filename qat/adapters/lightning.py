@@ -21,8 +21,7 @@ class QATLightning(Callback):  # type: ignore[misc]
         trainer = L.Trainer(callbacks=[QATLightning(target="ethos-u85-1024", calibration=loader, path="model.tflite")])
 
     It attaches before the optimizers are configured and before a checkpoint is restored, so that both know the scales.
-    An optimizer made of `self.parameters()` treats scales as its other parameters: its weight decay, if any, pulls them
-    towards where they started.
+    In an optimizer made of `self.parameters()` scales are among the other parameters, but do not decay.
 
     Args:
         calibration: batches as the training loop's.

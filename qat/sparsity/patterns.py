@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from bitwright.quant.errors import InputError
+
+if TYPE_CHECKING:  # recipes are checked without torch
+    import torch
 
 _N_OF_M = re.compile(r"(\d+):(\d+)")
 _BLOCKS = re.compile(r"(\d+)x(\d+)")
@@ -74,7 +76,6 @@ class Pattern:
             return f"{out}x{inner} channels are not divided into blocks of {self.rows}x{self.columns}"
         return ""
 
-    @torch.no_grad()
     def keeps(self, weight: torch.Tensor, progress: float = 1.0) -> torch.Tensor:
         """Which weights stay: those of the largest magnitude (of a block: sum of magnitudes).
 
@@ -85,7 +86,9 @@ class Pattern:
         Returns:
             bool, like the weight.
         """
-        matrices = weight.abs().reshape(*weight.shape[:2], -1).movedim(-1, 0)  # [places, out, in]
+        import torch
+
+        matrices = weight.detach().abs().reshape(*weight.shape[:2], -1).movedim(-1, 0)  # [places, out, in]
         places, out, inner = matrices.shape
         if self.m:
             groups = matrices.reshape(places, out, inner // self.m, self.m)
@@ -101,6 +104,8 @@ class Pattern:
 
 def _smallest(scores: torch.Tensor, among: torch.Tensor, share: float) -> torch.Tensor:
     """Marks the `share` of lowest scores among the marked ones."""
+    import torch
+
     candidates = among.flatten().nonzero().squeeze(1)
     count = round(share * len(candidates))
     order = scores.flatten()[candidates].argsort(stable=True)[:count]

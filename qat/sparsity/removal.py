@@ -7,7 +7,7 @@ there. What fails is refused with the reason and put back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,11 @@ def without(
     captured: CapturedModel, channels: ChannelGraph, removed: Collection[int], args: tuple[Any, ...]
 ) -> list[torch.Tensor]:
     """What a network returns when some of its channels are zero wherever they run."""
+    return captured.outputs(captured.run(*args, transform=silencing(channels, removed)))
+
+
+def silencing(channels: ChannelGraph, removed: Collection[int]) -> Callable[[TensorRef, torch.Tensor], torch.Tensor]:
+    """What makes channels zero wherever they run, as a transform of `CapturedModel.run`."""
     gone = torch.tensor(sorted(removed))
     masks = {
         ref: [torch.isin(torch.from_numpy(strand), gone) for strand in strands]
@@ -141,7 +146,7 @@ def without(
             tensor = tensor.masked_fill(mask.to(tensor.device), 0)
         return tensor
 
-    return captured.outputs(captured.run(*args, transform=silence))
+    return silence
 
 
 def _difference(
@@ -160,8 +165,18 @@ def _difference(
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         return f"forward has sizes as constants: {str(error).splitlines()[0]}"
     own = [leaf for leaf in results if isinstance(leaf, torch.Tensor)]
-    wanted = without(captured, channels, removed, args)
-    for result, want in zip(own, wanted, strict=True):
+    return unlike(own, without(captured, channels, removed, args), exact=exact)
+
+
+def unlike(results: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], *, exact: bool = True) -> str:
+    """How results differ by more than sums of fewer terms may; "" when they do not.
+
+    Args:
+        results: of a smaller network.
+        wanted: of the whole one with what it lacks set to zero.
+        exact: compare values, not only shapes.
+    """
+    for result, want in zip(results, wanted, strict=True):
         if result.shape != want.shape:
             return f"the result would be {list(result.shape)} in place of {list(want.shape)}"
         if not exact or not result.is_floating_point():
