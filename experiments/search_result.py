@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitwright.experiments.record import Part
 from bitwright.nas.result import Result
+from bitwright.nas.review_importance import Importance, importance_of_choices
 from bitwright.nas.search_outcome import SearchOutcome, Told
 
 
@@ -13,6 +14,23 @@ class SearchTrial(Part):
     number: int
     repeated: bool
     result: Result
+
+
+class Finalist(Part):
+    """A candidate of the front as a recipe.
+
+    Attributes:
+        key: the candidate's hash.
+        recipe: the file, seen from the run's folder; empty when it could not be written.
+        problem: what keeps the recipe from making the network that was scored; empty when it makes that one.
+        low: the worst accuracy that is still the same within the noise of counting samples; None where that is not
+            what the metric does.
+    """
+
+    key: str
+    recipe: str
+    problem: str = ""
+    low: float | None = None
 
 
 class SearchResult(Part):
@@ -26,6 +44,8 @@ class SearchResult(Part):
         unit: of that metric.
         device: what latencies were measured on; empty when none were.
         recovered: trials that a killed driver had left running.
+        finalists: the front as recipes.
+        importance: what each objective hangs on.
     """
 
     objectives: tuple[str, ...]
@@ -35,9 +55,19 @@ class SearchResult(Part):
     unit: str
     device: str = ""
     recovered: int = 0
+    finalists: tuple[Finalist, ...] = ()
+    importance: tuple[Importance, ...] = ()
 
     @classmethod
-    def of(cls, outcome: SearchOutcome, *, metric: str, unit: str, device: str = "") -> SearchResult:
+    def of(
+        cls,
+        outcome: SearchOutcome,
+        *,
+        metric: str,
+        unit: str,
+        device: str = "",
+        finalists: tuple[Finalist, ...] = (),
+    ) -> SearchResult:
         """What stands in the record."""
         trials = (
             SearchTrial(number=each.number, repeated=each.repeated, result=each.result) for each in outcome.trials
@@ -50,6 +80,8 @@ class SearchResult(Part):
             unit=unit,
             device=device,
             recovered=outcome.recovered,
+            finalists=finalists,
+            importance=tuple(importance_of_choices(outcome, name) for name in outcome.objectives),
         )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,21 +23,27 @@ def search_networks(context: Context) -> SearchResult:
 
     The study outlives an interruption, so it is in the run's folder and not in the stage's.
     """
+    from bitwright.experiments.finalist_recipes import FOLDER, write_finalists
     from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
     from bitwright.experiments.search_workload import RecipeWorkload, search_space
     from bitwright.nas.latency import device_name
     from bitwright.nas.search import search
 
     recipe = context.recipe
     assert recipe.search is not None
-    workload, counts = RecipeWorkload(recipe), Counter[str]()
+    workload = RecipeWorkload(recipe)
+    settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
+    maximize = [name == "accuracy" and workload.higher_is_better for name in settings.objectives]
+    progress = SearchProgress(settings.objectives, maximize)
+    for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage):
+        context.console.say(f"    {line}")
     with context.console.track("searching, candidates", recipe.search.trials) as advance:
 
         def show(told: Told) -> None:
-            counts[told.result.outcome.value] += not told.repeated
-            advance(counts.total(), ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count))
+            progress.add(told)
+            advance(progress.counts.total(), progress.text)
 
-        settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
         space = search_space(recipe.search)
         with _workers(recipe.search, context.console) as workers:
             outcome = search(
@@ -59,6 +64,7 @@ def search_networks(context: Context) -> SearchResult:
         metric=metric,
         unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
         device=device_name(timed) if timed else "",
+        finalists=write_finalists(outcome.front, workload, space, context.run_folder / FOLDER),
     )
 
 

@@ -1,0 +1,59 @@
+"""What a candidate is outside of its search: arguments of the network's builder, and exceptions to the target's scheme.
+
+With these anybody can build, train, quantize and export it from scratch. Whether what was built is what the search
+scored is told by the hash of the network with its formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bitwright.nas.block_formats import apply_block_formats
+from bitwright.nas.space import Candidate, SearchSpace, Value
+from bitwright.nas.workload import Workload
+from bitwright.quant.scheme import Override, QuantScheme
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A candidate that stands alone.
+
+    Attributes:
+        architecture: arguments of the network's builder.
+        overrides: what is added behind the workload's own scheme.
+    """
+
+    architecture: Mapping[str, Value]
+    overrides: tuple[Override, ...]
+
+
+def standing_alone(candidate: Candidate, space: SearchSpace, workload: Workload) -> Standing:
+    """What has to be said about a candidate so that it can be made again.
+
+    Raises:
+        InputError: the network's builder does not take the architecture, or the network has no such blocks.
+    """
+    architecture = space.architecture(candidate)
+    formats = space.formats(candidate, workload.build(architecture))
+    scheme = apply_block_formats(workload.scheme, workload.target, formats)
+    return Standing(architecture=architecture, overrides=scheme.overrides[len(workload.scheme.overrides) :])
+
+
+def hash_of_network(model: torch.nn.Module, example: tuple[Any, ...], scheme: QuantScheme) -> str:
+    """The hash of a network with its formats, as the objective takes it of every candidate.
+
+    Raises:
+        CaptureError: the network cannot be captured.
+    """
+    from bitwright.nas.fingerprint import network_hash
+    from bitwright.quant.capture import capture
+    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.quant.plan import plan
+
+    graph = fold_batch_norm(capture(model, example)).graph
+    return network_hash(graph, plan(graph, scheme))
