@@ -152,7 +152,7 @@ class QATBoard:
 
     def _weight(self, weight: TrainedWeight) -> dict[str, float]:
         """The shares of one weight, written and returned."""
-        scaled = weight.parameter.detach() / weight.divisor
+        scaled = weight.values / weight.divisor
         codes = weight.grid.nearest_(scaled.clone()).float()
         half = 0.5 if weight.grid.fmt is None else 0.0
         beyond = (scaled < weight.grid.low - half) | (scaled > weight.grid.high + half)

@@ -47,15 +47,24 @@ def check_attachable(model: nn.Module) -> None:
         raise InputError("the model has no parameters to train")
 
 
+def check_trains(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Refuses an optimizer of something else.
+
+    Raises:
+        InputError: it has none of the model's parameters.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise InputError("the optimizer has none of the model's parameters; make it from model.parameters()")
+
+
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Refuses an optimizer that could not take the scales.
 
     Raises:
         InputError: it trains another model, or a scheduler counts its groups already.
     """
-    own = {id(parameter) for parameter in model.parameters()}
-    if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-        raise InputError("the optimizer has none of the model's parameters; make it from model.parameters()")
+    check_trains(optimizer, model)
     if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         raise InputError(
             "a learning-rate scheduler is on this optimizer already, and would not know the group of the scales; "

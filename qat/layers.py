@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bitwright.qat.calls import CallCounter, is_repeated
 from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import Quantizer
+from bitwright.qat.shards import whole
 from bitwright.quant.fake_quantize import broadcastable, fake_quantize, spread
 from bitwright.quant.learned_steps import round_weight, rounded_again, straight_through
 from bitwright.quant.qparams import QParams
@@ -36,7 +37,7 @@ def norm_factor(norm: _BatchNorm) -> torch.Tensor:
     """`k = gamma / sqrt(var + eps)`, float32 [C]."""
     assert norm.running_var is not None  # only such batch norms are folded
     inverse = torch.rsqrt(norm.running_var + norm.eps)
-    return inverse if norm.weight is None else norm.weight * inverse
+    return inverse if norm.weight is None else whole(norm.weight) * inverse
 
 
 class FoldedWeight:
@@ -90,11 +91,17 @@ class FoldedWeight:
 
     @torch.no_grad()
     def divisor(self, layer: Any) -> torch.Tensor:
-        """What the layer's weight is divided by to give codes, at this moment; broadcasts against it."""
-        assert self.quantizer is not None
+        """What the layer's weight is divided by to give codes, at this moment; broadcasts against it.
+
+        The whole of it, also where `fully_shard` has left this process parts of the parameters.
+        """
+        quantizer, weight = self.quantizer, layer.weight
+        assert quantizer is not None
         factor = norm_factor(self.norm) if self.norm is not None else None
-        divisor, _ = self._steps(self.quantizer, layer.weight, factor)
-        return self._spread(divisor, layer.weight)
+        elements = weight.numel() // max(1, quantizer.start.numel())
+        scale = quantizer.scale(elements, log_ratio=whole(quantizer.log_ratio))
+        divisor, _ = self._steps(scale, factor)
+        return self._spread(divisor, weight)
 
     @torch.no_grad()
     def restart(self, layer: Any, spec: QParamsSpec, *, observer: str | None) -> None:
@@ -130,7 +137,8 @@ class FoldedWeight:
             if factor is not None and not live:
                 weight = weight * broadcastable(factor, self.axis, weight.dim())
         else:
-            divisor, scale = self._steps(self.quantizer, weight, factor, live=live)
+            scale = self.quantizer.scale(weight.numel() // max(1, self.quantizer.start.numel()))
+            divisor, scale = self._steps(scale, factor, live=live)
             steps = self._spread(divisor, weight)
             if self.quantizer.stochastic and self.quantizer.training:
                 weight = dithered(weight, steps.detach())
@@ -144,13 +152,12 @@ class FoldedWeight:
         return weight, folded, scale
 
     def _steps(
-        self, quantizer: Quantizer, weight: torch.Tensor, factor: torch.Tensor | None, *, live: bool = False
+        self, scale: torch.Tensor, factor: torch.Tensor | None, *, live: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the unfolded weight is divided by to give codes, and the scale of the weight that comes out.
 
         Beside a live batch norm the weight that comes out is unfolded, and both are the same.
         """
-        scale = quantizer.scale(weight.numel() // max(1, quantizer.start.numel()))
         if factor is None:
             return scale, scale
         sign = torch.where(self._beside(factor.detach(), scale) < 0, -1.0, 1.0)

@@ -63,17 +63,18 @@ class Quantizer(nn.Module):
         self.shift = nn.Parameter(_zeros(qparams.scale)) if shifts else None
         self.grid = Grid.of(qparams)
 
-    def scale(self, elements: int) -> torch.Tensor:
+    def scale(self, elements: int, *, log_ratio: torch.Tensor | None = None) -> torch.Tensor:
         """The scale as a function of `log_ratio`.
 
         Args:
             elements: how many values one scale serves, `n` in the paper's gradient scale `1 / sqrt(n * Q_P)`; for
                 activations those of one sample.
+            log_ratio: the whole of it, where `fully_shard` has left this process a part.
         """
         if not self.learned:
             return self.start.clone() if self.observing else self.start  # it may move before the backward pass
         return learned_scale(
-            self.log_ratio,
+            self.log_ratio if log_ratio is None else log_ratio,
             self.start,
             rate=self._rate(elements),
             linear=self.method is Method.LSQ_LINEAR,

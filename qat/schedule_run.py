@@ -12,19 +12,34 @@ from torch import nn
 from bitwright.qat.oscillation import Oscillation, codes_of, dampening_gradient, gradient_factor
 from bitwright.qat.replay import Layer, Replay
 from bitwright.qat.schedule import QATSchedule
+from bitwright.qat.shards import is_sharded, own_part, own_rows
 from bitwright.qat.stages import Formats
+from bitwright.quant.errors import InputError
 from bitwright.quant.learned_steps import Grid
 from bitwright.quant.plan import QuantPlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedWeight:
-    """A weight that a layer rounds: its parameter, what that is divided by at this moment, and the grid of codes."""
+    """A weight that a layer rounds: its parameter, what that is divided by at this moment, and the grid of codes.
+
+    Where processes hold parts of the parameter, values, gradient and divisor are those of this process's part.
+    """
 
     name: str
     parameter: nn.Parameter
     divisor: torch.Tensor
     grid: Grid
+
+    @property
+    def values(self) -> torch.Tensor:
+        """Of the parameter; who writes there changes it."""
+        return own_part(self.parameter.detach())
+
+    @property
+    def gradient(self) -> torch.Tensor | None:
+        """Likewise."""
+        return None if self.parameter.grad is None else own_part(self.parameter.grad)
 
 
 class ScheduleRun:
@@ -49,6 +64,7 @@ class ScheduleRun:
         Dampening has a gradient in the latent weights only, so it is added here and the user's loss stays what it is.
         """
         asked = self.schedule
+        self._refuse_stages_of_shards()
         if _reached(asked.freeze_scales_after, step):
             # Without a gradient they stay; they go on asking for one, since DDP waits for each that it was given.
             for scale in self.replay.parts.quantizers.parameters():
@@ -57,10 +73,9 @@ class ScheduleRun:
         if not (strength or asked.gradient_scaling):
             return
         for weight in self.weights():
-            gradient = weight.parameter.grad
+            gradient, values = weight.gradient, weight.values
             if gradient is None:
                 continue
-            values = weight.parameter.detach()
             if asked.gradient_scaling:
                 gradient.mul_(gradient_factor(gradient, values, weight.divisor, weight.grid, asked.gradient_scaling))
             if strength:
@@ -88,7 +103,7 @@ class ScheduleRun:
     def _follow(self, step: int) -> None:
         asked = self.schedule.freezing
         for weight in self.weights():
-            codes = codes_of(weight.parameter.detach(), weight.divisor, weight.grid)
+            codes = codes_of(weight.values, weight.divisor, weight.grid)
             seen = self.oscillations.get(weight.name)
             if seen is None:
                 self.oscillations[weight.name] = Oscillation.start(codes)
@@ -98,7 +113,15 @@ class ScheduleRun:
             seen.follow(kept, asked.momentum if asked is not None else _WATCHED)
             if asked is not None:
                 seen.freeze(asked.threshold.at(step))
-                weight.parameter.copy_(torch.where(seen.frozen, seen.codes * weight.divisor, weight.parameter))
+                weight.values.copy_(torch.where(seen.frozen, seen.codes * weight.divisor, weight.values))
+
+    def _refuse_stages_of_shards(self) -> None:
+        layers = self.replay.parts.layers
+        if self.schedule.stages and any(is_sharded(layer.module.weight) for layer in layers):  # type: ignore[arg-type]
+            raise InputError(
+                "schedule.stages: fully_shard has left each process a part of the weights, from which no scale can "
+                "start anew; use DistributedDataParallel, or leave stages out"
+            )
 
     def weights(self) -> Iterator[TrainedWeight]:
         """The weights of layers, each once."""
@@ -111,7 +134,7 @@ class ScheduleRun:
             yield _trained(layer, parameter)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
+        """Tensors and plain values only; of a sharded model this process's part."""
         return {name: each.state_dict() for name, each in self.oscillations.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
@@ -131,7 +154,9 @@ def _trained(layer: Layer, parameter: nn.Parameter) -> TrainedWeight:
     quantizer = layer.folded.quantizer
     assert quantizer is not None
     divisor = layer.folded.divisor(layer.module)
-    return TrainedWeight(name=str(layer.weight), parameter=parameter, divisor=divisor, grid=quantizer.grid)
+    return TrainedWeight(
+        name=str(layer.weight), parameter=parameter, divisor=own_rows(divisor, parameter), grid=quantizer.grid
+    )
 
 
 def _reached(limit: int | None, step: int) -> bool:

@@ -33,6 +33,17 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
     return part
 
 
+def own_rows(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Of a whole tensor that broadcasts against another, what belongs to the part that this process holds of that."""
+    if not is_sharded(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    spread = tensor.expand(like.shape).contiguous()
+    return distribute_tensor(spread, like.device_mesh, like.placements, src_data_rank=None).to_local()
+
+
 def any_rank(here: bool, tensors: list[torch.Tensor]) -> bool:
     """Whether something holds in any process that has a part of these tensors; without parts, whether it holds here.
 

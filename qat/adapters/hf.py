@@ -1,10 +1,10 @@
-"""Quantization-aware training in the `Trainer` of Hugging Face's transformers."""
+"""Quantization-aware training in the `Trainer` of Hugging Face's transformers, and models that become smaller there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitwright.qat.batches import Arguments, default_arguments
 from bitwright.qat.callback import QATCallback
@@ -15,6 +15,12 @@ try:
     from transformers import TrainerCallback, default_data_collator
 except ImportError as missing:
     raise MissingExtraError("QATTrainerCallback", "transformers") from missing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitwright.qat.sparsity import Pruning, PruningReport, Sparsity, SparsityReport
 
 # What a schedule remembers of single weights; all else is in the model's own checkpoint.
 _FILE = "bitwright_qat.pt"
@@ -66,6 +72,54 @@ class QATTrainerCallback(TrainerCallback):  # type: ignore[misc]
         if self.qat is not None and self.path is not None:
             self.qat.finish(self.path)
             self.qat = None
+
+
+class SmallerTrainerCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes the `Trainer`'s model smaller while it trains: by `Pruning`, or by `Sparsity`.
+
+        smaller = SmallerTrainerCallback(lambda model, optimizer: Sparsity(model, optimizer, pattern="2:4"))
+        Trainer(..., callbacks=[smaller]).train()
+
+    Channels leave in a training of their own: train in low precision, with `QATTrainerCallback`, in the next.
+
+    Args:
+        make: takes the model and its optimizer when training begins, and returns what makes it smaller.
+
+    Attributes:
+        report: what became of the model, once training has ended.
+    """
+
+    def __init__(self, make: Callable[[nn.Module, torch.optim.Optimizer], Pruning | Sparsity]) -> None:
+        self.make = make
+        self.structure: Pruning | Sparsity | None = None
+        self.report: PruningReport | SparsityReport | None = None
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        """Begins, now that there is an optimizer; accelerate has put its own around the user's."""
+        self.structure = self.make(model, getattr(optimizer, "optimizer", optimizer))
+        if state.global_step and _structure(args, state).exists():
+            self.structure.load_state_dict(read_whole(_structure(args, state))["structure"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step of the optimizer."""
+        if self.structure is not None:
+            self.structure.on_step()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Adds to the checkpoint what neither model nor optimizer hold."""
+        if self.structure is not None and state.is_world_process_zero:
+            write_whole(_structure(args, state), {"format": FORMAT, "structure": self.structure.state_dict()})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ends."""
+        if self.structure is not None:
+            self.report, self.structure = self.structure.finish(), None
+
+
+def _structure(args: Any, state: Any) -> Path:
+    return _place(args, state).with_name("bitwright_structure.pt")
 
 
 def _place(args: Any, state: Any) -> Path:

@@ -1,10 +1,10 @@
-"""Quantization-aware training in Lightning's `Trainer`."""
+"""Quantization-aware training in Lightning's `Trainer`, and networks that become smaller there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitwright.qat.callback import QATCallback
 from bitwright.quant.errors import InputError, MissingExtraError
@@ -13,6 +13,12 @@ try:
     from lightning.pytorch.callbacks import Callback
 except ImportError as missing:
     raise MissingExtraError("QATLightning", "lightning") from missing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from bitwright.qat.sparsity import Pruning, PruningReport, Sparsity, SparsityReport
 
 
 class QATLightning(Callback):  # type: ignore[misc]
@@ -44,13 +50,7 @@ class QATLightning(Callback):  # type: ignore[misc]
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Attaches."""
         if stage == "fit" and self.qat is None:
-            try:
-                model = pl_module.get_submodule(self.module)
-            except AttributeError as error:
-                known = ", ".join(name for name, _ in pl_module.named_children())
-                raise InputError(
-                    f"QATLightning: module = {self.module!r} is no part of {type(pl_module).__name__} (it has {known})"
-                ) from error
+            model = _part(pl_module, self.module, "QATLightning")
             self.qat = QATCallback(model, None, calibration=self.calibration, **self.options)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
@@ -72,3 +72,64 @@ class QATLightning(Callback):  # type: ignore[misc]
         """From Lightning's checkpoints."""
         if self.qat is not None and state_dict:
             self.qat.load_state_dict(state_dict)
+
+
+class SmallerLightning(Callback):  # type: ignore[misc]
+    """Makes the network of a `LightningModule` smaller while it fits: by `Pruning`, or by `Sparsity`.
+
+        smaller = SmallerLightning(lambda model, optimizer: Pruning(model, optimizer, example=(x,), cost=macs, ...))
+        L.Trainer(callbacks=[smaller]).fit(module, loader)
+
+    Channels leave in a fit of their own: train in low precision, with `QATLightning`, in the next. A checkpoint from
+    the middle of `Pruning` has other shapes than a module that is made anew, which Lightning cannot load.
+
+    Args:
+        make: takes the network and its optimizer when training begins, and returns what makes it smaller.
+        module: the name of the attribute that is the network; by default the `LightningModule` itself.
+
+    Attributes:
+        report: what became of the network, once fitting has ended.
+    """
+
+    def __init__(
+        self, make: Callable[[nn.Module, torch.optim.Optimizer], Pruning | Sparsity], *, module: str = ""
+    ) -> None:
+        self.make, self.module = make, module
+        self.structure: Pruning | Sparsity | None = None
+        self.report: PruningReport | SparsityReport | None = None
+        self._remembered: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begins, now that there is an optimizer."""
+        model = _part(pl_module, self.module, "SmallerLightning")
+        self.structure = self.make(model, trainer.optimizers[0])
+        if self._remembered:
+            self.structure.load_state_dict(self._remembered)
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Counts the optimizer's steps, not batches."""
+        if self.structure is not None and trainer.global_step > self._steps:
+            self._steps = trainer.global_step
+            self.structure.on_step()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ends."""
+        if self.structure is not None:
+            self.report, self.structure = self.structure.finish(), None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints."""
+        return {} if self.structure is None else self.structure.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoints, which come before the optimizer does."""
+        self._remembered = dict(state_dict)
+
+
+def _part(module: Any, name: str, who: str) -> Any:
+    try:
+        return module.get_submodule(name)
+    except AttributeError as error:
+        known = ", ".join(each for each, _ in module.named_children())
+        raise InputError(f"{who}: module = {name!r} is no part of {type(module).__name__} (it has {known})") from error

@@ -88,11 +88,14 @@ def choose(
 
 
 def _steps(group: ChannelGroup, importance: torch.Tensor, multiple: int) -> list[tuple[frozenset[int], float]]:
-    """Units and importance of each step, least important first; the last `multiple` (or the last one) always stay."""
+    """Units and importance of each step, least important first; the last `multiple` always stay.
+
+    Of a group that has fewer from the start, one does.
+    """
     order = importance.argsort(stable=True).tolist()
     steps, taken = [], 0
     left = len(order)
-    least = multiple if left > multiple else 1
+    least = multiple if left >= multiple else 1
     while left > least:
         after = max(least, (left - 1) // multiple * multiple) if left > multiple else left - 1
         chosen = order[taken : taken + left - after]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.qat.checks import check_attachable, check_optimizer
+from bitwright.qat.checks import check_attachable, check_trains
+from bitwright.qat.shards import ranks
 from bitwright.qat.sparsity.choice import Cost, choose, kept_channels
 from bitwright.qat.sparsity.importance import MEASURES
 from bitwright.qat.sparsity.in_place import remove_units
@@ -62,6 +63,7 @@ class Pruning:
         end: the step at which the target is reached; in between along a cubic (Zhu & Gupta 2017).
         every: steps between removals.
         skip: names of groups that stay (see `removable`).
+        copies: of the model, as an exponential average keeps one (`ema.module`): they become as small with it.
 
     Attributes:
         step: how often `on_step` was called.
@@ -84,9 +86,12 @@ class Pruning:
         importance: str = "taylor",
         multiple: int = 8,
         skip: Collection[str] = (),
+        copies: Collection[nn.Module] = (),
     ) -> None:
         check_attachable(model)
-        check_optimizer(optimizer, model)
+        check_trains(optimizer, model)
+        _check_alone()
+        check_copies(copies, model)
         if not 0 < target < 1 or not 0 <= begin < end or every < 1 or importance not in MEASURES:
             raise InputError(
                 f"target = {target}, begin = {begin}, end = {end}, every = {every}, importance = {importance!r}: give "
@@ -94,7 +99,7 @@ class Pruning:
             )
         self.model, self.optimizer, self.example, self.cost = model, optimizer, example, cost
         self.target, self.begin, self.end, self.every = target, begin, end, every
-        self.importance, self.multiple = importance, multiple
+        self.importance, self.multiple, self.copies = importance, multiple, tuple(copies)
         self.step = 0
         self.removed: list[list[int]] = []
         self.found = self._shrinkable(skip)
@@ -143,6 +148,8 @@ class Pruning:
         if not choice.removed:
             return
         remove(self.model, found, choice.removed, self.example, optimizer=self.optimizer)
+        for copy in self.copies:
+            remove_units(copy, found.channels, choice.removed)
         self.removed.append(sorted(choice.removed))
         self._look_anew()
 
@@ -190,7 +197,33 @@ class Pruning:
             raise InputError("the checkpoint is of another network; build the model anew as it was before pruning")
         for units in state["removed"]:
             remove_units(self.model, self.found.channels, units, optimizer=self.optimizer)
+            for copy in self.copies:
+                remove_units(copy, self.found.channels, units)
             self.removed.append(list(units))
             self._look_anew()
         self._seen = dict(state["seen"])
         self.step = int(state["step"])
+
+
+def _check_alone() -> None:
+    if ranks() > 1:
+        raise InputError(
+            f"{ranks()} processes train together, and what averages their gradients knows the shapes of the start; "
+            "take channels out in one process, then train the smaller network on in several"
+        )
+
+
+def check_copies(copies: Collection[nn.Module], model: nn.Module) -> None:
+    """Refuses copies that could not become smaller with the model.
+
+    Raises:
+        InputError: names the first parameter that one does not have.
+    """
+    for place, copy in enumerate(copies):
+        shapes = {name: each.shape for name, each in copy.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if shapes.get(name) != parameter.shape:
+                raise InputError(
+                    f"copies[{place}] is no copy of the model: it has no parameter {name} of shape "
+                    f"{list(parameter.shape)}; of an AveragedModel give its .module"
+                )

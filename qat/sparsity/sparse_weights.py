@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.qat.checks import check_optimizer
+from bitwright.qat.checks import check_trains
 from bitwright.qat.sparsity.patterns import Pattern, cubic
 from bitwright.qat.sparsity.permutation import Exchange, permute_channels
 from bitwright.quant.errors import InputError
@@ -80,7 +80,7 @@ class Sparsity:
         freeze_after: int | None = None,
         decay: float = 2e-4,
     ) -> None:
-        check_optimizer(optimizer, model)
+        check_trains(optimizer, model)
         self.model, self.pattern = model, Pattern.parse(pattern, share=share)
         self.begin, self.end, self.freeze_after, self.decay = begin, end, freeze_after, decay
         self.step = 0

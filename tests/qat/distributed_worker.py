@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from bitwright.qat import QATCallback, QATSchedule
+from bitwright.qat import Freezing, QATCallback, QATSchedule, Ramp, Stage
 from bitwright.quant.errors import InputError
 from tests.qat.conftest import Everything, batch, settled
 
@@ -20,6 +20,15 @@ STEPS, ROWS = 4, 32
 OPTIONS: dict[str, dict[str, Any]] = {
     "lsq": {"method": "lsq", "schedule": QATSchedule(freeze_observers_after=0)},
     "ranges": {"method": "ranges"},
+    "damped": {
+        "weights": "int4",
+        "schedule": QATSchedule(
+            freeze_observers_after=0,
+            dampening=Ramp(first=0.5, last=0.5),
+            gradient_scaling=0.2,
+            freezing=Freezing(threshold=Ramp(first=0.2, last=0.2), momentum=0.5),
+        ),
+    },
 }
 
 
@@ -78,9 +87,9 @@ def unwrapped(rank: int, folder: Path) -> None:
         (folder / f"unwrapped_{rank}.txt").write_text(str(error))
 
 
-def shard(rank: int) -> tuple[nn.Module, torch.optim.Optimizer, QATCallback]:
+def shard(rank: int, options: Any) -> tuple[nn.Module, torch.optim.Optimizer, QATCallback]:
     model = network()
-    qat = attach(model, None, [share(0, rank)], OPTIONS["lsq"])
+    qat = attach(model, None, [share(0, rank)], options)
     for block in model.blocks:
         fully_shard(block)
     fully_shard(model.head)
@@ -88,27 +97,39 @@ def shard(rank: int) -> tuple[nn.Module, torch.optim.Optimizer, QATCallback]:
     return model, torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.0), qat
 
 
-def sharded(rank: int, folder: Path) -> None:
+def sharded(rank: int, folder: Path, name: str, options: Any) -> None:
     """Trained half way, taken up by another model from its checkpoint, and deployed by that."""
-    first, optimizer, qat = shard(rank)
+    first, optimizer, qat = shard(rank, options)
     for number in range(STEPS // 2):
         step(first, optimizer, [share(number, rank)])
     held = get_state_dict(first, optimizer)
-    model, optimizer, qat = shard(rank)
+    remembered = qat.scheduled.state_dict()
+    model, optimizer, qat = shard(rank, options)
     set_state_dict(model, optimizer, model_state_dict=held[0], optim_state_dict=held[1])
+    qat.scheduled.load_state_dict(remembered, STEPS // 2)
     assert qat.step == STEPS // 2
     for number in range(STEPS // 2, STEPS):
         step(model, optimizer, [share(number, rank)])
     state = {name: getattr(tensor, "full_tensor", lambda t=tensor: t)() for name, tensor in model.state_dict().items()}
-    torch.save(state, folder / f"sharded_{rank}.pt")
-    artefact = qat.finish(folder / "sharded.onnx")
-    torch.save(artefact.run(batch(1)[0]), folder / f"run_{rank}.pt")
+    torch.save(state, folder / f"{name}_{rank}.pt")
+    artefact = qat.finish(folder / f"{name}.onnx")
+    torch.save(artefact.run(batch(1)[0]), folder / f"{name}_run_{rank}.pt")
     assert not hasattr(model, "qat_quantizers")
     model.eval()(batch(1)[0])  # a sharded float network, as before
     try:
         attach(model, None, [share(0, rank)], {})
     except InputError as error:
         (folder / f"late_{rank}.txt").write_text(str(error))
+
+
+def staged(rank: int, folder: Path) -> None:
+    model, optimizer, _ = shard(
+        rank, {"weights": "int4", "schedule": QATSchedule(stages=(Stage(until=1, weights="int8"),))}
+    )
+    try:
+        step(model, optimizer, [share(1, rank)])
+    except InputError as error:
+        (folder / f"staged_{rank}.txt").write_text(str(error))
 
 
 def main(folder: Path) -> None:
@@ -118,7 +139,9 @@ def main(folder: Path) -> None:
     for name in OPTIONS:
         data_parallel(rank, folder, name)
     unwrapped(rank, folder)
-    sharded(rank, folder)
+    sharded(rank, folder, "sharded", OPTIONS["lsq"])
+    sharded(rank, folder, "sharded_damped", OPTIONS["damped"])
+    staged(rank, folder)
     dist.destroy_process_group()
 
 

@@ -34,7 +34,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "options"), [("lsq", "lsq"), ("ranges", "ranges"), ("sharded", "lsq")])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("lsq", "lsq"), ("ranges", "ranges"), ("damped", "damped"), ("sharded", "lsq"), ("sharded_damped", "damped")],
+)
 def test_two_processes_are_one_that_accumulates(trained: Path, name: str, options: str) -> None:
     first, second = (torch.load(trained / f"{name}_{rank}.pt") for rank in range(2))
     one = alone(options)
@@ -58,7 +61,7 @@ def test_processes_with_scales_of_their_own_are_told(trained: Path) -> None:
 
 
 def test_a_sharded_network_is_deployed_whole(trained: Path) -> None:
-    results = [torch.load(trained / f"run_{rank}.pt") for rank in range(2)]
+    results = [torch.load(trained / f"sharded_run_{rank}.pt") for rank in range(2)]
     assert torch.equal(*results)
     session = onnxruntime.InferenceSession(trained / "sharded.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: batch(1)[0].numpy()})
@@ -68,3 +71,11 @@ def test_a_sharded_network_is_deployed_whole(trained: Path) -> None:
 def test_a_network_that_is_sharded_already_is_refused(trained: Path) -> None:
     message = "the model is sharded already; attach the callback before fully_shard"
     assert [(trained / f"late_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
+
+
+def test_stages_of_a_sharded_network_are_refused(trained: Path) -> None:
+    message = (
+        "schedule.stages: fully_shard has left each process a part of the weights, from which no scale can start anew; "
+        "use DistributedDataParallel, or leave stages out"
+    )
+    assert [(trained / f"staged_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
