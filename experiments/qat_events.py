@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     import torch
 
     from bitwright.qat import QATCallback
+    from bitwright.qat.sparsity import Sparsity
     from bitwright.quant.quantized_model import QuantizedModel
 
 EVENTS = "events"
 
 
 @contextlib.contextmanager
-def watched(context: Context, callback: QATCallback) -> Iterator[Callable[[], None]]:
-    """What is to be called after each step: the callback's own, and a look every so many.
+def watched(context: Context, callback: QATCallback, sparsity: Sparsity | None) -> Iterator[Callable[[], None]]:
+    """What is to be called after each step: the callbacks' own, and a look every so many.
 
     The deployed network is the exported file on the first runtime of the recipe.
     """
@@ -46,6 +47,8 @@ def watched(context: Context, callback: QATCallback) -> Iterator[Callable[[], No
         )
 
         def after_step() -> None:
+            if sparsity is not None:
+                sparsity.on_step()
             callback.on_step()
             board.on_step()
 

@@ -17,6 +17,7 @@ def problems_of(recipe: Recipe, target: Target, locations: Locations) -> Iterato
     yield from _overrides(recipe.quantize.overrides, target, locations)
     yield from _metric(recipe, locations)
     yield from _mixed(recipe, locations)
+    yield from _prune(recipe, target, locations)
 
 
 def _overrides(overrides: tuple[QuantizeOverride, ...], target: Target, locations: Locations) -> Iterator[str]:
@@ -84,3 +85,12 @@ def _mixed(recipe: Recipe, locations: Locations) -> Iterator[str]:
                 amount(name, value)
             except InputError as error:
                 yield f"{locations.where(('quantize', 'mixed', 'budget', name))}: {error}"
+
+
+def _prune(recipe: Recipe, target: Target, locations: Locations) -> Iterator[str]:
+    from bitwright.experiments.predicted_cost import missing_latency
+
+    asked = recipe.qat.prune if recipe.qat is not None else None
+    if asked is not None and asked.cost == "latency" and not recipe.predict.tables and (why := missing_latency(target)):
+        path: KeyPath = ("qat", "prune")
+        yield f"{locations.where(path)}: {dotted(path)}.cost = 'latency'; {why}"

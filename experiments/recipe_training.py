@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from bitwright.experiments.recipe_section import Count, Section, Share
+from bitwright.quant.errors import InputError
 
 
 class Train(Section):
@@ -71,6 +72,66 @@ class QATScheduleSection(Section):
     stochastic_rounding_until: Annotated[int, Field(ge=0)] = 0
 
 
+class QATSparsity(Section):
+    """Weights keep a pattern of zeros while they train in low precision; see `bitwright.qat.sparsity.Sparsity`.
+
+    Attributes:
+        pattern: `2:4` (two of four neighbouring inputs stay), or blocks as `16x1`: outputs by inputs.
+        share: of blocks that are zero at the end; 2:4 says it already.
+        begin: the step at which zeros begin.
+        end: the step at which the pattern is complete.
+        freeze_after: the step after which the choice of weights stays.
+        permute: whether input channels first change places, so that N:M drops less.
+        skip: modules whose weights stay dense.
+    """
+
+    pattern: str = "2:4"
+    share: float | None = None
+    begin: Annotated[int, Field(ge=0)] = 0
+    end: Annotated[int, Field(ge=0)] = 0
+    freeze_after: Annotated[int, Field(ge=0)] | None = None
+    permute: bool = True
+    skip: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_pattern(self) -> Self:
+        from bitwright.qat.sparsity.patterns import Pattern
+
+        try:
+            Pattern.parse(self.pattern, share=self.share)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.begin > self.end:
+            raise ValueError(f"begin = {self.begin}, end = {self.end}; zeros begin before the pattern is complete")
+        return self
+
+
+class QATPrune(Section):
+    """Channels leave in a training in float, before the one in low precision; see `bitwright.qat.sparsity.Pruning`.
+
+    Attributes:
+        target: what the cost is to become, as a share of what it is.
+        cost: latency by the first of `predict.tables`, else by the target's cost model; or MACs.
+        epochs: over the training data, in float.
+        lr: its largest learning rate.
+        recover: the share of its steps that comes after the last channel has left.
+        every: steps between removals.
+        importance: of a channel: the change of the loss, the length of its weights, or its batch norm's factor.
+        multiple: channels stay in multiples of it, as kernels like them.
+        skip: groups that stay, by their names.
+    """
+
+    target: Annotated[float, Field(gt=0, lt=1)]
+    cost: Literal["latency", "macs"] = "latency"
+    epochs: Count = 3
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    recover: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    every: Count = 20
+    importance: Literal["taylor", "norm", "gamma"] = "taylor"
+    multiple: Count = 8
+    skip: tuple[str, ...] = ()
+
+
 class QAT(Section):
     """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
 
@@ -84,6 +145,8 @@ class QAT(Section):
         weights: formats in place of the target's.
         activations: likewise.
         schedule: what happens when.
+        sparsity: zeros that the weights keep.
+        prune: channels that leave first.
         look_every: steps between two looks for TensorBoard.
     """
 
@@ -96,10 +159,14 @@ class QAT(Section):
     weights: Spec = Spec()
     activations: Spec = Spec()
     schedule: QATScheduleSection = QATScheduleSection()
+    sparsity: QATSparsity | None = None
+    prune: QATPrune | None = None
     look_every: Count = 25
 
     @model_validator(mode="after")
     def _starts_on_frozen_norms(self) -> Self:
         if self.start == "quantized" and self.schedule.freeze_batch_norm_after != 0:
             raise ValueError("start = 'quantized' replaces batch norms; schedule.freeze_batch_norm_after must be 0")
+        if self.start == "quantized" and self.sparsity is not None:
+            raise ValueError("start = 'quantized' has rounded weights that sparsity would drop; start must be 'float'")
         return self

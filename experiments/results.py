@@ -261,12 +261,17 @@ class ProveResult(Part):
 
 
 class SpeedRow(Part):
-    """Quantized beside float in one runtime; `ratio` is quantized ÷ float over paired runs."""
+    """Quantized beside float in one runtime; `ratio` is quantized ÷ float over paired runs.
+
+    `trained_latency` and `trained_ratio` are those of the network that the stage `qat` trained, where there is one.
+    """
 
     runtime: str
     float_latency: Figure
     quantized_latency: Figure
     ratio: Figure
+    trained_latency: Figure | None = None
+    trained_ratio: Figure | None = None
 
 
 class MeasureResult(Part):
@@ -321,38 +326,6 @@ class TunedResult(Part):
     sites: int
     tries: int
     why: str = ""
-
-
-class QATEpoch(Epoch):
-    """An epoch of quantization-aware training; `quantized`: the metric of the simulated network behind it."""
-
-    quantized: Figure | None = None
-
-
-class QATResult(Part):
-    """Quantization-aware training beside post-training quantization at the same formats.
-
-    Attributes:
-        scheme: the formats, in words.
-        metric: what is compared.
-        direction: whether more of it is better.
-        engine: what ran both artefacts.
-        epochs: the training.
-        reference: the metric of the float network.
-        ptq: of the network quantized after training.
-        qat: of the network trained on.
-        gain: how much better QAT is than PTQ, paired by sample; negative when worse.
-    """
-
-    scheme: str
-    metric: str
-    direction: Literal["higher", "lower"]
-    engine: str
-    epochs: tuple[QATEpoch, ...]
-    reference: Figure
-    ptq: Figure
-    qat: Figure
-    gain: Figure
 
 
 class PredictedGain(Part):

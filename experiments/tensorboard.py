@@ -17,6 +17,7 @@ from bitwright.experiments.auto.text import try_line
 from bitwright.experiments.comparable import engine_name
 from bitwright.experiments.parity_result import ParityResult
 from bitwright.experiments.qat_events import copy_events
+from bitwright.experiments.qat_result import QATResult
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Figure, Record
 from bitwright.experiments.results import (
@@ -26,7 +27,6 @@ from bitwright.experiments.results import (
     LowerResult,
     MeasureResult,
     ProveResult,
-    QATResult,
     QuantizeResult,
     TrainResult,
     TunedResult,
@@ -168,6 +168,10 @@ def _speed(record: Record, runs: Runs) -> None:
                 writer.add_scalar("latency/interquartile_range_ms", latency.spread)
             if network == "quantized":
                 _scalar_with_interval(writer, "latency/ratio_to_float", row.ratio)
+        if row.trained_latency is not None and row.trained_ratio is not None:
+            writer = runs[f"qat/{engine_name(row.runtime)}"]
+            writer.add_scalar("latency/median_ms", row.trained_latency.value)
+            _scalar_with_interval(writer, "latency/ratio_to_float", row.trained_ratio)
     writer = runs["summary"]
     writer.add_image("latency", images.latency_image(measured.speeds), dataformats="HWC")
 
@@ -258,7 +262,7 @@ def _qat(record: Record, runs: Runs) -> None:
 def _search(record: Record, runs: Runs) -> None:
     result = result_of(record, "search", SearchResult)
     if result is not None:
-        write_review(runs["search"], result.outcome)
+        write_review(runs["search"], result.outcome, result.importance)
 
 
 def _parity(record: Record, runs: Runs) -> None:

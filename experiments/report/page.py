@@ -17,6 +17,7 @@ from markupsafe import Markup
 from bitwright.experiments.auto.result import AutoResult
 from bitwright.experiments.figure_text import format_change, format_interval, format_value, provenance
 from bitwright.experiments.parity_result import ParityBreak, ParityPair, ParityResult
+from bitwright.experiments.qat_result import QATResult
 from bitwright.experiments.read_run import read_record, result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.report import charts
@@ -24,7 +25,7 @@ from bitwright.experiments.report.headline import headline_rows
 from bitwright.experiments.report.lower_chart import lower_chart
 from bitwright.experiments.report.parity_chart import parity_chart, values_chart
 from bitwright.experiments.report.qat_chart import qat_chart
-from bitwright.experiments.report.search_view import SearchView, label
+from bitwright.experiments.report.search_view import SearchView
 from bitwright.experiments.results import (
     EvaluateResult,
     FindingRecord,
@@ -32,13 +33,13 @@ from bitwright.experiments.results import (
     LowerResult,
     MeasureResult,
     ProveResult,
-    QATResult,
     QuantizeResult,
     RuntimeProof,
     TrainResult,
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.search_text import label
 from bitwright.experiments.stage_store import replace_file
 from bitwright.experiments.tensor_result import TensorQuality
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from bitwright.experiments.figure_text import format_value
+from bitwright.experiments.qat_result import QATResult
 from bitwright.experiments.report.svg import Scale, Svg
-from bitwright.experiments.results import QATResult
 
 
 def qat_chart(result: QATResult) -> Markup:

@@ -1,4 +1,4 @@
-"""Times the artefact beside its float twin on each of the target's runtimes, interleaved in one process."""
+"""Times the artefact beside its float twin, and beside the trained network where there is one, interleaved."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bitwright.hw_constraints.measure import Latency, Measurement
 
 _NETWORKS = ("float", "quantized")
+_TRAINED = "trained"
 
 
 def measure_artifact(context: Context) -> MeasureResult:
@@ -78,7 +79,10 @@ def _on_device(context: Context, inputs: Arrays) -> MeasureResult:
 
 
 def _files(context: Context, runtime: str) -> dict[str, Path]:
-    return {f"{network} {runtime}": context.file("quantize", f"{network}.onnx") for network in _NETWORKS}
+    files = {f"{network} {runtime}": context.file("quantize", f"{network}.onnx") for network in _NETWORKS}
+    if "qat" in context.finished:
+        files[f"{_TRAINED} {runtime}"] = context.file("qat", "qat.onnx")
+    return files
 
 
 def _result(measurements: Mapping[str, Measurement], device: str) -> MeasureResult:
@@ -96,22 +100,30 @@ def _result(measurements: Mapping[str, Measurement], device: str) -> MeasureResu
 
 def _speed(measurement: Measurement, runtime: str) -> SpeedRow:
     float_name, quantized_name = (f"{network} {runtime}" for network in _NETWORKS)
-    ratio = measurement.ratio(quantized_name, float_name)
+    trained_name = f"{_TRAINED} {runtime}"
     quantized = measurement.latency(quantized_name)
     engine = f"{runtime} {quantized.versions.get(runtime, '')}".strip()
+    is_trained = trained_name in measurement.times_us
     return SpeedRow(
         runtime=engine,
         float_latency=latency_figure(measurement.latency(float_name), engine),
         quantized_latency=latency_figure(quantized, engine),
-        ratio=Figure(
-            value=ratio.value,
-            unit="1",
-            origin="measured",
-            low=ratio.low,
-            high=ratio.high,
-            n=ratio.rounds,
-            source=f"{engine}, paired by round",
-        ),
+        ratio=_ratio(measurement, quantized_name, float_name, engine),
+        trained_latency=latency_figure(measurement.latency(trained_name), engine) if is_trained else None,
+        trained_ratio=_ratio(measurement, trained_name, float_name, engine) if is_trained else None,
+    )
+
+
+def _ratio(measurement: Measurement, name: str, over: str, engine: str) -> Figure:
+    found = measurement.ratio(name, over)
+    return Figure(
+        value=found.value,
+        unit="1",
+        origin="measured",
+        low=found.low,
+        high=found.high,
+        n=found.rounds,
+        source=f"{engine}, paired by round",
     )
 
 
@@ -133,7 +145,7 @@ STAGE = Stage(
     name="measure",
     run=measure_artifact,
     result=MeasureResult,
-    needs=("quantize",),
+    needs=("quantize", "qat"),
     reads=("target", "measure.on", "measure.runtimes", "measure.threads", "measure.rounds", "measure.seconds", "model",
            "data", "example_inputs"),
     code=(

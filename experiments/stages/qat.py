@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitwright.experiments.qat_events import watched
+from bitwright.experiments.qat_result import QATEpoch, QATResult, SparseWeights
 from bitwright.experiments.record import Figure
-from bitwright.experiments.results import QATEpoch, QATResult
 from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from bitwright.experiments.recipe import Recipe
     from bitwright.experiments.recipe_training import QATScheduleSection
     from bitwright.experiments.scores import Score
     from bitwright.experiments.training import Loss
@@ -24,21 +25,28 @@ if TYPE_CHECKING:
 
 
 def train_quantized(context: Context) -> QATResult:
-    """Writes `ptq.onnx` and `qat.onnx`, both in the formats of the recipe's `qat` section, and scores both."""
+    """Writes `ptq.onnx` and `qat.onnx`, both in the formats of the recipe's `qat` section, and scores both.
+
+    Channels leave first, where the recipe asks for that: both files are of the smaller network then.
+    """
     import torch
 
     from bitwright.experiments.evaluation import evaluate
     from bitwright.experiments.metrics import UNITS
     from bitwright.experiments.runtime_model import RuntimeModel
     from bitwright.experiments.scheme_settings import scheme_of, spelled
+    from bitwright.experiments.smaller_network import check_steps, prune
+    from bitwright.experiments.stages.quantize import size_of
     from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 
     recipe, bench = context.recipe, context.bench
-    model = context.model()
+    check_steps(context)
+    model, trained_on = context.model(), context.model()
     scheme = scheme_of(recipe, bench.target, section="qat")
-    after = _after_training(context, scheme)
+    pruned = prune(context, trained_on, scheme, _loss(context, trained_on)[0])
+    after = _after_training(context, trained_on, scheme)
     export_onnx_qdq(after, context.folder / "ptq.onnx")
-    trained, epochs = _during_training(context, scheme, after)
+    trained, epochs, sparse = _during_training(context, trained_on, scheme, after)
     export_onnx_qdq(trained, context.folder / "qat.onnx")
     with torch.no_grad():
         output = model(*bench.example(model))
@@ -59,35 +67,39 @@ def train_quantized(context: Context) -> QATResult:
         ptq=_figure(scores[0], metric, unit, engine),
         qat=_figure(scores[1], metric, unit, engine),
         gain=_gain(scores[0].metrics[metric], scores[1], metric, unit, engine, higher, comparisons[0].difference),
+        pruned=pruned,
+        sparse=sparse,
+        size=size_of(context.folder / "qat.onnx"),
     )
 
 
-def _after_training(context: Context, scheme: QuantScheme) -> QuantizedModel:
+def _after_training(context: Context, model: torch.nn.Module, scheme: QuantScheme) -> QuantizedModel:
     from bitwright.experiments.quantized_network import quantized_network
     from bitwright.quant.capture import capture
 
-    recipe, bench, model = context.recipe, context.bench, context.model()
+    recipe, bench = context.recipe, context.bench
     captured = capture(model, bench.example(model))
     calibration, folder = bench.calibration(model), context.run_folder / "rounding"
     return quantized_network(recipe, captured, scheme, calibration, folder=folder, console=context.console)
 
 
 def _during_training(
-    context: Context, scheme: QuantScheme, after: QuantizedModel
-) -> tuple[QuantizedModel, tuple[QATEpoch, ...]]:
+    context: Context, model: torch.nn.Module, scheme: QuantScheme, after: QuantizedModel
+) -> tuple[QuantizedModel, tuple[QATEpoch, ...], SparseWeights | None]:
     import torch
 
     from bitwright.experiments.inputs import arguments_of
+    from bitwright.experiments.smaller_network import sparsity_of, zeros_of
     from bitwright.experiments.training import Schedule, fit
     from bitwright.qat import QATCallback
 
     recipe, bench = context.recipe, context.bench
     assert recipe.qat is not None
-    model = context.model()
-    loss_of, projections = _loss(context, model)
+    loss_of, projections = _loss(context, model, features=recipe.qat.features)
     schedule = Schedule(epochs=recipe.qat.epochs, batch=recipe.qat.batch, lr=recipe.qat.lr)
     parameters = [*model.parameters(), *projections]
     optimizer = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+    sparsity = sparsity_of(context, model, optimizer)
     callback = QATCallback(
         model,
         optimizer,
@@ -101,7 +113,7 @@ def _during_training(
         callback.warm_start(after)
     read = arguments_of(model, recipe.data.inputs)
     epochs: list[QATEpoch] = []
-    with watched(context, callback) as after_step, _progress(context, schedule.epochs) as advance:
+    with watched(context, callback, sparsity) as after_step, _progress(context, schedule.epochs) as advance:
         training = fit(
             model,
             bench.data,
@@ -116,7 +128,9 @@ def _during_training(
             epochs.append(QATEpoch(loss=done.loss, lr=done.lr, seconds=round(done.seconds, 3)))
             advance(len(epochs), f"loss {done.loss:.3f}")
     model.eval()
-    return callback.finish(), tuple(epochs)
+    report = None if sparsity is None else sparsity.finish()
+    trained = callback.finish()
+    return trained, tuple(epochs), None if report is None else zeros_of(report, trained)
 
 
 def _progress(context: Context, epochs: int) -> Any:
@@ -139,7 +153,9 @@ def _schedule(asked: QATScheduleSection) -> QATSchedule:
     )
 
 
-def _loss(context: Context, model: torch.nn.Module) -> tuple[Loss, list[torch.nn.Parameter]]:
+def _loss(
+    context: Context, model: torch.nn.Module, *, features: tuple[str, ...] = ()
+) -> tuple[Loss, list[torch.nn.Parameter]]:
     """The labels' loss and, as a share, the teacher's, which is the float network; and parameters that it trains."""
     from bitwright.experiments.training import loss_by_labels
 
@@ -148,7 +164,7 @@ def _loss(context: Context, model: torch.nn.Module) -> tuple[Loss, list[torch.nn
     share = recipe.qat.distill
     if share == 0:
         return lambda logits, labels, _: loss_by_labels(logits, labels, data), []
-    followed, parameters = _followed(context, model)
+    followed, parameters = _followed(context, model, features)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor, arguments: tuple[Any, ...]) -> torch.Tensor:
         result = share * followed(logits, arguments)
@@ -158,7 +174,7 @@ def _loss(context: Context, model: torch.nn.Module) -> tuple[Loss, list[torch.nn
 
 
 def _followed(
-    context: Context, model: torch.nn.Module
+    context: Context, model: torch.nn.Module, features: tuple[str, ...]
 ) -> tuple[Callable[[torch.Tensor, tuple[Any, ...]], torch.Tensor], list[torch.nn.Parameter]]:
     """The loss of following the float network, of (logits, arguments)."""
     import torch
@@ -166,13 +182,11 @@ def _followed(
     from bitwright.experiments.metrics import first_tensor
     from bitwright.qat.distillation import Distiller, Feature, Logits, Term, distillation_loss
 
-    asked, task = context.recipe.qat, context.bench.data.task
-    assert asked is not None
-    if asked.features:
-        terms: list[Term] = [Logits(), *(Feature(module=name) for name in asked.features)]
-        distiller = Distiller(model, context.bench.example(model), terms=terms)
+    task, teacher = context.bench.data.task, context.model()
+    if features:
+        terms: list[Term] = [Logits(), *(Feature(module=name) for name in features)]
+        distiller = Distiller(model, context.bench.example(model), teacher=teacher, terms=terms)
         return distiller.loss, list(distiller.parameters())
-    teacher = context.model()
 
     def follow(logits: torch.Tensor, arguments: tuple[Any, ...]) -> torch.Tensor:
         with torch.no_grad():
@@ -202,6 +216,12 @@ def _gain(
     )
 
 
+def _tables(recipe: Recipe) -> tuple[str, ...]:
+    """The first one tells what the network costs without a channel."""
+    asked = recipe.qat.prune if recipe.qat is not None else None
+    return recipe.predict.tables[:1] if asked is not None and asked.cost == "latency" else ()
+
+
 STAGE = Stage(
     name="qat",
     run=train_quantized,
@@ -210,13 +230,15 @@ STAGE = Stage(
     reads=(
         "model", "data", "target", "example_inputs", "evaluate.entry", "evaluate.metric", "evaluate.direction",
         "evaluate.samples", "calibrate", "quantize.bias_correction", "quantize.equalization", "quantize.rounding",
-        "prove.runtimes", "qat",
+        "predict", "prove.runtimes", "qat",
     ),
     reads_data=True,
+    reads_files=_tables,
     reads_machine=True,
     code=("bitwright.quant", "bitwright.qat", "bitwright.experiments.training", "bitwright.experiments.evaluation",
           "bitwright.experiments.runtime_model", "bitwright.experiments.quantized_network",
-          "bitwright.experiments.scheme_settings"),
+          "bitwright.experiments.scheme_settings", "bitwright.experiments.smaller_network",
+          "bitwright.experiments.predicted_cost"),
     packages=("torch", "onnxruntime", "openvino"),
     wanted=lambda recipe: recipe.qat is not None,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The recipes' section of quantization-aware training: what it becomes, and what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from bitwright.experiments.run import run_recipe
 from bitwright.experiments.stages.qat import _schedule
 from bitwright.quant.errors import InputError
 
-RECIPES = ("qat_classification", "qat_detection", "qat_segmentation", "qat_sequence")
+FOUR_BITS = ("qat_classification", "qat_detection", "qat_segmentation", "qat_sequence")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FOUR_BITS)
 def test_shipped_recipes_ask_for_training_in_four_bits(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.qat is not None and recipe.qat.weights.format == "int4"
@@ -36,10 +37,22 @@ def test_a_schedule_is_the_callbacks_own() -> None:
         ("qat.start=middle", "qat.start"),
         ("qat.schedule.gradient_scaling=2", "qat.schedule.gradient_scaling"),
         ("qat.schedule.freeze_batch_norm_after=5", "freeze_batch_norm_after must be 0"),
+        ("qat.sparsity={pattern: 4:2}", "pattern = '4:2': of N:M, N weights of M stay; give 0 < N < M, such as 2:4"),
+        ("qat.sparsity={pattern: most}", "pattern = 'most' is neither N:M (2:4) nor ROWSxCOLUMNS of a block (16x1)"),
+        ("qat.sparsity={share: 0.4}", "share = 0.4: pattern 2:4 makes 0.5 of all weights zero; leave it out"),
+        ("qat.sparsity={begin: 9, end: 5}", "begin = 9, end = 5; zeros begin before the pattern is complete"),
+        ("qat.sparsity={}", "start = 'quantized' has rounded weights that sparsity would drop; start must be 'float'"),
+        ("qat.prune={target: 1.0}", "qat.prune.target = 1.0"),
+        ("qat.prune={target: 0.5, cost: size}", "qat.prune.cost = 'size'"),
+        (
+            "qat.prune={target: 0.5}",
+            "has no cost model; predict.tables = [FILE] brings a table of `bitwright measure kernels`, or give cost: "
+            "macs",
+        ),
     ],
 )
 def test_what_a_recipe_refuses(override: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         load_recipe("qat_classification", (override,))
 
 

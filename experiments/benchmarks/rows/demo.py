@@ -18,7 +18,7 @@ from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.places import checkout
 from bitwright.experiments.benchmarks.records import Reach, Record, record
 from bitwright.experiments.benchmarks.report_marks import read_marks
-from bitwright.experiments.results import QATResult
+from bitwright.experiments.qat_result import QATResult
 from bitwright.experiments.search_result import SearchResult
 from bitwright.nas.result import Outcome
 from bitwright.quant.errors import InputError

@@ -10,9 +10,9 @@ import pytest
 
 from bitwright.experiments.console import Console
 from bitwright.experiments.load_recipe import load_recipe
+from bitwright.experiments.qat_result import QATEpoch, QATResult
 from bitwright.experiments.read_run import read_record
 from bitwright.experiments.record import Figure, Record, StageRecord
-from bitwright.experiments.results import QATEpoch, QATResult
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_result import SearchResult
 from bitwright.nas.result import Outcome, Result, Violation
