@@ -118,6 +118,26 @@ def test_channels_leave_in_training_until_the_cost_is_what_was_asked() -> None:
     assert macs(result.captured.graph) == report.after
 
 
+def test_a_group_that_shrank_to_a_multiple_does_not_shrink_below_it() -> None:
+    """However often it is looked at anew: 16 and 24 channels leave in several removals and end at 8."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    least = macs(capture(_of_eights(), EXAMPLE).graph) / macs(capture(model, EXAMPLE).graph)
+    pruning = Pruning(model, optimizer, example=EXAMPLE, cost=macs, target=least + 1e-6, end=6, every=1, multiple=8)
+    train(model, optimizer, 6, pruning)
+    assert {name: after for name, (_, after) in pruning.finish().channels.items()} == {"stem": 8, "one": 8}
+    pruning = Pruning(model, optimizer, example=EXAMPLE, cost=macs, target=0.99, end=1, every=1, multiple=8)
+    with pytest.raises(InputError, match="out of reach: with all channels at their least"):
+        train(model, optimizer, 1, pruning)
+
+
+def _of_eights() -> nn.Module:
+    model = network()
+    model.stem, model.one = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    model.norm, model.two, model.head = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+    return model
+
+
 def test_a_fresh_model_becomes_as_small_as_its_checkpoint() -> None:
     def begun() -> tuple[nn.Module, torch.optim.Optimizer, Pruning]:
         model = network()
