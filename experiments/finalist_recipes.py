@@ -21,13 +21,15 @@ from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.recipe import AGREEMENT, Quantize, QuantizeOverride, Recipe
 from bitwright.experiments.recipe_training import Spec
 from bitwright.experiments.scheme_settings import scheme_of
-from bitwright.experiments.search_result import Finalist
+from bitwright.experiments.search_result import Finalist, Limit
 from bitwright.experiments.search_workload import RecipeWorkload, varied_model
 from bitwright.experiments.stage_store import replace_file
 from bitwright.experiments.workbench import Workbench
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.finalists import hash_of_network, standing_alone
 from bitwright.nas.result import Result
+from bitwright.nas.review_limits import limit_costs
+from bitwright.nas.search_outcome import SearchOutcome
 from bitwright.nas.space import Candidate, SearchSpace
 from bitwright.quant.errors import InputError
 from bitwright.quant.scheme import Override, QParamsSpec
@@ -42,7 +44,7 @@ def write_finalists(
     """Writes a recipe for each of these candidates, `KEY.yaml`, in place of older ones.
 
     Args:
-        results: scored candidates; refused ones get a recipe without a score to reproduce.
+        results: scored candidates.
         workload: the search's recipe, its data and target.
         space: what the candidates were chosen from.
         folder: where the recipes go.
@@ -53,9 +55,27 @@ def write_finalists(
     return tuple(_write(each, workload, space, folder) for each in results)
 
 
-def _write(result: Result, workload: RecipeWorkload, space: SearchSpace, folder: Path) -> Finalist:
+def write_limits(
+    outcome: SearchOutcome, workload: RecipeWorkload, space: SearchSpace, folder: Path
+) -> tuple[Limit, ...]:
+    """What each constraint costs; where that is not known, the recipe that tells is written: `without-NAME.yaml`."""
+    limits = []
+    results = {each.key: each for each in outcome.results}
+    for cost in limit_costs(outcome):
+        if cost.gain is not None:
+            limits.append(Limit(cost=cost))
+            continue
+        name = f"without-{cost.constraint}"
+        written = _write(results[cost.key], workload, space, folder, name=name)
+        limits.append(Limit(cost=cost, recipe=written.recipe, problem=written.problem))
+    return tuple(limits)
+
+
+def _write(
+    result: Result, workload: RecipeWorkload, space: SearchSpace, folder: Path, *, name: str | None = None
+) -> Finalist:
     low = lower_end(result, workload)
-    path = folder / f"{result.key}.yaml"
+    path = folder / f"{name or result.key}.yaml"
     try:
         recipe = finalist_recipe(result, workload, space)
         replace_file(path, f"{_header(result, recipe, low, path)}{_yaml(recipe)}")

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.experiments.console import Console
+from bitwright.experiments.finalist_recipes import FOLDER
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.read_run import result_of
 from bitwright.experiments.record import Record
 from bitwright.experiments.run import run_recipe
+from bitwright.experiments.search_progress import ways_to_watch
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.search_text import importance_text, limit_text
+from bitwright.experiments.stages.search import study_folder
 from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import write_views
@@ -51,9 +55,24 @@ def print_front(record: Record, folder: Path) -> None:
     print(counted(outcome))
     for constraint, count, example in why_infeasible(outcome.results):
         print(f"  {constraint} refused {count}, for example: {example}")
+    for limit in result.limits:
+        print(f"  {limit_text(result, limit, folder)}")
+    for importance in result.importance:
+        print(f"  {importance_text(result, importance)}")
     print()
-    for line in where_to_look(record, folder):
+    for finalist in result.finalists:
+        if finalist.problem:
+            print(f"  candidate {finalist.key} has no recipe that makes it again: {finalist.problem}")
+    if any(each.recipe for each in result.finalists):
+        print(f"recipes   {folder / FOLDER}/*.yaml train, quantize and export the front from scratch")
+    for line in (*where_to_look(record, folder), *ways_to_watch(study_folder(folder), storage_of(record))):
         print(line)
+
+
+def storage_of(record: Record) -> str | None:
+    """The database that the recipe names; None is SQLite in the run's folder."""
+    search = record.recipe.get("search") or {}
+    return search.get("storage")
 
 
 def counted(outcome: SearchOutcome) -> str:

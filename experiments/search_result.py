@@ -5,6 +5,7 @@ from __future__ import annotations
 from bitwright.experiments.record import Part
 from bitwright.nas.result import Result
 from bitwright.nas.review_importance import Importance, importance_of_choices
+from bitwright.nas.review_limits import LimitCost
 from bitwright.nas.search_outcome import SearchOutcome, Told
 
 
@@ -33,6 +34,20 @@ class Finalist(Part):
     low: float | None = None
 
 
+class Limit(Part):
+    """What a constraint costs; where no candidate that it alone refused was scored, the recipe that scores one.
+
+    Attributes:
+        cost: see `LimitCost`.
+        recipe: of the candidate `cost.key`, seen from the run's folder; empty where the cost is known.
+        problem: why there is no such recipe.
+    """
+
+    cost: LimitCost
+    recipe: str = ""
+    problem: str = ""
+
+
 class SearchResult(Part):
     """A search as its study tells it.
 
@@ -45,6 +60,7 @@ class SearchResult(Part):
         device: what latencies were measured on; empty when none were.
         recovered: trials that a killed driver had left running.
         finalists: the front as recipes.
+        limits: what each constraint costs.
         importance: what each objective hangs on.
     """
 
@@ -56,6 +72,7 @@ class SearchResult(Part):
     device: str = ""
     recovered: int = 0
     finalists: tuple[Finalist, ...] = ()
+    limits: tuple[Limit, ...] = ()
     importance: tuple[Importance, ...] = ()
 
     @classmethod
@@ -67,6 +84,7 @@ class SearchResult(Part):
         unit: str,
         device: str = "",
         finalists: tuple[Finalist, ...] = (),
+        limits: tuple[Limit, ...] = (),
     ) -> SearchResult:
         """What stands in the record."""
         trials = (
@@ -81,6 +99,7 @@ class SearchResult(Part):
             device=device,
             recovered=outcome.recovered,
             finalists=finalists,
+            limits=limits,
             importance=tuple(importance_of_choices(outcome, name) for name in outcome.objectives),
         )
 

@@ -58,7 +58,7 @@ def write_review(writer: Writer, outcome: SearchOutcome, importance: Sequence[Im
     if len(outcome.objectives) > 1:
         for number, figure in growing_front(outcome):
             writer.add_figure("search/front", figure, number)
-    writer.add_figure("search/parallel", draw_parallel(outcome), outcome.trials[-1].number)
+    writer.add_figure("search/parallel", draw_parallel(outcome, importance), outcome.trials[-1].number)
     if any(each.choices for each in importance):
         writer.add_figure("search/importance", draw_importance(importance), outcome.trials[-1].number)
     writer.add_text("search/front", front_table(outcome))
@@ -76,8 +76,8 @@ def _write_rows(writer: Writer, outcome: SearchOutcome) -> None:
         name: list(dict.fromkeys(each.values[name] for each in rows if name in each.values)) for name in _choices(rows)
     }
     for each in rows:
-        figures = {f"search/{name}": each.figures[name] for name in FIGURES if name in each.figures}
-        metrics = {**figures, "search/on_front": float(each in front)}
+        figures = {f"hparam/{name}": each.figures[name] for name in FIGURES if name in each.figures}
+        metrics = {**figures, "hparam/on_front": float(each in front)}
         writer.add_hparams(dict(each.values), metrics, domains, each.key)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LEAST = 10  # candidates: two for each of the parts that take turns at being unseen
 _MOST = 1_000  # candidates a forest learns from: more change its ranks little and take minutes
 _PARTS, _SHUFFLES, _TREES, _RESAMPLES = 5, 4, 64, 1_000
+_SHOWN = 10  # choices beside each other in a drawing
 _RELIABLE = 0.3  # of the variance explained: below, the forest knows too little to rank anything
 
 
@@ -85,6 +86,18 @@ def importance_of_choices(outcome: SearchOutcome, objective: str) -> Importance:
         choices=tuple(sorted(found, key=lambda each: -each.share)),
         caution=_caution(explained, len(scored), len(names)),
     )
+
+
+def leading_choices(outcome: SearchOutcome, importance: Sequence[Importance]) -> list[str]:
+    """The choices to show where there is no room for all, in the space's order: those that some objective hangs on."""
+    names = varied(outcome.scored)
+    shares = {name: max((_share_of(name, each) for each in importance), default=0.0) for name in names}
+    leading = set(sorted(names, key=lambda name: -shares[name])[:_SHOWN])
+    return [name for name in names if name in leading]
+
+
+def _share_of(name: str, importance: Importance) -> float:
+    return next((each.share for each in importance.choices if each.choice == name), 0.0)
 
 
 def varied(results: Sequence[Result]) -> list[str]:

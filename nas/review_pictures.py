@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.result import Outcome
-from bitwright.nas.review_importance import Importance, varied
+from bitwright.nas.review_importance import Importance, leading_choices
 from bitwright.nas.search_outcome import SearchOutcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_LINES = 400  # of parallel coordinates: more are a solid block
+_MOST_BARS = 16  # of importance
 _MOMENTS = 8  # of the growing front
 _GREY, _FRONT, _INK = "#b9c2cb", "tab:orange", "#17212b"
 
@@ -89,10 +90,10 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def draw_parallel(outcome: SearchOutcome) -> Figure:
-    """A line for each scored candidate through its choices and objectives; those on the front stand out."""
+def draw_parallel(outcome: SearchOutcome, importance: Sequence[Importance] = ()) -> Figure:
+    """A line for each scored candidate through its leading choices and objectives; those on the front stand out."""
     scored, front = outcome.scored, {each.key for each in outcome.front}
-    columns = parallel_columns(outcome)
+    columns = parallel_columns(outcome, leading_choices(outcome, importance))
     others = [index for index, each in enumerate(scored) if each.key not in front]
     step = max(1, -(-len(others) // _MOST_LINES))
     figure, axes = _axes(max(7.0, 1.15 * len(columns)), 4.8)
@@ -130,11 +131,11 @@ class Column:
     ticks: tuple[tuple[str, float], ...]
 
 
-def parallel_columns(outcome: SearchOutcome) -> list[Column]:
-    """The choices that differ, then the objectives; more is higher, words are in the alphabet's order."""
+def parallel_columns(outcome: SearchOutcome, choices: Sequence[str]) -> list[Column]:
+    """These choices, then the objectives; more is higher, words are in the alphabet's order."""
     scored = outcome.scored
     columns = []
-    for name in varied(scored):
+    for name in choices:
         chosen = [each.values.get(name) for each in scored]
         numeric = all(isinstance(value, int | float) for value in chosen)
         words = sorted(set(chosen), key=(lambda value: value) if numeric else str)
@@ -153,7 +154,7 @@ def parallel_columns(outcome: SearchOutcome) -> list[Column]:
 def draw_importance(found: Sequence[Importance]) -> Figure:
     """The share of each objective's variance that each choice takes part in, with 95 % intervals."""
     shown = [each for each in found if each.choices]
-    names = [each.choice for each in shown[0].choices]
+    names = [each.choice for each in shown[0].choices[:_MOST_BARS]]
     figure, axes = _axes(7.0, 1.4 + 0.32 * len(names) * len(shown))
     height = 0.8 / len(shown)
     for order, importance in enumerate(shown):

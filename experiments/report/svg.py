@@ -73,9 +73,9 @@ class Svg:
         (x, y), r = centre, radius
         self._path(f"M{_number(x - r)} {_number(y - r)}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}", kind, hint)
 
-    def polyline(self, points: Iterable[Point], kind: str) -> None:
+    def polyline(self, points: Iterable[Point], kind: str, *, hint: str = "") -> None:
         """Connected points."""
-        self._path("M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), kind, "")
+        self._path("M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points), kind, hint)
 
     def text(self, place: Point, text: str, kind: str = "", *, anchor: str = "start") -> None:
         """A line of text; `place` is the left, middle or right end of its baseline."""

@@ -23,7 +23,7 @@ def search_networks(context: Context) -> SearchResult:
 
     The study outlives an interruption, so it is in the run's folder and not in the stage's.
     """
-    from bitwright.experiments.finalist_recipes import FOLDER, write_finalists
+    from bitwright.experiments.finalist_recipes import FOLDER, write_finalists, write_limits
     from bitwright.experiments.metrics import UNITS
     from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
     from bitwright.experiments.search_workload import RecipeWorkload, search_space
@@ -58,13 +58,14 @@ def search_networks(context: Context) -> SearchResult:
                 on_wait=context.console.say,
             )
     timed = workload.runtime if settings.wants_latency else None
-    metric = recipe.evaluate.metric
+    metric, finalists = recipe.evaluate.metric, context.run_folder / FOLDER
     return SearchResult.of(
         outcome,
         metric=metric,
         unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
         device=device_name(timed) if timed else "",
-        finalists=write_finalists(outcome.front, workload, space, context.run_folder / FOLDER),
+        finalists=write_finalists(outcome.front, workload, space, finalists),
+        limits=write_limits(outcome, workload, space, finalists),
     )
 
 

@@ -91,7 +91,7 @@ def test_tensorboard_gets_scores_the_front_and_the_causes_of_death(outcome: Sear
     assert "| train | 4 |  | 0.0 |" in writer.texts["search/stages"]
     front = {each.key for each in outcome.front}
     assert {key: row for key, (row, _) in writer.rows.items()} == {each.key: each.values for each in outcome.scored}
-    assert {key for key, (_, figures) in writer.rows.items() if figures["search/on_front"]} == front
+    assert {key for key, (_, figures) in writer.rows.items() if figures["hparam/on_front"]} == front
 
 
 def test_the_picture_shows_every_score_and_the_front(outcome: SearchOutcome) -> None:
@@ -118,7 +118,7 @@ def test_parallel_coordinates_cross_every_axis_where_the_candidate_is(outcome: S
     figure = draw_parallel(outcome)
     FigureCanvasAgg(figure).draw()
     heights = sorted(tuple(line.get_ydata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 5)
-    columns = parallel_columns(outcome)
+    columns = parallel_columns(outcome, ["width", "depth", "format"])
     assert [each.name for each in columns] == ["width", "depth", "format", "accuracy", "macs"]
     assert heights == sorted(zip(*(each.heights for each in columns), strict=True))
     by_width = {each.values["width"]: height for each, height in zip(outcome.scored, columns[0].heights, strict=True)}

@@ -1,0 +1,105 @@
+"""A search in words: what candidates are, what objectives hang on, what limits cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from bitwright.experiments.figure_text import format_change, format_value
+from bitwright.experiments.record import Figure
+from bitwright.experiments.search_result import Limit, SearchResult
+from bitwright.nas.figures import FIGURES
+from bitwright.nas.result import Result
+from bitwright.nas.review_importance import Importance
+
+_LABELS = {
+    "latency_ms": "latency",
+    "predicted_ms": "predicted latency",
+    "macs": "MACs",
+    "weight_bytes": "weights",
+    "activation_bytes": "activations",
+}
+_NAMED = 4  # choices of an objective in a line
+
+
+def label(search: SearchResult, name: str) -> str:
+    """What a figure is called on an axis and in a table's head."""
+    return search.metric if name == "accuracy" else _LABELS.get(name, name)
+
+
+def unit(search: SearchResult, name: str) -> str:
+    """The unit of a figure."""
+    return search.unit if name == "accuracy" else FIGURES[name].unit
+
+
+def figures_of(search: SearchResult, result: Result) -> dict[str, Figure]:
+    """A candidate's figures with unit and origin; bounds become the interval of their figure."""
+    names = [*search.objectives, *(name for name in FIGURES if name not in search.objectives)]
+    return {name: _figure(search, result, name) for name in names if name in result.figures}
+
+
+def _figure(search: SearchResult, result: Result, name: str) -> Figure:
+    origin: Literal["measured", "modelled"] = "measured" if FIGURES[name].origin == "measured" else "modelled"
+    sources = {
+        "accuracy": search.metric,
+        "latency_ms": f"{search.device}, relative to the study's reference",
+        "predicted_ms": "from a table of measured kernels, 90 % interval",
+    }
+    return Figure(
+        value=result.figures[name],
+        unit=unit(search, name),
+        origin=origin,
+        low=result.figures.get(f"{name}_low"),
+        high=result.figures.get(f"{name}_high"),
+        source=sources.get(name, "counted in the captured graph, from its shapes"),
+    )
+
+
+def choices_text(result: Result) -> str:
+    """A candidate's choices in one line."""
+    return ", ".join(f"{name} {value}" for name, value in result.values.items())
+
+
+def describe(search: SearchResult, result: Result) -> str:
+    """A candidate in one line: choices, then figures or the reason it has none."""
+    figures = figures_of(search, result)
+    # Work says what it is by its unit.
+    found = ", ".join(
+        f"{'' if name == 'macs' else label(search, name)} {format_value(each.value, each.unit)}".lstrip()
+        for name, each in figures.items()
+    )
+    reasons = "; ".join(each.reason for each in result.violations) or result.reason
+    return "; ".join(part for part in (choices_text(result), found, reasons) if part)
+
+
+def importance_text(search: SearchResult, found: Importance) -> str:
+    """`top1 hangs on width 62 % [50, 71], kernel 20 % [12, 29]`, with what speaks against relying on it."""
+    name = label(search, found.objective)
+    if not found.choices:
+        return f"{name}: {found.caution}"
+    named = ", ".join(
+        f"{each.choice} {100 * each.share:.0f} % [{100 * each.low:.0f}, {100 * each.high:.0f}]"
+        for each in found.choices[:_NAMED]
+    )
+    more = f" and {len(found.choices) - _NAMED} more" if len(found.choices) > _NAMED else ""
+    caution = f"; {found.caution}" if found.caution else f"; {found.explained:.0%} explained on unseen candidates"
+    return f"{name} hangs on {named}{more}{caution}"
+
+
+def limit_text(search: SearchResult, limit: Limit, folder: Path) -> str:
+    """What a constraint costs, and where that is not known, the command that would tell."""
+    cost = limit.cost
+    refused = f"{cost.constraint} alone refused {cost.alone}"
+    name = label(search, cost.figure)
+    if cost.gain is None:
+        if limit.problem:
+            return f"{refused}: cost not known, none has {name}; {limit.problem}"
+        return (
+            f"{refused}: cost not known, none has {name}; to find out: "
+            f"bitwright run {folder / limit.recipe} --until evaluate"
+        )
+    if cost.gain == 0:
+        return f"{refused}: costs no {name}, none of the {cost.known} that have it is better"
+    gain = format_change(cost.gain if search.maximize[0] else -cost.gain, unit(search, cost.figure))
+    least = " at least" if cost.known < cost.alone else ""
+    return f"{refused}: without it {name} {gain}{least} ({cost.known} of {cost.alone} have it; best is {cost.key})"
