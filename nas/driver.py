@@ -24,7 +24,7 @@ from bitwright.nas.search_outcome import Told
 from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, sample, size
-from bitwright.nas.study import adopted, begin_attempt, note_candidate, running, tell, told
+from bitwright.nas.study import adopted, begin_attempt, keep, note_candidate, running, tell, told
 from bitwright.nas.workers import Workers
 from bitwright.quant.errors import InputError
 
@@ -96,8 +96,8 @@ class Driver:
             return True  # batches are whole
         if len(self._waiting) >= (1 if batch is not None else self.workers.slots):
             return False
-        trying = self.different | {candidate.key for _, candidate in self._waiting.values()}
-        enough = len(trying) >= min(self.settings.trials, size(self.setup.space))
+        trying = {candidate.key for _, candidate in self._waiting.values()} - self.different
+        enough = len(self.different) + len(trying) >= min(self.settings.trials, size(self.setup.space))
         return not enough and self._in_a_row(lambda each: each.repeated) < _MOST_REPEATS
 
     def _place(self, trial: optuna.Trial) -> None:
@@ -106,22 +106,27 @@ class Driver:
         note_candidate(trial, candidate)
         under_way = any(each.key == candidate.key for _, each in self._waiting.values())
         self._waiting[trial.number] = (trial, candidate)
-        if under_way or candidate.key in self._known:
-            return
-        result = self.files.get(candidate.key)
-        if result is None and not self.workers.isolated and begin_attempt(trial) > _MOST_ATTEMPTS:
-            result = Result(
-                key=candidate.key,
-                values=dict(candidate.values),
-                outcome=Outcome.FAILED,
-                stage="",
-                reason=f"its evaluation was interrupted {_MOST_ATTEMPTS} times",
-            )
-            self.files.put(result)
-        if result is None:
+        known = self._known.get(candidate.key) or self.files.get(candidate.key)
+        attempt = 1
+        if known is None and not under_way and not self.workers.isolated:
+            attempt = begin_attempt(trial)
+        keep(trial)
+        if known is None and attempt > _MOST_ATTEMPTS:
+            known = self._given_up(candidate)
+            self.files.put(known)
+        if known is not None:
+            self._known[candidate.key] = known
+        elif not under_way:
             self.workers.submit(candidate)
-        else:
-            self._known[candidate.key] = result
+
+    def _given_up(self, candidate: Candidate) -> Result:
+        return Result(
+            key=candidate.key,
+            values=dict(candidate.values),
+            outcome=Outcome.FAILED,
+            stage="",
+            reason=f"its evaluation was interrupted {_MOST_ATTEMPTS} times",
+        )
 
     def _ready(self) -> list[int]:
         """Numbers of trials that can be told now; waits until there are some."""
@@ -130,7 +135,8 @@ class Driver:
             if known and (self.settings.batch is None or len(known) == len(self._waiting)):
                 return known
             result = self.workers.next()
-            self.files.put(result)  # before it is told: what is on the disk is never evaluated again
+            if self.files.get(result.key) != result:  # a worker that shares the folder has written it
+                self.files.put(result)  # before it is told: what is on the disk is never evaluated again
             self._known[result.key] = result
 
     def _tell(self, number: int) -> None:

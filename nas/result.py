@@ -88,14 +88,22 @@ class ResultFiles:
     def put(self, result: Result) -> None:
         """Writes a result, flushed to the disk."""
         replace_file(self.folder / f"{result.key}.json", result.model_dump_json(indent=1).encode() + b"\n")
+        if result.network and result.outcome is Outcome.SCORED and result.same_as is None:
+            replace_file(self._networks / result.network, result.key.encode())
 
     def same_network(self, network: str, candidate: Candidate) -> Result | None:
         """A scored result of another candidate that is the same network in the same formats."""
-        for path in sorted(self.folder.glob("*.json")):
-            known = self.get(path.stem)
-            if known and known.network == network and known.key != candidate.key and known.outcome is Outcome.SCORED:
-                return known
-        return None
+        try:
+            key = (self._networks / network).read_text()
+        except FileNotFoundError:
+            return None
+        known = self.get(key)
+        return known if known and known.key != candidate.key else None
+
+    @property
+    def _networks(self) -> Path:
+        """For each network the key of the candidate that was scored as it."""
+        return self.folder.parent / "networks"
 
 
 def replace_file(path: Path, content: bytes) -> None:

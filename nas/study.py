@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from bitwright.nas.owned_study import OwnedStorage
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.space import Candidate
 from bitwright.nas.storage import StudyPlace
@@ -47,7 +48,7 @@ def opened(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(names))
-        yield study
+        yield optuna.load_study(study_name=place.name, storage=OwnedStorage(place.storage, study))
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -74,11 +75,8 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: Sequence[str]) -> None:
     """Writes a result into the study: scores, or constraints without scores, or a failure; with its reasons."""
-    if result.violations:
-        known = study.get_trials(deepcopy=False)[trial.number].constraints  # some, if a driver died in mid-telling
-        for each in result.violations:
-            if each.constraint not in known:
-                trial.set_constraint(each.constraint, each.amount)
+    for each in result.violations:
+        trial.set_constraint(each.constraint, each.amount)
     trial.set_user_attr(_RESULT, result.model_dump(mode="json", exclude={"key", "values", "network"}))
     if result.outcome is Outcome.SCORED:
         study.tell(trial, [result.figures[name] for name in objectives])
@@ -88,8 +86,22 @@ def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: S
 
 
 def note_candidate(trial: optuna.Trial, candidate: Candidate) -> None:
-    """Keeps with the trial what it stands for."""
+    """Notes with the trial what it stands for; `keep` writes it."""
     trial.set_user_attr(_CANDIDATE, {"key": candidate.key, **candidate.values})
+
+
+def begin_attempt(trial: optuna.Trial) -> int:
+    """Counts the evaluations of a trial that were begun, and returns the count with this one; `keep` writes it."""
+    attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
+    trial.set_user_attr(_ATTEMPT, attempt)
+    return attempt
+
+
+def keep(trial: optuna.Trial) -> None:
+    """Writes a running trial into the study's database: from here on a killed driver's successor takes it over."""
+    storage = trial.storage
+    assert isinstance(storage, OwnedStorage)
+    storage.write(trial._trial_id)
 
 
 def told(study: optuna.Study) -> list[tuple[int, str]]:
@@ -110,10 +122,3 @@ def running(study: optuna.Study) -> list[FrozenTrial]:
 def adopted(study: optuna.Study, frozen: FrozenTrial) -> optuna.Trial:
     """A running trial that nobody holds; suggests what it suggested before."""
     return optuna.Trial(study, frozen._trial_id)  # Optuna has no public way to it
-
-
-def begin_attempt(trial: optuna.Trial) -> int:
-    """Counts the evaluations of a trial that were begun, and returns the count with this one."""
-    attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
-    trial.set_user_attr(_ATTEMPT, attempt)
-    return attempt
