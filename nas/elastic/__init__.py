@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from bitwright.quant.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from bitwright.nas.elastic.built import BuiltElastic
+    from bitwright.nas.elastic.decisions import Shrinkage
     from bitwright.nas.elastic.elastic import Elastic, Share, inherit, shared_state
 
-__all__ = ["Elastic", "Share", "inherit", "shared_state"]
+__all__ = ["BuiltElastic", "Elastic", "Share", "Shrinkage", "inherit", "shared_state"]
 __getattr__ = lazy_attributes(__name__, __file__)

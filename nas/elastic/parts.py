@@ -7,7 +7,7 @@ dimension the first places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +19,32 @@ from bitwright.nas.elastic.elastic import Places, Share
 from bitwright.quant.channel_graph import ChannelGraph
 from bitwright.quant.errors import InputError
 
-_Taken = Mapping[str, Mapping[int, npt.NDArray[np.int64]]]
-
 
 def named_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers under the first of their names."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def parts(largest: nn.Module, network: nn.Module, channels: ChannelGraph | None) -> dict[str, Share]:
+def parts(
+    largest: nn.Module, network: nn.Module, channels: ChannelGraph | None, removed: Collection[int] | None = None
+) -> dict[str, Share]:
     """The shares of a network.
 
     Args:
         largest: has every tensor of `network` under the same name, with the same rank and no smaller.
         network: the smaller one; only its shapes matter.
         channels: of `largest`; without it every dimension but those of kernels keeps its first places.
+        removed: units of `channels` that the network lacks; found from its shapes when not given.
 
     Raises:
         InputError: a tensor is no part of one of the largest network: names it.
     """
     own = named_tensors(network)
     whole, first_name = _aliases(largest)
-    taken = {} if channels is None else _taken(channels, own)
+    taken: dict[str, Mapping[int, npt.NDArray[np.int64]]] = {}
+    if channels is not None:
+        gone = removed_units(channels, own) if removed is None else removed
+        taken = {first_name[ref.module_path]: axes for ref, axes in channels.without(gone).items()}
     shares = {}
     for name, tensor in own.items():
         _check_larger(name, tensor, whole.get(name))
@@ -52,7 +56,7 @@ def parts(largest: nn.Module, network: nn.Module, channels: ChannelGraph | None)
             if isinstance(owner, _ConvNd) and dimension > 1:
                 places[dimension] = slice((size - kept) // 2, (size - kept) // 2 + kept)
             else:
-                places[dimension] = _places(taken.get(name, {}).get(dimension), kept)
+                places[dimension] = _places(taken.get(first_name[name], {}).get(dimension), kept)
         shares[name] = Share(tensor=first_name[name], places=places)
     return shares
 
@@ -90,8 +94,8 @@ def _places(taken: npt.NDArray[np.int64] | None, kept: int) -> Places:
     return torch.from_numpy(taken)
 
 
-def _taken(channels: ChannelGraph, own: Mapping[str, torch.Tensor]) -> _Taken:
-    """What the channel graph keeps of each tensor when each group has as many channels as the shapes say."""
+def removed_units(channels: ChannelGraph, own: Mapping[str, torch.Tensor]) -> list[int]:
+    """The last units of each group, so many that the rest fits the shapes of a network; `own` are its tensors."""
     removed: list[int] = []
     for group in channels.groups:
         for ref, axis in group.axes:
@@ -102,4 +106,4 @@ def _taken(channels: ChannelGraph, own: Mapping[str, torch.Tensor]) -> _Taken:
                 kept = own[ref.module_path].shape[axis] * len(group.units) // len(units)
                 removed += group.units[kept:]
                 break
-    return {ref.module_path: axes for ref, axes in channels.without(removed).items()}
+    return removed

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from bitwright.nas.space import SearchSpace
 from bitwright.quant.extension_point import ExtensionPoint
+
+if TYPE_CHECKING:
+    import torch
+
+    from bitwright.nas.elastic.elastic import Elastic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +27,13 @@ class SpaceKind:
     Attributes:
         settings: what a recipe may say about it.
         build: makes the space from checked settings.
+        of_model: for spaces that follow from the user's network: makes it elastic from checked settings, the network
+            and arguments of its `forward`; the space is the result's, and `build` is not called.
     """
 
     settings: type[BaseModel]
     build: Callable[[Any], SearchSpace]
+    of_model: Callable[[Any, torch.nn.Module, tuple[Any, ...]], Elastic] | None = None
 
 
 SPACES = ExtensionPoint(kind="search space", package="bitwright.nas.spaces", marker="SPACE", group="bitwright.spaces")
