@@ -73,17 +73,25 @@ def describe(search: SearchResult, result: Result) -> str:
 
 
 def importance_text(search: SearchResult, found: Importance) -> str:
-    """`top1 hangs on width 62 % [50, 71], kernel 20 % [12, 29]`, with what speaks against relying on it."""
+    """`top1 hangs on width 62 % [50, 71], kernel 20 % [12, 29]; …`, with what speaks against relying on it."""
     name = label(search, found.objective)
     if not found.choices:
         return f"{name}: {found.caution}"
+    clear = [each for each in found.choices if each.low > 0] or found.choices[:1]
     named = ", ".join(
-        f"{each.choice} {100 * each.share:.0f} % [{100 * each.low:.0f}, {100 * each.high:.0f}]"
-        for each in found.choices[:_NAMED]
+        f"{each.choice} {_percent(each.share)} % [{_percent(each.low)}, {_percent(each.high)}]"
+        for each in clear[:_NAMED]
     )
-    more = f" and {len(found.choices) - _NAMED} more" if len(found.choices) > _NAMED else ""
-    caution = f"; {found.caution}" if found.caution else f"; {found.explained:.0%} explained on unseen candidates"
-    return f"{name} hangs on {named}{more}{caution}"
+    more = f" and {len(clear) - _NAMED} more" if len(clear) > _NAMED else ""
+    rest = len(found.choices) - len(clear)
+    quiet = f", nothing to be seen of {rest} more" if rest else ""
+    caution = found.caution or f"{found.explained:.0%} explained on unseen candidates"
+    return f"{name} hangs on {named}{more}{quiet}; {caution}"
+
+
+def _percent(share: float) -> str:
+    """A share is between 0 and 1; its estimate may lie a little outside."""
+    return f"{100 * min(1.0, max(0.0, share)):.0f}"
 
 
 def limit_text(search: SearchResult, limit: Limit, folder: Path) -> str:

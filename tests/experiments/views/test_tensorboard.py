@@ -154,7 +154,11 @@ def test_qat_curves_and_the_search_front(full_board: Path, search_result: Search
     assert value(read(full_board / "qat/qat"), "qat/top1") == 88.5
     search = read(full_board / "search")
     assert [each.value for each in search.Scalars("search/accuracy")] == [90.0, 95.0, 94.0, 90.0]
-    assert search.Tags()["images"] == ["search/front"]
+    assert search.Tags()["images"] == ["search/front", "search/parallel"]
+    assert [each.step for each in search.Images("search/front")] == [0, 1, 2, 3, 4, 5, 6]  # one of these grows
+    rows = {path.name for path in (full_board / "search").iterdir() if path.is_dir()}
+    assert rows == {each.key for each in search_result.outcome.scored}
+    assert value(read(full_board / "search/0002"), "hparam/accuracy") == 95.0
 
 
 def test_a_search_comes_back_from_the_record_as_it_was(search_result: SearchResult) -> None:
