@@ -10,11 +10,11 @@ from pathlib import Path
 from bitwright.experiments.console import Console
 from bitwright.experiments.output_file import writing
 from bitwright.experiments.parity_data import inputs_for
+from bitwright.experiments.parity_runtimes import Runtimes, with_other_pythons
 from bitwright.experiments.parity_search import Over, search
-from bitwright.experiments.parity_sides import Runtimes, Step, dump_step, is_dump, open_side
+from bitwright.experiments.parity_sides import Step, check_tensorrt, dump_step, is_dump, open_side
 from bitwright.experiments.parity_weights import UnlikeWeights, unlike_weights
 from bitwright.hw_constraints.parity_links import LEVELS
-from bitwright.hw_constraints.parity_versions import Elsewhere
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.bisect import halve_links
 from bitwright.quant.parity.chain import ChainParity, compare_chain
@@ -35,7 +35,8 @@ class Asked:
             alone, which shows most tensors.
         reference: whether files run in `onnx.reference`, too.
         openvino: whether they run in OpenVINO, too.
-        runtimes: other Pythons whose ONNX Runtime runs files, too.
+        tensorrt: whether they run in TensorRT, too.
+        runtimes: other Pythons whose ONNX Runtime or ExecuTorch runs files, too.
         out: where reproducers go.
         bisect: what to halve, beside or in place of looking at every layer.
     """
@@ -46,6 +47,7 @@ class Asked:
     levels: tuple[str, ...] = ()
     reference: bool = False
     openvino: bool = False
+    tensorrt: bool = False
     runtimes: tuple[str, ...] = ()
     out: Path | None = None
     bisect: Over | None = None
@@ -88,19 +90,23 @@ def compare_sides(first: str, second: str | None, asked: Asked, *, console: Cons
     Raises:
         InputError: a side cannot be opened, the data do not fit, or a reproducer cannot be written.
     """
+    if is_dump(first):
+        raise InputError(f"{first}: is a dump, which can only be the second of the two: {second or 'NETWORK'} {first}")
+    if asked.tensorrt:
+        check_tensorrt("--tensorrt")
+    levels = asked.levels
+    if not levels:
+        levels = LEVELS[:1] if second is not None and is_dump(second) else (LEVELS[0], LEVELS[-1])
+    here = Runtimes(levels=levels, reference=asked.reference, openvino=asked.openvino, tensorrt=asked.tensorrt)
     with contextlib.ExitStack() as open_processes:
-        others = [open_processes.enter_context(contextlib.closing(Elsewhere(each))) for each in asked.runtimes]
-        return _compare_sides(first, second, asked, others, console=console)
+        sides = [first] if second is None else [first, second]
+        runtimes = with_other_pythons(here, asked.runtimes, sides, open_processes)
+        return _compare_sides(first, second, asked, runtimes, console=console)
 
 
 def _compare_sides(
-    first: str, second: str | None, asked: Asked, others: Sequence[Elsewhere], *, console: Console
+    first: str, second: str | None, asked: Asked, runtimes: Runtimes, *, console: Console
 ) -> ParityReport:
-    if is_dump(first):
-        raise InputError(f"{first}: is a dump, which can only be the second of the two: {second or 'NETWORK'} {first}")
-    if not asked.levels:
-        asked = replace(asked, levels=LEVELS[:1] if second is not None and is_dump(second) else (LEVELS[0], LEVELS[-1]))
-    runtimes = Runtimes(levels=asked.levels, reference=asked.reference, openvino=asked.openvino, others=others)
     sides = [open_side(first, asked.shapes, runtimes)]
     steps, weights = list(sides[0].steps), None
     if second is not None and is_dump(second):

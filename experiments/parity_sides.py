@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bitwright.experiments.parity_runtimes import Runtimes
 from bitwright.experiments.recipe_section import ENTRY
 from bitwright.experiments.run_folder import RESOLVED
 from bitwright.experiments.workbench import Workbench, load_weights
+from bitwright.hw_constraints.parity_executorch import ExecuTorchLink
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.parity_litert import LiteRTLink
 from bitwright.hw_constraints.parity_openvino import OpenVINOLink
-from bitwright.hw_constraints.parity_versions import Elsewhere, OtherVersionLink
+from bitwright.hw_constraints.parity_tensorrt import EngineLink, TensorRTLink
+from bitwright.hw_constraints.parity_versions import OtherVersionLink
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.dump import SUFFIXES
 from bitwright.quant.parity.isolated import IsolatedLink
@@ -68,23 +72,6 @@ class Side:
     example: tuple[Any, ...] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Runtimes:
-    """What files run in.
-
-    Attributes:
-        levels: ONNX Runtime's optimisation levels.
-        reference: whether they run in `onnx.reference`, too.
-        openvino: whether they run in OpenVINO, too.
-        others: other Pythons whose ONNX Runtime runs them, too; see `parity_versions`.
-    """
-
-    levels: Sequence[str]
-    reference: bool = False
-    openvino: bool = False
-    others: Sequence[Elsewhere] = ()
-
-
 def open_side(what: str, shapes: Sequence[str], runtimes: Runtimes) -> Side:
     """Opens one side; a dump is opened by `dump_step`, since it is read with the other side's names.
 
@@ -101,6 +88,10 @@ def open_side(what: str, shapes: Sequence[str], runtimes: Runtimes) -> Side:
         return Side(steps=tuple(file_steps(path, runtimes)))
     if what.endswith(".tflite"):
         return Side(steps=tuple(_tflite_steps(path)))
+    if what.endswith(".pte"):
+        return Side(steps=tuple(_pte_steps(path, runtimes)))
+    if what.endswith((".plan", ".engine")):
+        return Side(steps=(_engine_step(path),))
     if what.endswith(".pt2"):
         return Side(steps=(_program_step(path),))
     if (path / RESOLVED).is_file():
@@ -149,10 +140,47 @@ def file_steps(path: Path, runtimes: Runtimes) -> list[Step]:
         there = OtherVersionLink(path, other, runtimes.levels[-1], name)
         origin = steps[0].link.name if steps else ""
         steps.append(Step(link=there, advice=_RUNTIME, file=path, made_from=origin, version=other.version))
-    if runtimes.openvino:
-        inside = IsolatedLink(f"{path.name} in OpenVINO", partial(OpenVINOLink, path))
+    wanted = [(runtimes.openvino, "OpenVINO", OpenVINOLink), (runtimes.tensorrt, "TensorRT", TensorRTLink)]
+    for title, link_of in [each[1:] for each in wanted if each[0]]:
+        inside = IsolatedLink(f"{path.name} in {title}", partial(link_of, path))
         steps.append(Step(link=inside, advice=_RUNTIME, file=path, made_from=steps[0].link.name if steps else ""))
     return steps
+
+
+def _pte_steps(path: Path, runtimes: Runtimes) -> list[Step]:
+    """A program in each Python's ExecuTorch; the first is what the others are compared with."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    steps = list[Step]()
+    for each in runtimes.executorch:
+        here = "" if each.place == sys.executable else f" of {each.place}"
+        link = ExecuTorchLink(path, each, f"{path.name} in ExecuTorch {each.version}{here}")
+        origin = steps[0].link.name if steps else ""
+        steps.append(Step(link=link, advice=_RUNTIME if steps else _FILE, made_from=origin))
+    return steps
+
+
+def _engine_step(path: Path) -> Step:
+    """An engine in TensorRT, which gives its results alone."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    check_tensorrt(str(path))
+    link = IsolatedLink(f"{path.name} in TensorRT", partial(EngineLink, path), takes_tensors=False)
+    return Step(link=link, advice=_FILE)
+
+
+def check_tensorrt(asked: str) -> None:
+    """Refuses what needs TensorRT where it cannot be used, before anything runs.
+
+    Raises:
+        InputError: why not, and the command that installs it.
+    """
+    from bitwright.hw_constraints.backends import get_backend
+
+    if reason := get_backend("tensorrt").available():
+        raise InputError(
+            f"{asked}: needs TensorRT, and {reason}: pip install 'bitwright[tensorrt]' on a machine with a CUDA device"
+        )
 
 
 def _tflite_steps(path: Path) -> list[Step]:

@@ -11,7 +11,7 @@ import typer
 from bitwright.experiments.commands.artefacts import Inputs
 from bitwright.experiments.commands.recipes import Json, Quiet
 
-_SIDES = "package.module:function, a recipe, a run's folder, an .onnx, .pt2 or .tflite file"
+_SIDES = "package.module:function, a recipe, a run's folder, an .onnx, .pt2, .tflite, .pte or .plan file"
 
 
 class Level(StrEnum):
@@ -58,11 +58,13 @@ def parity(
     ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Run files in onnx.reference, too (slow).")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Run files in OpenVINO, too.")] = False,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Run ONNX files in TensorRT, too.")] = False,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PYTHON",
-            help="Another Python whose ONNX Runtime runs files, too: an interpreter, or a folder of packages.",
+            help="Another Python whose ONNX Runtime or ExecuTorch runs files, too: an interpreter, or a folder of "
+            "packages.",
         ),
     ] = None,
     bisect: Annotated[
@@ -101,6 +103,7 @@ def parity(
         levels=levels,
         reference=reference,
         openvino=openvino,
+        tensorrt=tensorrt,
         runtimes=tuple(runtime or ()),
         out=out,
         bisect=Over(bisect.value) if bisect else None,

@@ -22,7 +22,8 @@ def compare_forms(context: Context) -> ParityResult:
     from bitwright.experiments.parity_command import compare_steps
     from bitwright.experiments.parity_data import inputs_for
     from bitwright.experiments.parity_pictures import pictures
-    from bitwright.experiments.parity_sides import Runtimes, Side, chain_of_run, rewrites_of
+    from bitwright.experiments.parity_runtimes import Runtimes
+    from bitwright.experiments.parity_sides import Side, chain_of_run, rewrites_of
     from bitwright.hw_constraints.parity_links import LEVELS
 
     asked = context.recipe.parity

@@ -22,6 +22,8 @@ _SAME_OP = {
     "concat": "cat",
     "averagepool": "avgpool",
     "batchnormalization": "batchnorm",
+    "nativebatchnormlegitnotraining": "batchnorm",
+    "nativelayernorm": "layernorm",
     "layernormalization": "layernorm",
     "mm": "matmul",
     "bmm": "matmul",
@@ -74,7 +76,7 @@ def join_outputs(first: Mapping[str, tuple[int, ...]], second: Mapping[str, tupl
 
 
 def _signature(tensor: LinkTensor) -> tuple[str, tuple[int | None, ...] | None]:
-    op = tensor.op.lower().replace("_", "")
+    op = tensor.op.lower().replace("_", "").removesuffix("copy")  # `view_copy`: of ATen's functional forms
     return _SAME_OP.get(op, op), tensor.shape
 
 

@@ -38,6 +38,8 @@ class LinkTensor:
         weight_noise: the power that its operator's weights lose by their rounding to codes, of their own power.
         module_path: the module whose forward makes it, where it is known.
         source: the user's line, where it is known.
+        is_opaque: whether it leaves a part whose inside the link does not show (a delegate, a compiled subgraph): only
+            its values tell which tensor of another link it is.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LinkTensor:
     weight_noise: float = 0.0
     module_path: str = ""
     source: str = ""
+    is_opaque: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,6 +21,7 @@ from bitwright.quant.parity.histogram import Histogram, side_by_side
 from bitwright.quant.parity.joining import join, join_outputs
 from bitwright.quant.parity.judge import Judgement, judge
 from bitwright.quant.parity.link import Array, Link, LinkTensor, Recording
+from bitwright.quant.parity.opaque import join_opaque
 from bitwright.quant.parity.prefix import Prefix
 from bitwright.quant.parity.results import Inputs
 from bitwright.quant.parity.spread import Explained, difference, explain
@@ -105,7 +106,7 @@ def compare_links(first: Link, second: Link, inputs: Sequence[Inputs], *, room: 
     """
     if not inputs:
         raise InputError("parity needs at least one input; give --data or recorded inputs")
-    joined = join(first.tensors, second.tensors, second.replaced)
+    joined = join_opaque(first, second, join(first.tensors, second.tensors, second.replaced), inputs[0])
     whole = stretches(first.tensors, second.tensors, joined, room) or [Stretch(names=(), known=())]
     restless = unsteady(first, inputs[0], whole)
     joined = {name: other for name, other in joined.items() if name not in restless}

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.hw_constraints.parity_elsewhere import Elsewhere
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
-from bitwright.hw_constraints.parity_versions import Elsewhere, OtherVersionLink, bisect_versions
+from bitwright.hw_constraints.parity_versions import OtherVersionLink, bisect_versions
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_float

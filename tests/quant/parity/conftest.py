@@ -1,7 +1,11 @@
 """A small network with a branch and a pool, its quantized twin and both files; faults to plant in files."""
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from bitwright.hw_constraints.parity_elsewhere import EXECUTORCH, Elsewhere
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
@@ -59,6 +64,7 @@ class Chain:
     inputs: tuple[Inputs, ...]
     quantized_for_tflite: QuantizedModel
     tflite_file: Path
+    programs: Callable[[], tuple[Elsewhere, Path]] | None
 
     def planted(self, change: Callable[[onnx.ModelProto], None], *, file: Path | None = None) -> Path:
         """A copy of a file, with its provenance, in which something is wrong."""
@@ -94,7 +100,36 @@ def chain(tmp_path_factory: pytest.TempPathFactory, u8s8: QuantScheme) -> Chain:
         inputs=tuple(Inputs(args=(image,)) for image in images[:2]),
         quantized_for_tflite=for_tflite,
         tflite_file=folder / "codes.tflite",
+        programs=_programs(module, images[0], folder),
     )
+
+
+PEERS_PYTHON = Path(__file__).parents[3] / ".peers" / "executorch" / "bin" / "python"
+_BUILD = """
+import sys, torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+for file, parts in (("portable", []), ("xnnpack", [XnnpackPartitioner()])):
+    program = to_edge_transform_and_lower(torch.export.load(sys.argv[1]), partitioner=parts).to_executorch()
+    open(f"{sys.argv[2]}/{file}.pte", "wb").write(program.buffer)
+"""
+
+
+def _programs(module: nn.Module, image: torch.Tensor, folder: Path) -> Callable[[], tuple[Elsewhere, Path]] | None:
+    """Makes the network's programs where ExecuTorch is, when they are first asked for; None where it is nowhere."""
+    is_here = importlib.util.find_spec("executorch") is not None
+    if not is_here and not PEERS_PYTHON.is_file():
+        return None
+
+    @cache
+    def made() -> tuple[Elsewhere, Path]:
+        process = Elsewhere(sys.executable if is_here else str(PEERS_PYTHON), EXECUTORCH)
+        torch.export.save(torch.export.export(module, (image,)), folder / "network.pt2")
+        command = [process.place, "-c", _BUILD, str(folder / "network.pt2"), str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+        return process, folder
+
+    return made
 
 
 @pytest.fixture(name="rewrite", scope="session")

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitwright.hw_constraints.parity_executorch import ExecuTorchLink
 from bitwright.hw_constraints.parity_links import OnnxRuntimeLink
 from bitwright.hw_constraints.parity_openvino import OpenVINOLink
+from bitwright.hw_constraints.parity_tensorrt import TensorRTLink
 from bitwright.quant.integer.tflite import TFLITE
 from bitwright.quant.parity import LinkError, compare_links
 from bitwright.quant.parity.compiled_link import CompiledLink
@@ -25,8 +27,26 @@ FLOAT: dict[str, Callable[[Any], Link]] = {
     "onnx.reference": lambda chain: ReferenceLink(chain.float_file),
     "onnxruntime": lambda chain: OnnxRuntimeLink(chain.float_file),
     "openvino": lambda chain: OpenVINOLink(chain.float_file),
+    "tensorrt": lambda chain: _tensorrt(chain),
+    "executorch, portable": lambda chain: _executorch(chain, "portable"),
+    "executorch, xnnpack": lambda chain: _executorch(chain, "xnnpack"),
 }
-FILES = ("onnx.reference", "onnxruntime", "openvino")
+FILES = ("onnx.reference", "onnxruntime", "openvino", "tensorrt")
+
+
+def _tensorrt(chain: Any) -> Link:
+    from bitwright.hw_constraints.backends import get_backend
+
+    if reason := get_backend("tensorrt").available():
+        pytest.skip(f"TensorRT cannot be used here: {reason}")
+    return TensorRTLink(chain.float_file)
+
+
+def _executorch(chain: Any, kind: str) -> Link:
+    if chain.programs is None:
+        pytest.skip("ExecuTorch is neither installed nor in .peers/executorch")
+    process, folder = chain.programs()
+    return ExecuTorchLink(folder / f"{kind}.pte", process)
 
 
 def _litert(kernels: str) -> Callable[[Any], Link]:
@@ -53,7 +73,14 @@ CODES: dict[str, Callable[[Any], Link]] = {
 }
 
 
-@pytest.fixture(params=[*((FLOAT, name) for name in FLOAT), *((CODES, name) for name in CODES)], ids=lambda p: p[1])
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    """Another Python, with another torch, takes many seconds to start."""
+    return [pytest.mark.slow] if name.startswith("executorch") else []
+
+
+@pytest.fixture(
+    params=[pytest.param((kind, name), id=name, marks=_marks(name)) for kind in (FLOAT, CODES) for name in kind]
+)
 def link(request: pytest.FixtureRequest, chain: Any) -> Link:
     kind, name = request.param
     return kind[name](chain)
@@ -73,7 +100,11 @@ def reference(request: pytest.FixtureRequest, chain: Any) -> Link:
 def test_it_is_the_network(link: Link, reference: Link, chain: Any) -> None:
     found = compare_links(reference, link, chain.inputs)
     assert found.agrees
-    assert not link.tensors or len(found.layers) >= 6
+    assert not link.tensors or len(found.layers) >= (6 if not _has_opaque(link) else 2)
+
+
+def _has_opaque(link: Link) -> bool:
+    return any(each.is_opaque for each in link.tensors.values())
 
 
 def test_it_gives_what_it_was_asked_for_in_the_shapes_that_it_tells(link: Link, chain: Any) -> None:

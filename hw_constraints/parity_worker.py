@@ -1,13 +1,18 @@
-"""Runs ONNX models for a process with another Python; a script, not a module: `python parity_version_worker.py`.
+"""Runs models for a process with another Python; a script, not a module: `python parity_worker.py RUNTIME.py`.
 
-Needs NumPy and ONNX Runtime alone, and Python 3.8 or newer. A question on standard input and an answer on standard
-output are each a length of eight bytes, JSON, another length and an `.npz` archive. Questions: `{"open": {...}}` with
-the model as the array `model`, `{"run": [names]}` with the feeds.
+Needs NumPy alone, and Python 3.8 or newer. `RUNTIME.py`, a `parity_worker_*.py`, brings the runtime: `VERSION`,
+`open_model(settings, arrays)`, which returns a session and what is to be told of it, and `run_model(session, question,
+arrays)`, which returns arrays.
+
+A question on standard input and an answer on standard output are each a length of eight bytes, JSON, another length and
+an `.npz` archive. Questions: `{"session": key, "open": settings}`, which replaces the session of that key, and
+`{"session": key, "run": question}`.
 """
 
 import io
 import json
 import os
+import runpy
 import struct
 import sys
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple  # noqa: UP035 - of Python 3.8, too
@@ -16,7 +21,6 @@ from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple  # noqa: UP035 
 sys.path.pop(0)
 
 import numpy as np
-import onnxruntime
 
 
 def read(stream: BinaryIO) -> Optional[Tuple[Dict[str, Any], Dict[str, Any]]]:  # noqa: UP006, UP045
@@ -39,27 +43,13 @@ def write(stream: BinaryIO, answer: Mapping[str, Any], arrays: Mapping[str, Any]
     stream.flush()
 
 
-def open_model(settings: Mapping[str, Any], model: Any) -> Any:
-    """A session, as `OnnxRuntimeLink` has it."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, settings["level"])
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    for key, value in settings["entries"].items():
-        options.add_session_config_entry(key, value)
-    if settings["optimized"]:
-        options.optimized_model_filepath = settings["optimized"]
-    return onnxruntime.InferenceSession(
-        model.tobytes(), options, providers=["CPUExecutionProvider"], disabled_optimizers=settings["without"]
-    )
-
-
-def main() -> None:
+def main(runtime: str) -> None:
     """Answers until there are no more questions."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the runtime prints must not stand between answers
-    write(answers, {"version": onnxruntime.__version__}, {})
-    session: Any = None
+    found = runpy.run_path(runtime)
+    write(answers, {"version": found["VERSION"]}, {})
+    sessions: Dict[str, Any] = {}  # noqa: UP006
     while True:
         asked = read(sys.stdin.buffer)
         if asked is None:
@@ -67,14 +57,14 @@ def main() -> None:
         question, arrays = asked
         try:
             if "open" in question:
-                opened = open_model(question["open"], arrays["model"])
-                session = session if question["open"]["optimized"] else opened
-                write(answers, {}, {})
+                sessions.pop(question["session"], None)  # its weights need not be held beside the new ones
+                sessions[question["session"]], told = found["open_model"](question["open"], arrays)
+                write(answers, told, {})
             else:
-                results = session.run(question["run"], arrays)
-                write(answers, {}, {str(place): each for place, each in enumerate(results)})
+                write(answers, {}, found["run_model"](sessions[question["session"]], question["run"], arrays))
         except Exception as error:
             write(answers, {"error": type(error).__name__ + ": " + " ".join(str(error).split())[:400]}, {})
 
 
-main()
+if __name__ == "__main__":
+    main(sys.argv[1])
