@@ -29,6 +29,7 @@ from bitwright.nas.objective import score, time_scored
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
+from bitwright.nas.standing import Standing
 from bitwright.nas.workers import Evaluate
 from bitwright.quant.errors import InputError
 
@@ -93,7 +94,7 @@ class Cluster:
         self.client = connect()
         self.address = str(self.client.scheduler.address)
         self._slots = 1
-        self._candidates: dict[str, Candidate] = {}
+        self._candidates: dict[str, tuple[Candidate, Standing | None]] = {}
         self._futures: dict[str, Future] = {}
 
     @property
@@ -124,11 +125,11 @@ class Cluster:
         self._setup = setup
         self._share()
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: Candidate, standing: Standing | None = None) -> None:
         """See `workers.Workers`."""
         if candidate.key not in self._candidates:
-            self._candidates[candidate.key] = candidate
-            self._send(candidate)
+            self._candidates[candidate.key] = (candidate, standing)
+            self._send(candidate, standing)
 
     def next(self) -> Result:
         """See `workers.Workers`.
@@ -164,7 +165,7 @@ class Cluster:
         try:
             found: Result = future.result()
         except KilledWorker as error:
-            return self._given_up(self._candidates[key], error)
+            return self._given_up(self._candidates[key][0], error)
         except (CancelledError, OSError):
             self._reconnect()
             return None
@@ -192,19 +193,20 @@ class Cluster:
                 continue  # it has waited for `_CONNECT`
         self._on_wait("the scheduler is back")
         self._share()
-        for candidate in self._candidates.values():
-            self._send(candidate)
+        for candidate, standing in self._candidates.values():
+            self._send(candidate, standing)
 
     def _share(self) -> None:
         # A task and not scattered data: that would be lost with the worker that holds it.
         self._shared = self.client.submit(_given, self._setup, pure=False)
 
-    def _send(self, candidate: Candidate) -> None:
+    def _send(self, candidate: Candidate, standing: Standing | None) -> None:
         timed = self._evaluate is None and self._setup.reference is not None
         task = self.client.submit(
             _evaluated,
             self._evaluate or score,
             candidate,
+            standing,
             self._shared,
             software(),
             timed,
@@ -219,7 +221,9 @@ def _given(setup: Setup) -> Setup:
     return setup
 
 
-def _evaluated(evaluate: Evaluate, candidate: Candidate, setup: Setup, wanted: Software, timed: bool) -> Result:
+def _evaluated(
+    evaluate: Evaluate, candidate: Candidate, standing: Standing | None, setup: Setup, wanted: Software, timed: bool
+) -> Result:
     """On a worker: looks the candidate up, or evaluates it and writes its result unless its latency is to come."""
     if software() != wanted:
         from distributed import get_worker
@@ -232,7 +236,7 @@ def _evaluated(evaluate: Evaluate, candidate: Candidate, setup: Setup, wanted: S
     known = files.get(candidate.key)
     if known is not None:
         return known
-    result = evaluate(candidate, setup)
+    result = evaluate(candidate, setup.against(standing))
     if not timed or result.outcome is not Outcome.SCORED:
         files.put(result)
     return result

@@ -19,17 +19,20 @@ from types import FrameType
 import optuna
 
 from bitwright.nas.result import Outcome, Result, ResultFiles
-from bitwright.nas.samplers import make_sampler
+from bitwright.nas.sampling.known import Known, Screen
+from bitwright.nas.sampling.registry import make_sampler
 from bitwright.nas.search_outcome import Told
 from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, sample, size
+from bitwright.nas.standing import Standings
 from bitwright.nas.study import adopted, begin_attempt, keep, note_candidate, running, tell, told
 from bitwright.nas.workers import Workers
 from bitwright.quant.errors import InputError
 
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to propose
 _MOST_FAILURES = 5  # in a row: it is not the candidates' fault
+_POOL = 64  # candidates that are captured and linted for one suggestion, at most
 _MOST_ATTEMPTS = 2  # of a candidate that may have taken the driver's own process down
 
 
@@ -48,6 +51,7 @@ class Driver:
         settings: SearchSettings,
         workers: Workers,
         on_told: Callable[[Told], None],
+        screen: Screen | None = None,
     ) -> None:
         self.study, self.setup, self.settings = study, setup, settings
         self.workers, self.on_told = workers, on_told
@@ -55,6 +59,10 @@ class Driver:
         self.trials: list[Told] = []
         self.different: set[str] = set()
         self.recovered = 0
+        self.known: Known | None = None
+        if settings.needs_screen:
+            self.known = Known(space=setup.space, objectives=settings.objectives, screen=screen, pool=_POOL)
+        self._standings = Standings(settings.objectives, setup.maximize)
         self._waiting: dict[int, tuple[optuna.Trial, Candidate]] = {}
         self._known: dict[str, Result] = {}
         self._stopping = False
@@ -71,11 +79,11 @@ class Driver:
         with self._draining():
             for frozen in running(self.study):
                 self.recovered += 1
-                self.study.sampler = make_sampler(self.settings.sampler, seed=self.settings.seed, told=frozen.number)
+                self._seed_sampler(frozen.number)
                 self._place(adopted(self.study, frozen))
             while True:
                 while self._may_ask():
-                    self.study.sampler = make_sampler(self.settings.sampler, seed=self.settings.seed, told=self._asked)
+                    self._seed_sampler(self._asked)
                     self._place(self.study.ask())
                 if not self._waiting:
                     break
@@ -83,6 +91,9 @@ class Driver:
                     self._tell(number)
         if self._stopping:
             raise KeyboardInterrupt
+
+    def _seed_sampler(self, asked: int) -> None:
+        self.study.sampler = make_sampler(self.settings.sampler, seed=self.settings.seed, told=asked, known=self.known)
 
     @property
     def _asked(self) -> int:
@@ -117,7 +128,7 @@ class Driver:
         if known is not None:
             self._known[candidate.key] = known
         elif not under_way:
-            self.workers.submit(candidate)
+            self.workers.submit(candidate, self._standings.now if self.settings.give_up else None)
 
     def _given_up(self, candidate: Candidate) -> Result:
         return Result(
@@ -162,6 +173,7 @@ class Driver:
         self.trials.append(Told(number=number, result=result, repeated=result.key in self.different))
         self.different.add(result.key)
         self._known[result.key] = result
+        self._standings.add(result)
         self.on_told(self.trials[-1])
 
     def _in_a_row(self, condition: Callable[[Told], bool]) -> int:

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
 
     SCORED = "scored"
     INFEASIBLE = "infeasible"  # the target or a limit of the recipe refuses it
+    BEATEN = "beaten"  # given up: even the good ends of its intervals do not reach the front
     FAILED = "failed"  # something went wrong; neither good nor bad
 
 
@@ -39,8 +40,8 @@ class Result(BaseModel):
         outcome: how far it got.
         stage: the last stage that ran.
         violations: why it is infeasible.
-        reason: why it failed.
-        figures: what is known of it, by name; `objective.FIGURES` has units and origins.
+        reason: why it failed, or what beats it.
+        figures: what is known of it, by name; `figures.FIGURES` has units and origins.
         seconds: wall time of each stage that ran.
         network: the hash of the network with its formats, once that was captured.
         same_as: another candidate that is the same network, whose scores these are.

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bitwright.hw_constraints.table import KernelTable
+from bitwright.hw_constraints.target_types import Capability
 from bitwright.nas.driver import Driver
-from bitwright.nas.figures import FIGURES
+from bitwright.nas.figures import FIGURES, LOWERED, is_more_better
 from bitwright.nas.latency import device_name, open_reference
-from bitwright.nas.objective import evaluate
+from bitwright.nas.objective import evaluate, screen
 from bitwright.nas.search_outcome import SearchOutcome, Told, nothing_feasible
 from bitwright.nas.settings import LATENCY, SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import SearchSpace, definition
+from bitwright.nas.standing import INHERITED
 from bitwright.nas.storage import DatabaseLost, study_place
 from bitwright.nas.study import opened
 from bitwright.nas.workers import InProcess, Workers
-from bitwright.nas.workload import Workload
+from bitwright.nas.workload import Inherited, Workload
 from bitwright.quant.errors import InputError
 
 
@@ -31,6 +34,8 @@ def search(
     settings: SearchSettings,
     folder: Path,
     *,
+    others: Sequence[Workload] = (),
+    inherited: Inherited | None = None,
     workers: Workers | None = None,
     database: str | None = None,
     name: str = "search",
@@ -44,6 +49,8 @@ def search(
         workload: network, data, task and target.
         settings: how to search.
         folder: the study and all files of the search; it belongs to one driver at a time.
+        others: the same task on further targets; latency is measured on the first one's runtime.
+        inherited: a trained supernet; candidates begin with its weights.
         workers: who evaluates; this process by default.
         database: `postgresql://host/database` where the study is kept; SQLite in the folder by default.
         name: of the study in such a database.
@@ -57,9 +64,10 @@ def search(
     """
     workers = workers or InProcess(evaluate)
     runtime = _runtime(workload, settings)
-    maximize = tuple(name == "accuracy" and workload.higher_is_better for name in settings.objectives)
+    _check_figures(settings, (workload, *others), inherited)
+    maximize = tuple(is_more_better(each, higher_is_better=workload.higher_is_better) for each in settings.objectives)
     device = f"{workers.on_device(device_name, runtime)}, {settings.threads} threads" if runtime else None
-    defined = _definition(space, workload, settings, device)
+    defined = _definition(space, (workload, *others), settings, device)
     setup: Setup | None = None
     seen: set[int] = set()
 
@@ -80,10 +88,12 @@ def search(
                     reference = workers.on_device(open_reference, workload, runtime, folder, threads=settings.threads)
                 setup = Setup(
                     space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits),
-                    table=settings.table, prediction_needed=settings.needs_prediction,
+                    table=settings.table, prediction_needed=settings.needs_prediction, others=tuple(others),
+                    weights=settings.weights, wanted=settings.named, inherited=inherited,
+                    objectives=settings.objectives, maximize=maximize,
                 )  # fmt: skip
                 workers.begin(setup)
-            driver = Driver(study, setup, settings, workers, tell_once)
+            driver = Driver(study, setup, settings, workers, tell_once, functools.partial(screen, setup=setup))
             driver.run()
             break
     outcome = SearchOutcome(
@@ -92,6 +102,19 @@ def search(
     if not outcome.scored:
         raise InputError(nothing_feasible(outcome.results, workload.target.id))
     return outcome
+
+
+def _check_figures(settings: SearchSettings, workloads: Sequence[Workload], inherited: Inherited | None) -> None:
+    targets = [each.target.id for each in workloads]
+    if len(set(targets)) < len(targets):
+        raise InputError(f"search targets = {targets}; name each once")
+    if settings.weights is not None and set(settings.weights) != set(targets):
+        raise InputError(f"search weights are of {sorted(settings.weights)}; the targets are {sorted(targets)}")
+    if INHERITED in settings.named and inherited is None:
+        raise InputError(f"search figure {INHERITED!r} needs search.supernet, whose weights candidates inherit")
+    modelled = settings.named.intersection(LOWERED)
+    if modelled and not any(Capability.COST in each.target.capabilities for each in workloads):
+        workloads[0].target.require(Capability.COST)
 
 
 def _runtime(workload: Workload, settings: SearchSettings) -> str | None:
@@ -106,13 +129,18 @@ def _runtime(workload: Workload, settings: SearchSettings) -> str | None:
     return workload.runtime
 
 
-def _definition(space: SearchSpace, workload: Workload, settings: SearchSettings, device: str | None) -> dict[str, Any]:
+def _definition(
+    space: SearchSpace, workloads: Sequence[Workload], settings: SearchSettings, device: str | None
+) -> dict[str, Any]:
     """What all scores of one study share; the number of trials, the sampler and its seed may change on the way."""
+    workload = workloads[0]
     return {
         "space": definition(space),
         "objectives": list(settings.objectives),
         "limits": dict(settings.limits),
-        "target": f"{workload.target.id} version {workload.target.version}",
+        "target": " and ".join(f"{each.target.id} version {each.target.version}" for each in workloads),
+        "other targets": [dict(each.fingerprint) for each in workloads[1:]],
+        "weights": None if settings.weights is None else dict(settings.weights),
         "workload": dict(workload.fingerprint),
         "bitwright": version("bitwright"),
         "device": device,

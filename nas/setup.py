@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitwright.nas.figures import is_more_better
 from bitwright.nas.space import SearchSpace, Value, hash_of
-from bitwright.nas.workload import Workload
+from bitwright.nas.standing import Standing
+from bitwright.nas.workload import Inherited, Workload
 from bitwright.quant.graph import Graph
 
 if TYPE_CHECKING:
@@ -26,9 +29,15 @@ class Setup:
         workload: network, data and task.
         folder: where artefacts and trained weights are kept, shared by all candidates.
         reference: what latency is measured against; None when nobody asks for latency.
-        limits: the largest permitted value of figures, by name.
+        limits: the largest permitted value of figures, by name; the least of those that should be large.
         table: measured kernels that latencies are predicted from; None when nobody asks for that.
         prediction_needed: whether a candidate whose latency cannot be predicted has no score; else it is measured.
+        others: the same task on further targets, which every candidate has to run on, too.
+        weights: of the targets in a figure that counts, by name; None is the worst target.
+        wanted: names of figures that cost something and that somebody asks for.
+        inherited: a trained supernet, whose weights candidates begin with; None begins with fresh ones.
+        objectives: names of figures, and the direction of each in `maximize`.
+        standing: what a candidate has to beat; None evaluates it to its end.
     """
 
     space: SearchSpace
@@ -38,6 +47,13 @@ class Setup:
     limits: Mapping[str, float] = field(default_factory=dict)
     table: Path | None = None
     prediction_needed: bool = False
+    others: tuple[Workload, ...] = ()
+    weights: Mapping[str, float] | None = None
+    wanted: frozenset[str] = frozenset()
+    inherited: Inherited | None = None
+    objectives: tuple[str, ...] = ()
+    maximize: tuple[bool, ...] = ()
+    standing: Standing | None = None
     _predictors: list[PredictLatency] = field(default_factory=list, init=False, repr=False, compare=False)
     _graphs: dict[str, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -47,7 +63,17 @@ class Setup:
         return self.folder / "results"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_graphs": {}, "_predictors": []}
+        return {**self.__dict__, "_graphs": {}, "_predictors": []}  # worked out anew where it arrives
+
+    def against(self, standing: Standing | None) -> Setup:
+        """The same for a candidate that has to beat this; what was captured and read is shared."""
+        other = copy.copy(self)
+        object.__setattr__(other, "standing", standing)
+        return other
+
+    def is_least(self, name: str) -> bool:
+        """Whether a limit on this figure is the least permitted value."""
+        return is_more_better(name, higher_is_better=self.workload.higher_is_better)
 
     @property
     def predict(self) -> PredictLatency | None:

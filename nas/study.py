@@ -81,8 +81,9 @@ def tell(study: optuna.Study, trial: optuna.Trial, result: Result, objectives: S
     if result.outcome is Outcome.SCORED:
         study.tell(trial, [result.figures[name] for name in objectives])
     else:
-        # No scores are made up for an infeasible one: PRUNED with constraints is what samplers learn from.
-        study.tell(trial, state=TrialState.PRUNED if result.outcome is Outcome.INFEASIBLE else TrialState.FAIL)
+        # No scores are made up for an infeasible one: PRUNED with constraints is what samplers learn from. One that
+        # was given up is PRUNED without.
+        study.tell(trial, state=TrialState.FAIL if result.outcome is Outcome.FAILED else TrialState.PRUNED)
 
 
 def note_candidate(trial: optuna.Trial, candidate: Candidate) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from bitwright.nas.result import Result
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
+from bitwright.nas.standing import Standing
 
 T = TypeVar("T")
 Evaluate = Callable[[Candidate, Setup], Result]
@@ -33,8 +34,8 @@ class Workers(Protocol):
     def begin(self, setup: Setup) -> None:
         """To be called once, before the first candidate: what all evaluations share."""
 
-    def submit(self, candidate: Candidate) -> None:
-        """Takes one more; one that is under way already stays so."""
+    def submit(self, candidate: Candidate, standing: Standing | None = None) -> None:
+        """Takes one more, with what it has to beat; one that is under way already stays so."""
 
     def next(self) -> Result:
         """Waits for the next result of those that were submitted."""
@@ -48,7 +49,7 @@ class InProcess:
 
     def __init__(self, evaluate: Evaluate) -> None:
         self.evaluate = evaluate
-        self._queue: deque[Candidate] = deque()
+        self._queue: deque[tuple[Candidate, Standing | None]] = deque()
 
     def on_device(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """See `Workers`."""
@@ -58,11 +59,12 @@ class InProcess:
         """See `Workers`."""
         self._setup = setup
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: Candidate, standing: Standing | None = None) -> None:
         """See `Workers`."""
-        if candidate not in self._queue:
-            self._queue.append(candidate)
+        if all(candidate != each for each, _ in self._queue):
+            self._queue.append((candidate, standing))
 
     def next(self) -> Result:
         """See `Workers`."""
-        return self.evaluate(self._queue.popleft(), self._setup)
+        candidate, standing = self._queue.popleft()
+        return self.evaluate(candidate, self._setup.against(standing))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bitwright.hw_constraints.target_types import Target
-from bitwright.nas.space import Value
+from bitwright.nas.space import Candidate, Value
 from bitwright.quant.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import torch
+
+
+NONE_SPARSE: Mapping[str, str] = MappingProxyType({})
 
 
 class Workload(Protocol):
@@ -43,11 +47,26 @@ class Workload(Protocol):
     def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
         """Arguments of `forward` to capture and to measure with."""
 
-    def train(self, model: torch.nn.Module) -> None:
-        """Trains in place, shortly; the same network becomes the same weights."""
+    def train(self, model: torch.nn.Module, sparsity: Mapping[str, str] = NONE_SPARSE) -> None:
+        """Trains in place, shortly, from the weights that the network has; the same network becomes the same weights.
+
+        Args:
+            model: the network.
+            sparsity: patterns of zeros (`qat.sparsity`) that the weights of modules get in the training, by path.
+        """
 
     def calibration(self, model: torch.nn.Module) -> Iterable[Any]:
         """Batches of arguments to calibrate with."""
 
     def accuracy(self, model: torch.nn.Module, artifact: Path) -> float:
         """The score of the exported file `artifact`, whose float origin is `model`."""
+
+
+class Inherited(Protocol):
+    """A trained supernet, whose weights candidates begin with (`nas.supernet.InheritedAccuracy`). Picklable."""
+
+    def __call__(self, candidate: Candidate) -> float:
+        """What the candidate scores with them, in float."""
+
+    def network(self, candidate: Candidate) -> torch.nn.Module:
+        """The candidate's own network with copies of its weights, in eval mode."""

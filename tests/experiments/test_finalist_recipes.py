@@ -14,7 +14,7 @@ from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.search_workload import RecipeWorkload, search_space
 from bitwright.experiments.workbench import Workbench
-from bitwright.nas.objective import STAGES, _Attempt
+from bitwright.nas.objective import screen
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
@@ -34,8 +34,7 @@ def counted(tmp_path: Path, *overrides: str, **chosen: object) -> tuple[Result, 
     workload = RecipeWorkload(load_recipe("digits_search", [*CHOICES, *overrides]))
     space = search_space(workload.search)
     values = {"width": 0.5, "depth": 2, "format_0": "int8", "format_1": "int8", **chosen}
-    attempt = _Attempt(Candidate(space.canonical(values)), Setup(space=space, workload=workload, folder=tmp_path))
-    result = attempt.through(STAGES[:2])
+    result = screen(Candidate(space.canonical(values)), Setup(space=space, workload=workload, folder=tmp_path))
     assert result.outcome is Outcome.SCORED, result
     return result.model_copy(update={"figures": {**result.figures, "accuracy": 90.0}}), workload
 

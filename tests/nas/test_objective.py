@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,22 @@ import torch
 from torch import nn
 
 from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.cost.estimate import estimate
+from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target import load_target
 from bitwright.nas.latency import ComparableLatency
-from bitwright.nas.objective import evaluate
+from bitwright.nas.objective import evaluate, screen
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.search import search
 from bitwright.nas.settings import SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, Value
 from bitwright.nas.spaces.mobile_conv import Settings, build
+from bitwright.nas.standing import Standing
+from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.plan import plan
 
 SIZE = 16
 
@@ -60,6 +67,7 @@ class Stripes:
     higher_is_better: bool = True
     fingerprint: Mapping[str, str] = field(default_factory=lambda: {"data": "stripes"})
     trained: list[nn.Module] = field(default_factory=list)
+    patterns: list[dict[str, str]] = field(default_factory=list)
 
     @cached_property
     def target(self) -> Any:
@@ -86,8 +94,9 @@ class Stripes:
         stripes[labels == 1] = stripes[labels == 1].transpose(2, 3)
         return stripes + 0.3 * torch.randn(stripes.shape, generator=generator), labels
 
-    def train(self, model: nn.Module) -> None:
+    def train(self, model: nn.Module, sparsity: Mapping[str, str] = MappingProxyType({})) -> None:
         self.trained.append(model)
+        self.patterns.append(dict(sparsity))
         if self.fails == "train":
             raise InputError("the loss became nan")
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -112,9 +121,7 @@ class Stripes:
         return float((logits.argmax(1) == labels.numpy()).mean())
 
 
-SPACE = build(
-    Settings(width=(0.5, 0.55, 1.0), kernel=(3, 5), formats=("int8", "float32", "int4", "int16"), stages=2)
-)
+SPACE = build(Settings(width=(0.5, 0.55, 1.0), kernel=(3, 5), formats=("int8", "float32", "int4", "int16"), stages=2))
 
 
 def candidate(width: float = 0.5, kernel: int = 3, first: str = "int8", second: str = "int8") -> Candidate:
@@ -272,3 +279,89 @@ def test_without_a_prediction_a_candidate_is_measured_unless_the_search_needs_on
     result = evaluate(candidate(), setup)
     assert result.outcome is (Outcome.FAILED if needed else Outcome.SCORED)
     assert result.reason == ("predict: InputError: no kernel for that" if needed else "")
+
+
+def test_what_no_machine_here_runs_is_modelled(tmp_path: Path) -> None:
+    target = Stripes("ethos-u85-1024", runtime=None)
+    result = screen(candidate(), setup_for(tmp_path, target, wanted=frozenset({"modelled_ms"})))
+    assert result.outcome is Outcome.SCORED
+    graph = fold_batch_norm(capture(target.build({"width": 0.5}), target.example(nn.Identity()))).graph
+    alone = estimate(lower(graph, target.target, plan=plan(graph, target.scheme)))
+    assert result.figures["modelled_ms"] == pytest.approx(alone.us / 1e3)
+    assert target.trained == []
+
+
+def test_zeros_make_the_weights_of_a_modelled_target_smaller(tmp_path: Path) -> None:
+    space = build(Settings(width=(0.5, 32.0), sparsity=("dense", "2:4"), stages=2))
+    setup = setup_for(tmp_path, Stripes("ethos-u85-1024", runtime=None), space=space, wanted=frozenset({"modelled_ms"}))
+    dense, sparse = (
+        screen(Candidate(space.canonical({"width": 32.0, "sparsity_0": each, "sparsity_1": each})), setup)
+        for each in ("dense", "2:4")
+    )
+    assert sparse.network != dense.network
+    assert sparse.figures["macs"] == dense.figures["macs"]
+    assert sparse.figures["modelled_ms"] < dense.figures["modelled_ms"]
+
+
+def test_a_pattern_is_trained_in_its_blocks_and_weights_are_not_shared_with_dense_ones(tmp_path: Path) -> None:
+    space = build(Settings(width=(0.5, 1.0), sparsity=("dense", "2:4", "3:7"), stages=2))
+    setup = setup_for(tmp_path, space=space)
+    made = [
+        evaluate(Candidate(space.canonical({"width": 0.5, "sparsity_0": "dense", "sparsity_1": each})), setup)
+        for each in ("dense", "2:4", "3:7")
+    ]
+    assert [each.outcome for each in made] == [Outcome.SCORED, Outcome.SCORED, Outcome.INFEASIBLE]
+    assert setup.workload.patterns == [{}, {"blocks.1": "2:4"}]  # type: ignore[attr-defined]
+    (violation,) = made[2].violations
+    assert violation.constraint == "sparsity"
+    assert violation.reason == "blocks.1 cannot be 3:7: 1 input channels are no multiple of 7"
+
+
+def test_two_targets_count_with_the_worst_or_by_weights(tmp_path: Path) -> None:
+    other = Stripes("ethos-u85-1024", runtime=None)
+    found = {}
+    for name, weights in {"worst": None, "mean": {"x86-vnni": 0.25, "ethos-u85-1024": 0.75}}.items():
+        setup = setup_for(tmp_path / name, others=(other,), weights=weights, wanted=frozenset({"modelled_ms"}))
+        found[name] = evaluate(candidate(), setup)
+        assert found[name].outcome is Outcome.SCORED, found[name].reason
+        for figure in ("accuracy", "weight_bytes", "activation_bytes"):
+            one, two = (found[name].figures[f"{figure}@{target}"] for target in ("x86-vnni", "ethos-u85-1024"))
+            worst = min(one, two) if figure == "accuracy" else max(one, two)
+            assert found[name].figures[figure] == pytest.approx(worst if weights is None else one / 4 + two * 3 / 4)
+    assert found["worst"].figures["modelled_ms"] == found["worst"].figures["modelled_ms@ethos-u85-1024"]
+
+
+def test_what_one_of_two_targets_refuses_is_infeasible(tmp_path: Path) -> None:
+    result = screen(candidate(first="int16"), setup_for(tmp_path, Stripes("ethos-u85-1024"), others=(Stripes(),)))
+    assert {each.constraint for each in result.violations} == {"lint.dtype@x86-vnni"}
+
+
+def test_a_candidate_that_cannot_reach_the_front_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Inherits:
+        def __call__(self, one: Candidate) -> float:
+            return 0.5
+
+        def network(self, one: Candidate) -> nn.Module:
+            return Stripes().build(SPACE.architecture(one))
+
+    setup = setup_for(
+        tmp_path, table=predicting(monkeypatch, low=1.5), inherited=Inherits(),
+        objectives=("accuracy", "latency_ms"), maximize=(True, False),
+    )  # fmt: skip
+    beaten = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.4),), gain=0.2)))
+    assert (beaten.outcome, beaten.stage) == (Outcome.BEATEN, "inherit")
+    assert beaten.reason == "at best accuracy 0.7, latency_ms 1.5; another has accuracy 0.8, latency_ms 1.4"
+    assert setup.workload.trained == []  # type: ignore[attr-defined]
+    unmeasured = evaluate(candidate(), setup.against(Standing(front=((-1.1, 1.4),), gain=0.9)))
+    assert (unmeasured.outcome, unmeasured.stage) == (Outcome.BEATEN, "quantize")
+    still = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.6),), gain=0.2)))
+    assert still.outcome is Outcome.SCORED
+
+
+def test_a_limit_on_accuracy_is_the_least(tmp_path: Path) -> None:
+    result = evaluate(candidate(), setup_for(tmp_path, limits={"accuracy": 2.0}))
+    assert result.outcome is Outcome.INFEASIBLE
+    (violation,) = result.violations
+    assert violation.amount == pytest.approx((2.0 - result.figures["accuracy"]) / 2.0)

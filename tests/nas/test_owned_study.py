@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from bitwright.nas.owned_study import OwnedStorage
-from bitwright.nas.samplers import make_sampler
+from bitwright.nas.sampling.registry import make_sampler
 
 
 def begun(path: Path) -> tuple[optuna.storages.RDBStorage, optuna.Study]:

@@ -258,7 +258,7 @@ def test_a_lost_result_is_named(synthetic: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "tpo"}, r"unknown sampler 'tpo'; there are: nsga2, random, tpe \(did you mean 'tpe'\?\)"),
+        ({"sampler": "tpo"}, r"unknown sampler 'tpo'; there are: .*nsga2.*random, tpe \(did you mean 'tpe'\?\)"),
         ({"objectives": ()}, r"search objectives = \[\]; give at least one"),
         ({"objectives": ("latency",)}, r"unknown search figure 'latency'; .*did you mean 'latency_ms'\?"),
         ({"objectives": ("predicted_ms",)}, r"'predicted_ms' needs search.table; make one: bitwright measure kernels"),

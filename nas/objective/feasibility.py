@@ -1,0 +1,60 @@
+"""What accelerators refuse, and work and memory against the limits; nothing has been trained by then."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bitwright.hw_constraints.finding import Finding, Severity
+from bitwright.hw_constraints.lint import lint
+from bitwright.nas import costs
+from bitwright.nas.fingerprint import network_hash
+from bitwright.nas.objective.attempt import Attempt, Side, Violations
+from bitwright.nas.objective.sparse_blocks import dense_blocks
+from bitwright.nas.result import ResultFiles, Violation
+from bitwright.nas.space import hash_of
+from bitwright.quant.capture import CaptureError
+
+
+def lint_candidate(attempt: Attempt) -> Violations:
+    """Refuses what one of the accelerators does not run, and patterns of zeros that no weight of a block can have."""
+    refused = [violation for side in attempt.sides for violation in _lint(attempt, side)]
+    for block, why in dense_blocks(attempt.model, attempt.sparsity).items():
+        reason = f"{block} cannot be {attempt.sparsity[block]}: {why}"
+        refused.append(Violation(constraint="sparsity", amount=1.0, reason=reason))
+    return tuple(refused)
+
+
+def _lint(attempt: Attempt, side: Side) -> Violations:
+    try:
+        findings = lint(attempt.graph, side.target, plan=side.plan)
+    except CaptureError as error:
+        findings = lint(None, side.target, capture_failures=[error.failure])
+    by_rule: dict[str, list[Finding]] = defaultdict(list)
+    for each in findings:
+        if each.severity is Severity.ERROR:
+            by_rule[each.rule].append(each)
+    return tuple(
+        Violation(constraint=f"lint.{rule}{side.suffix}", amount=len(each), reason=_explain(each))
+        for rule, each in by_rule.items()
+    )
+
+
+def _explain(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    where = f" in {first.module_path}" if first.module_path else ""
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{first.found}{where}; allowed: {first.allowed}{more}"
+
+
+def count_costs(attempt: Attempt) -> Violations:
+    """Work and memory against the limits; recognises a network that was scored under another candidate's name."""
+    graph, sides = attempt.graph, attempt.sides
+    attempt.figures["macs"] = costs.macs(graph)
+    attempt.note("weight_bytes", {side.suffix: costs.weight_bytes(graph, side.plan) for side in sides})
+    attempt.note("activation_bytes", {side.suffix: costs.activation_bytes(graph, side.plan) for side in sides})
+    hashes = [network_hash(graph, side.plan) for side in sides]
+    sparse = [sorted(attempt.sparsity.items())] if attempt.sparsity else []
+    attempt.network = hashes[0] if len(hashes) == 1 and not sparse else hash_of([*hashes, *sparse])
+    attempt.twin = ResultFiles(attempt.setup.results).same_network(attempt.network, attempt.candidate)
+    return attempt.beyond_limits(("macs", "weight_bytes", "activation_bytes"))
