@@ -19,7 +19,7 @@ import torch.utils._pytree as pytree
 from bitwright.hw_constraints.backends.base import one_line
 from bitwright.hw_constraints.backends.native_messages import native_messages
 from bitwright.quant.errors import MissingExtraError, unknown
-from bitwright.quant.export.exporter import provenance_file
+from bitwright.quant.export.exporter import provenance_of
 from bitwright.quant.formats import FORMATS, IntFormat
 from bitwright.quant.integer.codes import Grid, quantized
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
@@ -52,7 +52,7 @@ class LiteRTLink:
             raise unknown("set of LiteRT kernels", kernels, KERNELS)
         self.path, self.kernels = path, kernels
         self.name = name or f"litert, kernels: {kernels}"
-        beside = provenance_file(path)
+        beside = provenance_of(path)
         self._provenance = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
         self._interpreter = self._load()
         self._details = {each["index"]: each for each in self._interpreter.get_tensor_details()}

@@ -15,7 +15,7 @@ from bitwright.hw_constraints.profile.expected import Expected, Group, meet, spr
 from bitwright.hw_constraints.profile.report import LayerTime
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph
 from bitwright.hw_constraints.proof.report import LayerProof, State
-from bitwright.quant.export.exporter import provenance_file
+from bitwright.quant.export.exporter import provenance_of
 from bitwright.quant.graph import TensorRef
 
 _WIDTH = {"int8": 1, "fp8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "float64": 8}  # bytes; others take 4
@@ -57,7 +57,7 @@ def reference_of(proof: LayerProof) -> str:
 def sources_of(path: Path) -> dict[str, str]:
     """The user's line of each tensor, from our exporter's file beside; empty without it."""
     with suppress(OSError, ValueError, KeyError, AttributeError):
-        found = json.loads(provenance_file(path).read_text(encoding="utf-8"))["sources"]
+        found = json.loads(provenance_of(path).read_text(encoding="utf-8"))["sources"]
         return {str(reference): str(line) for reference, line in found.items()}
     return {}
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bitwright.quant.export.exporter import provenance_file
+from bitwright.quant.export.exporter import provenance_of
 
 
 def lines_named_in(message: str, files: Iterable[Path]) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def lines_named_in(message: str, files: Iterable[Path]) -> tuple[str, ...]:
     """
     sources: dict[str, str] = {}
     for file in files:
-        sources |= _sources(provenance_file(file))
+        sources |= _sources(provenance_of(file))
     if not sources:
         return ()
     names = "|".join(re.escape(name) for name in sorted(sources, key=len, reverse=True))

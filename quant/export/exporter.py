@@ -27,6 +27,13 @@ def provenance_file(artefact: Path) -> Path:
     return artefact.with_name(f"{artefact.name}.provenance.json")
 
 
+def provenance_of(artefact: Path) -> Path:
+    """Where an artefact's provenance lies: `provenance_file`, or as it was called when all kinds shared one name."""
+    file, shared = provenance_file(artefact), artefact.with_suffix(".provenance.json")
+    is_old = not file.is_file() and shared.is_file() and not artefact.with_suffix(".onnx").is_file()
+    return shared if is_old else file
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exporter:
     """Writes a quantized network for the toolchains whose targets name it as their `artifact.format`.

@@ -15,7 +15,8 @@ from bitwright.hw_constraints.parity_litert import LiteRTLink
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
-from bitwright.quant.export.exporter import export_as
+from bitwright.quant.export.exporter import export_as, provenance_of
+from bitwright.quant.export.onnx_qdq import export_float
 from bitwright.quant.integer.tflite import TFLITE
 from bitwright.quant.parity import Inputs, LinkError, compare_links
 from bitwright.quant.parity.torch_links import IntegerLink
@@ -74,6 +75,23 @@ def test_tensors_come_with_channels_second_and_as_real_values(made: Any) -> None
     }
     assert any(value.shape == (1, 8, 8, 6) for value in recorded.tensors.values())
     assert all(value.dtype == np.float32 for value in recorded.tensors.values())
+
+
+def test_an_onnx_file_of_the_same_name_does_not_stand_in_the_way(made: Any, tmp_path: Path) -> None:
+    """Each has a provenance of its own; one of before, when they shared the name, is read where it can be only ours."""
+    quantized, _, inputs = made
+    export_as(quantized, tmp_path / "quantized.tflite", "tflite_int8")
+    export_float(quantized.captured.graph, tmp_path / "quantized.onnx")
+    beside, shared = (tmp_path / f"quantized{end}provenance.json" for end in (".tflite.", "."))
+    assert compare_links(
+        IntegerLink(quantized, arithmetic=TFLITE), LiteRTLink(tmp_path / "quantized.tflite", "reference"), [inputs]
+    ).agrees
+    beside.rename(shared)
+    assert provenance_of(tmp_path / "quantized.tflite") == beside  # the shared name is the ONNX file's
+    (tmp_path / "quantized.onnx").unlink()
+    assert provenance_of(tmp_path / "quantized.tflite") == shared
+    link = LiteRTLink(tmp_path / "quantized.tflite")
+    assert any(each.shape == (1, 8, 8, 6) for each in link.tensors.values()) and link.run(inputs).outputs
 
 
 def test_xnnpack_gives_results_alone(made: Any) -> None:
