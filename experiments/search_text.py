@@ -20,6 +20,7 @@ _LABELS = {
     "activation_bytes": "activations",
 }
 _NAMED = 4  # choices of an objective in a line
+_VISIBLE = 0.005  # of the variance: what rounds to 0 %
 
 
 def label(search: SearchResult, name: str) -> str:
@@ -77,7 +78,7 @@ def importance_text(search: SearchResult, found: Importance) -> str:
     name = label(search, found.objective)
     if not found.choices:
         return f"{name}: {found.caution}"
-    clear = [each for each in found.choices if each.low > 0] or found.choices[:1]
+    clear = [each for each in found.choices if each.low > _VISIBLE] or found.choices[:1]
     named = ", ".join(
         f"{each.choice} {_percent(each.share)} % [{_percent(each.low)}, {_percent(each.high)}]"
         for each in clear[:_NAMED]

@@ -15,7 +15,7 @@ from bitwright.experiments.entries import call_entry, entry_fingerprint, wrong_r
 from bitwright.experiments.extensions import MODELS
 from bitwright.experiments.models import ModelKind
 from bitwright.experiments.open_data import open_data
-from bitwright.experiments.recipe import Recipe
+from bitwright.experiments.recipe import ModelSection, Recipe
 from bitwright.hw_constraints import target_files
 from bitwright.hw_constraints.target import Target, load_target
 from bitwright.quant.errors import InputError
@@ -50,19 +50,8 @@ class Workbench:
         """The network in float, in eval mode: fresh from the recipe's seed, or with the weights that it names."""
         import torch
 
-        section = self.recipe.model
         torch.manual_seed(self.recipe.seed)
-        if section.kind is not None:
-            kind: ModelKind = MODELS.load(section.kind)
-            model = kind.build(kind.settings.model_validate(section.settings))
-        else:
-            assert section.entry is not None
-            model = call_entry("model.entry", section.entry, **section.settings.get("arguments", {}))
-            if not isinstance(model, torch.nn.Module):
-                raise wrong_result("model.entry", section.entry, model, "a torch.nn.Module")
-        if section.weights is not None:
-            load_weights(model, Path(section.weights))
-        return model.eval()
+        return build_model(self.recipe.model)
 
     def arguments(self, model: torch.nn.Module, split: Split, *, batch: int, seed: int | None = None) -> Iterator[Any]:
         """The network's positional arguments, batch by batch."""
@@ -156,6 +145,27 @@ class Workbench:
             with Path(section.weights).open("rb") as file:
                 parts.append(hashlib.file_digest(file, "sha256").hexdigest())
         return " ".join(parts)
+
+
+def build_model(section: ModelSection) -> torch.nn.Module:
+    """The network that a section names, in eval mode, from the random state as it is or with the section's weights.
+
+    Raises:
+        InputError: the entry returns something else, or the weights are of another network.
+    """
+    import torch
+
+    if section.kind is not None:
+        kind: ModelKind = MODELS.load(section.kind)
+        model = kind.build(kind.settings.model_validate(section.settings))
+    else:
+        assert section.entry is not None
+        model = call_entry("model.entry", section.entry, **section.settings.get("arguments", {}))
+        if not isinstance(model, torch.nn.Module):
+            raise wrong_result("model.entry", section.entry, model, "a torch.nn.Module")
+    if section.weights is not None:
+        load_weights(model, Path(section.weights))
+    return model.eval()
 
 
 def require_runtime(name: str) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """A candidate that stands alone.
+class StandAlone:
+    """What a candidate is when nothing of its search is there.
 
     Attributes:
         architecture: arguments of the network's builder.
@@ -32,7 +32,7 @@ class Standing:
     overrides: tuple[Override, ...]
 
 
-def standing_alone(candidate: Candidate, space: SearchSpace, workload: Workload) -> Standing:
+def standing_alone(candidate: Candidate, space: SearchSpace, workload: Workload) -> StandAlone:
     """What has to be said about a candidate so that it can be made again.
 
     Raises:
@@ -41,7 +41,7 @@ def standing_alone(candidate: Candidate, space: SearchSpace, workload: Workload)
     architecture = space.architecture(candidate)
     formats = space.formats(candidate, workload.build(architecture))
     scheme = apply_block_formats(workload.scheme, workload.target, formats)
-    return Standing(architecture=architecture, overrides=scheme.overrides[len(workload.scheme.overrides) :])
+    return StandAlone(architecture=architecture, overrides=scheme.overrides[len(workload.scheme.overrides) :])
 
 
 def hash_of_network(model: torch.nn.Module, example: tuple[Any, ...], scheme: QuantScheme) -> str:
