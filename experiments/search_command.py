@@ -13,12 +13,12 @@ from bitwright.experiments.record import Record
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_progress import ways_to_watch
 from bitwright.experiments.search_result import SearchResult
-from bitwright.experiments.search_text import importance_text, limit_text
+from bitwright.experiments.search_text import figure_names, figures_of, importance_text, limit_text
 from bitwright.experiments.stages.search import study_folder
 from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import write_views
-from bitwright.nas.figures import FIGURES
+from bitwright.nas.result import Outcome
 from bitwright.nas.search_outcome import SearchOutcome, why_infeasible
 from bitwright.quant.errors import InputError
 
@@ -46,10 +46,15 @@ def print_front(record: Record, folder: Path) -> None:
     assert result is not None
     outcome = result.outcome
     front = outcome.front
-    figures = [name for name in FIGURES if name in front[0].figures]
+    names = figure_names(result, front)
+    figures = [figures_of(result, each) for each in front]
+    heads = [f"{name} ({next(each[name].origin for each in figures if name in each)})" for name in names]
     print_table(
-        (*front[0].values, *(f"{name} ({FIGURES[name].origin})" for name in figures)),
-        [(*map(str, each.values.values()), *(f"{each.figures[name]:.5g}" for name in figures)) for each in front],
+        (*front[0].values, *heads),
+        [
+            (*map(str, each.values.values()), *(f"{own[name].value:.5g}" if name in own else "" for name in names))
+            for each, own in zip(front, figures, strict=True)
+        ],
     )
     print()
     print(counted(outcome))
@@ -63,7 +68,7 @@ def print_front(record: Record, folder: Path) -> None:
     for finalist in result.finalists:
         if finalist.problem:
             print(f"  candidate {finalist.key} has no recipe that makes it again: {finalist.problem}")
-    if any(each.recipe for each in result.finalists):
+    if any(each.recipes for each in result.finalists):
         print(f"recipes   {folder / FOLDER}/*.yaml train, quantize and export the front from scratch")
     for line in (*where_to_look(record, folder), *ways_to_watch(study_folder(folder), storage_of(record))):
         print(line)
@@ -79,7 +84,10 @@ def counted(outcome: SearchOutcome) -> str:
     """How many candidates there were, and what was spent on those that were refused."""
     infeasible = [each for each in outcome.results if each.violations]
     untrained = [each for each in infeasible if not each.trained_seconds]
+    beaten = sum(each.outcome is Outcome.BEATEN for each in outcome.results)
+    given_up = f", {beaten} given up" if beaten else ""
     return (
-        f"{len(outcome.results)} candidates, {len(outcome.scored)} scored, {len(outcome.front)} on the front; "
+        f"{len(outcome.results)} candidates, {len(outcome.scored)} scored{given_up}, "
+        f"{len(outcome.front)} on the front; "
         f"{len(infeasible)} infeasible, {len(untrained)} of them with no training at all"
     )

@@ -22,14 +22,14 @@ class Finalist(Part):
 
     Attributes:
         key: the candidate's hash.
-        recipe: the file, seen from the run's folder; empty when it could not be written.
-        problem: what keeps the recipe from making the network that was scored; empty when it makes that one.
+        recipes: files, seen from the run's folder, one for each target; none when they could not be written.
+        problem: what keeps a recipe from making the network that was scored; empty when it makes that one.
         low: the worst accuracy that is still the same within the noise of counting samples; None where that is not
             what the metric does.
     """
 
     key: str
-    recipe: str
+    recipes: tuple[str, ...] = ()
     problem: str = ""
     low: float | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ _LABELS = {
     "macs": "MACs",
     "weight_bytes": "weights",
     "activation_bytes": "activations",
+    "modelled_ms": "modelled latency",
+    "modelled_uj": "modelled energy",
 }
 _NAMED = 4  # choices of an objective in a line
 _VISIBLE = 0.005  # of the variance: what rounds to 0 %
@@ -25,26 +28,42 @@ _VISIBLE = 0.005  # of the variance: what rounds to 0 %
 
 def label(search: SearchResult, name: str) -> str:
     """What a figure is called on an axis and in a table's head."""
-    return search.metric if name == "accuracy" else _LABELS.get(name, name)
+    figure, _, target = name.partition("@")
+    called = {"accuracy": search.metric, "inherited_accuracy": f"inherited {search.metric}"}
+    text = called.get(figure) or _LABELS.get(figure, figure)
+    return f"{text} on {target}" if target else text
 
 
 def unit(search: SearchResult, name: str) -> str:
     """The unit of a figure."""
-    return search.unit if name == "accuracy" else FIGURES[name].unit
+    figure = name.partition("@")[0]
+    return search.unit if FIGURES[figure].better == "metric" else FIGURES[figure].unit
+
+
+def figure_names(search: SearchResult, results: Iterable[Result]) -> list[str]:
+    """Figures that some of these have: the objectives, the others, then those of single targets (`NAME@TARGET`)."""
+    there = dict.fromkeys(name for each in results for name in each.figures)
+    by_target = [name for name in there if "@" in name and name.partition("@")[0] in FIGURES]
+    return [name for name in dict.fromkeys((*search.objectives, *FIGURES, *by_target)) if name in there]
 
 
 def figures_of(search: SearchResult, result: Result) -> dict[str, Figure]:
     """A candidate's figures with unit and origin; bounds become the interval of their figure."""
-    names = [*search.objectives, *(name for name in FIGURES if name not in search.objectives)]
-    return {name: _figure(search, result, name) for name in names if name in result.figures}
+    return {name: _figure(search, result, name) for name in figure_names(search, [result])}
 
 
 def _figure(search: SearchResult, result: Result, name: str) -> Figure:
-    origin: Literal["measured", "modelled"] = "measured" if FIGURES[name].origin == "measured" else "modelled"
+    figure = name.partition("@")[0]
+    origin: Literal["measured", "modelled"] = "measured" if FIGURES[figure].origin == "measured" else "modelled"
     sources = {
         "accuracy": search.metric,
+        "inherited_accuracy": f"{search.metric} with the supernet's weights, in float",
         "latency_ms": f"{search.device}, relative to the study's reference",
         "predicted_ms": "from a table of measured kernels, 90 % interval",
+        "modelled_ms": "the target's own cost model",
+        "modelled_uj": "the target's own cost model",
+        "naswot": "Mellor et al. 2021, fresh weights",
+        "synflow": "Tanaka et al. 2020, fresh weights",
     }
     return Figure(
         value=result.figures[name],
@@ -52,7 +71,7 @@ def _figure(search: SearchResult, result: Result, name: str) -> Figure:
         origin=origin,
         low=result.figures.get(f"{name}_low"),
         high=result.figures.get(f"{name}_high"),
-        source=sources.get(name, "counted in the captured graph, from its shapes"),
+        source=sources.get(figure, "counted in the captured graph, from its shapes"),
     )
 
 

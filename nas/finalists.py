@@ -6,12 +6,12 @@ scored is told by the hash of the network with its formats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bitwright.nas.block_formats import apply_block_formats
-from bitwright.nas.space import Candidate, SearchSpace, Value
+from bitwright.nas.space import Candidate, SearchSpace, Value, hash_of
 from bitwright.nas.workload import Workload
 from bitwright.quant.scheme import Override, QuantScheme
 
@@ -42,6 +42,17 @@ def standing_alone(candidate: Candidate, space: SearchSpace, workload: Workload)
     formats = space.formats(candidate, workload.build(architecture))
     scheme = apply_block_formats(workload.scheme, workload.target, formats)
     return StandAlone(architecture=architecture, overrides=scheme.overrides[len(workload.scheme.overrides) :])
+
+
+def patterns_of(candidate: Candidate, space: SearchSpace, workload: Workload) -> Mapping[str, str]:
+    """Patterns of zeros of a candidate, by block; dense blocks have none."""
+    choose = getattr(space, "sparsity", None)
+    return {} if choose is None else dict(choose(candidate, workload.build(space.architecture(candidate))))
+
+
+def hash_on_targets(hashes: Sequence[str]) -> str:
+    """The hash of a network on all targets of a search, from that on each, as the objective takes it."""
+    return hashes[0] if len(hashes) == 1 else hash_of(list(hashes))
 
 
 def hash_of_network(model: torch.nn.Module, example: tuple[Any, ...], scheme: QuantScheme) -> str:

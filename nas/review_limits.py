@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.search_outcome import SearchOutcome
+from bitwright.nas.standing import ACCURACY, INHERITED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class LimitCost:
         constraint: a limit of the recipe or `lint.RULE`.
         alone: how many candidates it refused that nothing else refused.
         known: how many of these have the figure.
-        figure: what is compared, an objective.
+        figure: what is compared: the first objective, or the inherited accuracy where no accuracy is known.
         gain: how much better the best of the known ones is than the best that is allowed, in the figure's unit; 0 when
             none is better; None when none is known.
         key: that best one; where none is known, the one that is least beyond the constraint.
@@ -46,15 +47,22 @@ def limit_costs(outcome: SearchOutcome) -> tuple[LimitCost, ...]:
 
 
 def _cost(outcome: SearchOutcome, constraint: str, refused: Sequence[Result]) -> LimitCost:
-    figure, sign = outcome.objectives[0], 1 if outcome.maximize[0] else -1
-    known = [each for each in refused if figure in each.figures]
-    allowed = [sign * each.figures[figure] for each in outcome.scored]
-    gain = None
-    if known and allowed:
-        best = max(known, key=lambda each: sign * each.figures[figure])
-        gain = max(0.0, sign * best.figures[figure] - max(allowed))
-    else:
-        best = min(refused, key=lambda each: each.violations[0].amount)
+    sign = 1 if outcome.maximize[0] else -1
+    for figure in _comparable(outcome.objectives[0]):
+        known = [each for each in refused if figure in each.figures]
+        allowed = [sign * each.figures[figure] for each in outcome.scored if figure in each.figures]
+        if known and allowed:
+            best = max(known, key=lambda each: sign * each.figures[figure])
+            gain = max(0.0, sign * best.figures[figure] - max(allowed))
+            return LimitCost(
+                constraint=constraint, alone=len(refused), known=len(known), figure=figure, gain=gain, key=best.key
+            )
+    nearest = min(refused, key=lambda each: each.violations[0].amount)
     return LimitCost(
-        constraint=constraint, alone=len(refused), known=len(known), figure=figure, gain=gain, key=best.key
+        constraint=constraint, alone=len(refused), known=0, figure=outcome.objectives[0], gain=None, key=nearest.key
     )
+
+
+def _comparable(objective: str) -> tuple[str, ...]:
+    """Figures that say what a constraint costs in an objective, the truest first; each is compared with its own kind."""
+    return (ACCURACY, INHERITED) if objective == ACCURACY else (objective,)

@@ -1,4 +1,4 @@
-"""A part of another network: what a search over `kind: elastic` has cut out of it, with the values that it had there.
+"""A part of another network: what a search over `kind: elastic` has cut out of it, with the values that it has there.
 
 Recipes of a search's finalists name it; nobody else has to.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from bitwright.experiments.models import ModelKind
+from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ class Settings(BaseModel):
 
     Attributes:
         whole: the network, as a recipe's `model` says it.
-        space: settings of the search space `elastic`.
+        space: the search space, one that follows from a network (`kind: elastic`), without formats.
         choices: what was chosen, by the names that the space has for its decisions.
         inputs: shapes of the float arguments of `forward` that the network is captured with.
     """
@@ -46,11 +47,14 @@ def build(settings: Settings) -> torch.nn.Module:
     from bitwright.nas.space import Candidate
     from bitwright.nas.spaces import load_space
 
-    kind = load_space("elastic")
-    assert kind.of_model is not None
+    asked = dict(settings.space)
+    name = str(asked.pop("kind", "elastic"))
+    kind = load_space(name)
+    if kind.of_model is None:
+        raise InputError(f"model.space.kind = {name!r}: its candidates are no parts of a network; elastic's are")
     whole = build_model(ModelSection(**settings.whole))
     example = tuple(torch.zeros(shape) for shape in settings.inputs)
-    elastic = kind.of_model(kind.settings.model_validate(settings.space), whole, example)
+    elastic = kind.of_model(kind.settings.model_validate(asked), whole, example)
     candidate = Candidate(elastic.space.canonical(settings.choices))
     return inherit(elastic, candidate).eval()
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from bitwright.experiments.record import Figure
 from bitwright.experiments.report.search_charts import front_chart, growth_chart, importance_chart, parallel_chart
 from bitwright.experiments.search_result import Finalist, SearchResult
-from bitwright.experiments.search_text import describe, figures_of, limit_text
+from bitwright.experiments.search_text import describe, figure_names, figures_of, limit_text
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.review_importance import Importance
 from bitwright.nas.review_stages import StageToll, stage_tolls
@@ -46,6 +46,7 @@ class SearchView:
         failed: candidates that could not be evaluated.
         tried: different candidates.
         best: the first of the front, in one line.
+        beaten: how many were given up, since they could not reach the front.
         wasted_seconds: training time that went into infeasible candidates.
     """
 
@@ -63,6 +64,7 @@ class SearchView:
     failed: tuple[Result, ...]
     tried: int
     best: str
+    beaten: int
     wasted_seconds: float
 
     @classmethod
@@ -82,7 +84,7 @@ class SearchView:
             charts=tuple(charts),
             front=front,
             choices=tuple(dict.fromkeys(name for each in front for name in each.result.values)),
-            figures={name: figure for each in reversed(front) for name, figure in each.figures.items()},
+            figures={name: _first(front, name) for name in figure_names(search, outcome.front)},
             stages=stage_tolls(outcome.results),
             refused=tuple(why_infeasible(outcome.results)),
             limits=tuple(limit_text(search, each, Path()) for each in search.limits),
@@ -94,5 +96,11 @@ class SearchView:
             failed=tuple(each for each in outcome.results if each.outcome is Outcome.FAILED),
             tried=len(outcome.results),
             best=describe(search, outcome.front[0]) if outcome.front else "",
+            beaten=sum(each.outcome is Outcome.BEATEN for each in outcome.results),
             wasted_seconds=sum(each.trained_seconds for each in infeasible),
         )
+
+
+def _first(front: tuple[Candidate, ...], name: str) -> Figure:
+    """A figure of that name, for its unit and origin."""
+    return next(each.figures[name] for each in front if name in each.figures)

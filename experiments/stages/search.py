@@ -23,10 +23,11 @@ def search_networks(context: Context) -> SearchResult:
 
     The study outlives an interruption, so it is in the run's folder and not in the stage's.
     """
-    from bitwright.experiments.finalist_recipes import FOLDER, write_finalists, write_limits
+    from bitwright.experiments.finalist_recipes import FOLDER, FinalistWriter
     from bitwright.experiments.metrics import UNITS
     from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
     from bitwright.experiments.search_workload import RecipeWorkload, search_space
+    from bitwright.nas.figures import is_more_better
     from bitwright.nas.latency import device_name
     from bitwright.nas.search import search
 
@@ -34,7 +35,7 @@ def search_networks(context: Context) -> SearchResult:
     assert recipe.search is not None
     workload = RecipeWorkload(recipe)
     settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
-    maximize = [name == "accuracy" and workload.higher_is_better for name in settings.objectives]
+    maximize = [is_more_better(name, higher_is_better=workload.higher_is_better) for name in settings.objectives]
     progress = SearchProgress(settings.objectives, maximize)
     for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage):
         context.console.say(f"    {line}")
@@ -58,14 +59,15 @@ def search_networks(context: Context) -> SearchResult:
                 on_wait=context.console.say,
             )
     timed = workload.runtime if settings.wants_latency else None
-    metric, finalists = recipe.evaluate.metric, context.run_folder / FOLDER
+    metric = recipe.evaluate.metric
+    writer = FinalistWriter((workload,), space, context.run_folder / FOLDER)
     return SearchResult.of(
         outcome,
         metric=metric,
         unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
         device=device_name(timed) if timed else "",
-        finalists=write_finalists(outcome.front, workload, space, finalists),
-        limits=write_limits(outcome, workload, space, finalists),
+        finalists=writer.front(outcome),
+        limits=writer.limits(outcome),
     )
 
 

@@ -40,7 +40,7 @@ def large() -> SearchResult:
     outcome = SearchOutcome(trials=trials, objectives=("accuracy", "latency_ms"), maximize=(True, False))
     limits = tuple(Limit(cost=each, recipe="" if each.known else f"finalists/without-{each.constraint}.yaml")
                    for each in limit_costs(outcome))  # fmt: skip
-    finalists = tuple(Finalist(key=each.key, recipe=f"finalists/{each.key}.yaml") for each in outcome.front)
+    finalists = tuple(Finalist(key=each.key, recipes=(f"finalists/{each.key}.yaml",)) for each in outcome.front)
     return SearchResult.of(outcome, metric="top1", unit="%", device="a CPU", finalists=finalists, limits=limits)
 
 
