@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,14 @@ class Cut:
         )
 
 
+def together(cuts: Iterable[Cut]) -> Cut:
+    """All that any of the cuts takes out."""
+    result = Cut()
+    for cut in cuts:
+        result |= cut
+    return result
+
+
 class Skipped(nn.Module):
     """Stands where a block was left out, so that all others keep their names; returns its first argument."""
 
@@ -84,6 +92,13 @@ def _centre(weight: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
     return weight
 
 
+def with_values_of(model: nn.Module, captured: CapturedModel) -> CapturedModel:
+    """The captured network with the values that its model has now; capturing anew would cost seconds."""
+    now = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    own = {name: now[ref.module_path] for ref, name in captured.value_refs.items() if ref.module_path in now}
+    return replace(captured, values={**captured.values, **own})
+
+
 def zeroed(
     captured: CapturedModel, channels: ChannelGraph, blocks: Collection[Block], cut: Cut, args: tuple[Any, ...]
 ) -> list[torch.Tensor]:
@@ -118,7 +133,16 @@ def difference(
 ) -> str:
     """Why a cut network is not the largest one without what was cut; "" when it is.
 
-    Where channels are cut whose absence changes others (`ChannelGroup.inexact`), only shapes are compared.
+    Where channels are cut whose absence changes others (`ChannelGroup.inexact`), only shapes can be compared; then all
+    else is compared once more without them.
+
+    Args:
+        largest: of all channels, blocks and kernels.
+        captured: of `largest`, perhaps before its values changed.
+        channels: of it.
+        blocks: those that may be absent.
+        cut: what is taken out.
+        args: arguments of `forward`.
     """
     network = cut_out(largest, channels, cut)
     try:
@@ -126,6 +150,11 @@ def difference(
             results = pytree.tree_leaves(network.eval()(*args))
     except _REFUSALS as error:
         return f"its forward cannot do without: {type(error).__name__}: {str(error).splitlines()[0]}"
-    exact = not any(group.inexact and cut.units.intersection(group.units) for group in channels.groups)
     own = [leaf for leaf in results if isinstance(leaf, torch.Tensor)]
-    return unlike(own, zeroed(captured, channels, blocks, cut, args), exact=exact)
+    every = (group.units for group in channels.groups if group.inexact)
+    inexact = cut.units & frozenset().union(*every)
+    wanted = zeroed(with_values_of(largest, captured), channels, blocks, cut, args)
+    reason = unlike(own, wanted, exact=not inexact)
+    if inexact and not reason:
+        return difference(largest, captured, channels, blocks, replace(cut, units=cut.units - inexact), args)
+    return reason

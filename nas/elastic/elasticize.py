@@ -8,28 +8,22 @@ it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from bitwright.nas.block_choices import BlockChoices
 from bitwright.nas.declared_space import DeclaredSpace
 from bitwright.nas.elastic.blocks import Run, find_runs
-from bitwright.nas.elastic.cut import Cut, cut_out, difference
+from bitwright.nas.elastic.cut import Cut, cut_out, together
 from bitwright.nas.elastic.decisions import Decision, Shrinkage, depths, kernels, needs, widths
 from bitwright.nas.elastic.elastic import Share
 from bitwright.nas.elastic.order import sort_channels
 from bitwright.nas.elastic.parts import parts
-from bitwright.nas.moves import random_candidate
+from bitwright.nas.elastic.trial import Trial
 from bitwright.nas.space import Candidate, hash_of
 from bitwright.qat.sparsity.removal import removable
-from bitwright.quant.capture import capture
-from bitwright.quant.channel_graph import ChannelGraph
-
-# Mixtures of choices on which decisions are tried together, beside all at their least.
-_TRIES = 2
 
 
 class Elasticized:
@@ -44,15 +38,14 @@ class Elasticized:
 
     def __init__(
         self,
-        largest: nn.Module,
-        channels: ChannelGraph,
+        trial: Trial,
         decisions: Sequence[Decision],
         runs: Sequence[Run],
         refused: Mapping[str, str],
         block_choices: BlockChoices,
     ) -> None:
-        self.largest, self.channels, self.refused = largest, channels, dict(refused)
-        self.decisions, self._runs = tuple(decisions), tuple(runs)
+        self.largest, self.channels, self.refused = trial.largest, trial.channels, dict(refused)
+        self._trial, self._decisions = trial, tuple(decisions)
         self._shares: dict[str, Mapping[str, Share]] = {}
         reasons = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:3])
         self.space = DeclaredSpace(
@@ -64,7 +57,7 @@ class Elasticized:
 
     def cut(self, candidate: Candidate) -> Cut:
         """What the candidate lacks of the largest network."""
-        return _together(each.cuts[candidate.values[each.parameter.name]] for each in self.decisions)
+        return together(each.cuts[candidate.values[each.parameter.name]] for each in self._decisions)
 
     def network(self, candidate: Candidate) -> nn.Module:
         """See `Elastic.network`; with the shared values already."""
@@ -80,9 +73,7 @@ class Elasticized:
 
     def difference(self, candidate: Candidate, args: tuple[Any, ...]) -> str:
         """Why the candidate's network is not the largest one with zeros for all that it lacks; "" when it is."""
-        captured = capture(self.largest, args)
-        blocks = [block for run in self._runs for block in run.blocks]
-        return difference(self.largest, captured, self.channels, blocks, self.cut(candidate), args)
+        return self._trial.reason(self.cut(candidate), args)
 
 
 def elasticize(
@@ -116,70 +107,6 @@ def elasticize(
     narrower = widths(found.channels, groups, asked) if asked.width else []
     smaller, not_smaller = kernels(largest, asked) if asked.kernel else ([], {})
     refused |= unlike_blocks | not_shallower | not_smaller
-    trial = _Trial(largest, found.channels, runs, example)
-    decisions = trial.proven([*shallower, *narrower, *smaller], refused)
-    return Elasticized(largest, found.channels, decisions, runs, refused, block_choices or BlockChoices())
-
-
-class _Trial:
-    """Tries cuts on the example arguments."""
-
-    def __init__(
-        self, largest: nn.Module, channels: ChannelGraph, runs: Sequence[Run], example: tuple[Any, ...]
-    ) -> None:
-        self.largest, self.channels, self.example = largest, channels, example
-        self.blocks = [block for run in runs for block in run.blocks]
-        self.captured = capture(largest, example)  # anew: channels have changed places
-
-    def reason(self, cut: Cut) -> str:
-        """Why a cut fails; "" when it does not."""
-        return difference(self.largest, self.captured, self.channels, self.blocks, cut, self.example)
-
-    def proven(self, decisions: Sequence[Decision], refused: dict[str, str]) -> list[Decision]:
-        """The decisions that work, alone and together; reasons of the others are added to `refused`."""
-        good = self._alone(list(decisions), refused)
-        if not good:
-            return []
-        for cut in self._mixtures(good):
-            if self.reason(cut):
-                good = self._one_by_one(good, refused)
-                break
-        return good
-
-    def _alone(self, decisions: list[Decision], refused: dict[str, str]) -> list[Decision]:
-        """Halves, as long as a half fails together: most networks take one try."""
-        if not decisions:
-            return []
-        reason = self.reason(_together(each.least for each in decisions))
-        if not reason:
-            return decisions
-        if len(decisions) == 1:
-            refused[decisions[0].parameter.name] = reason
-            return []
-        middle = len(decisions) // 2
-        return [*self._alone(decisions[:middle], refused), *self._alone(decisions[middle:], refused)]
-
-    def _mixtures(self, decisions: Sequence[Decision]) -> list[Cut]:
-        space = DeclaredSpace(own=tuple(each.parameter for each in decisions))
-        rng = np.random.default_rng(0)
-        drawn = [random_candidate(space, rng) for _ in range(_TRIES)]
-        mixed = [_together(each.cuts[one.values[each.parameter.name]] for each in decisions) for one in drawn]
-        return [_together(each.least for each in decisions), *mixed]
-
-    def _one_by_one(self, decisions: Sequence[Decision], refused: dict[str, str]) -> list[Decision]:
-        """Adds decision after decision, and leaves out those that fail beside the ones before them."""
-        kept: list[Decision] = []
-        for decision in decisions:
-            reason = next(filter(None, map(self.reason, self._mixtures([*kept, decision]))), "")
-            if reason:
-                refused[decision.parameter.name] = f"beside others: {reason}"
-            else:
-                kept.append(decision)
-        return kept
-
-
-def _together(cuts: Iterable[Cut]) -> Cut:
-    result = Cut()
-    for cut in cuts:
-        result |= cut
-    return result
+    trial = Trial(largest, found.captured, found.channels, [block for run in runs for block in run.blocks])
+    decisions = trial.proven([*shallower, *narrower, *smaller], example, refused)
+    return Elasticized(trial, decisions, runs, refused, block_choices or BlockChoices())
