@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -42,6 +43,7 @@ DEVICE = "device"
 _MOST_DEATHS = 3
 # Looking after the scheduler, and trying to reach a lost one.
 _PATIENCE_S = 2.0
+_SLOTS_S = 1.0
 _CONNECT = "10s"
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": _MOST_DEATHS - 1,
@@ -93,16 +95,22 @@ class Cluster:
         self._connect, self._evaluate, self._on_wait = connect, evaluate, on_wait
         self.client = connect()
         self.address = str(self.client.scheduler.address)
-        self._slots = 1
+        self._slots, self._slots_until = 1, 0.0
         self._candidates: dict[str, tuple[Candidate, Standing | None]] = {}
         self._futures: dict[str, Future] = {}
 
     @property
     def slots(self) -> int:
-        """Threads of all workers that are there now; at least one is waited for."""
-        with suppress(OSError):  # a lost scheduler is noticed by `next`
-            self._slots = max(1, sum(self.client.nthreads().values()))
-        return self._slots
+        """Threads of all workers that are there, as of `_SLOTS_S` ago at most; at least one is waited for.
+
+        An eighth more, which waits at the scheduler: then no worker of many waits for the driver.
+        """
+        now = time.monotonic()
+        if now >= self._slots_until:
+            with suppress(OSError):  # a lost scheduler is noticed by `next`
+                self._slots = max(1, sum(self.client.nthreads().values()))
+            self._slots_until = now + _SLOTS_S
+        return self._slots + self._slots // 8
 
     def on_device(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Calls it on the worker with the device.
