@@ -31,7 +31,7 @@ class Search(Section):
     Attributes:
         space: what may be varied of the recipe's model.
         trials: different candidates to try, infeasible ones included.
-        sampler: who proposes them.
+        sampler: who proposes them: one of Optuna's, or `informed`, which screens candidates and models only the rest.
         objectives: accuracy is the metric of `evaluate`; all others should be small.
         limits: what a candidate must keep.
         train: how each feasible candidate is trained.
@@ -47,7 +47,7 @@ class Search(Section):
 
     space: SearchSpace
     trials: Count = 24
-    sampler: Literal["nsga2", "random", "tpe"] = "tpe"
+    sampler: Literal["cmaes", "gp", "informed", "nsga2", "nsga3", "random", "tpe"] = "tpe"
     objectives: Annotated[
         tuple[Literal["accuracy", "latency_ms", "predicted_ms", "macs", "weight_bytes", "activation_bytes"], ...],
         Field(min_length=1),

@@ -56,9 +56,7 @@ OPTUNA_SAMPLERS: Mapping[str, _OptunaSampler] = {
     "nsga3": _OptunaSampler(make=lambda seed: optuna.samplers.NSGAIIISampler(population_size=_POPULATION, seed=seed)),
     "random": _OptunaSampler(make=lambda seed: optuna.samplers.RandomSampler(seed=seed)),
     "tpe": _OptunaSampler(
-        make=lambda seed: optuna.samplers.TPESampler(
-            multivariate=True, n_startup_trials=_RANDOM_AT_FIRST, seed=seed, warn_independent_sampling=False
-        )
+        make=lambda seed: optuna.samplers.TPESampler(multivariate=True, n_startup_trials=_RANDOM_AT_FIRST, seed=seed)
     ),
 }
 SAMPLERS = (*sorted(OPTUNA_SAMPLERS), INFORMED)
