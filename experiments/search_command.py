@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitwright.experiments.console import Console
+from bitwright.experiments.figure_text import format_value
 from bitwright.experiments.finalist_recipes import FOLDER
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.read_run import result_of
@@ -19,8 +20,11 @@ from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import write_views
 from bitwright.nas.result import Outcome
+from bitwright.nas.review_importance import leading_choices
 from bitwright.nas.search_outcome import SearchOutcome, why_infeasible
 from bitwright.quant.errors import InputError
+
+_CHOICES = 8  # beside the figures in a terminal's table; recipes have all
 
 
 def run_search(name: str, overrides: Sequence[str], out: Path | None, *, quiet: bool) -> tuple[Record, Path]:
@@ -45,17 +49,7 @@ def print_front(record: Record, folder: Path) -> None:
     result = result_of(record, "search", SearchResult)
     assert result is not None
     outcome = result.outcome
-    front = outcome.front
-    names = figure_names(result, front)
-    figures = [figures_of(result, each) for each in front]
-    heads = [f"{name} ({next(each[name].origin for each in figures if name in each)})" for name in names]
-    print_table(
-        (*front[0].values, *heads),
-        [
-            (*map(str, each.values.values()), *(f"{own[name].value:.5g}" if name in own else "" for name in names))
-            for each, own in zip(front, figures, strict=True)
-        ],
-    )
+    print_table(*front_table(result, outcome))
     print()
     print(counted(outcome))
     for constraint, count, example in why_infeasible(outcome.results):
@@ -72,6 +66,25 @@ def print_front(record: Record, folder: Path) -> None:
         print(f"recipes   {folder / FOLDER}/*.yaml train, quantize and export the front from scratch")
     for line in (*where_to_look(record, folder), *ways_to_watch(study_folder(folder), storage_of(record))):
         print(line)
+
+
+def front_table(result: SearchResult, outcome: SearchOutcome) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: candidate, figures with where they come from, and choices as far as there is room."""
+    front = outcome.front
+    names, figures = figure_names(result, front), [figures_of(result, each) for each in front]
+    choices = list(dict.fromkeys(name for each in front for name in each.values))
+    if len(choices) > _CHOICES:
+        choices = leading_choices(outcome, result.importance)[:_CHOICES]
+    heads = [f"{name} ({next(each[name].origin for each in figures if name in each)})" for name in names]
+    rows = [
+        [
+            each.key,
+            *(format_value(own[name].value, own[name].unit) if name in own else "" for name in names),
+            *(str(each.values.get(name, "")) for name in choices),
+        ]
+        for each, own in zip(front, figures, strict=True)
+    ]
+    return ["candidate", *heads, *choices], rows
 
 
 def storage_of(record: Record) -> str | None:

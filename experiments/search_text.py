@@ -121,7 +121,7 @@ def limit_text(search: SearchResult, limit: Limit, folder: Path) -> str:
     name = label(search, cost.figure)
     if cost.gain is None:
         if limit.problem:
-            return f"{refused}: cost not known, none has {name}; {limit.problem}"
+            return f"{refused}: cost not known, none has {name} and no recipe trains one ({limit.problem})"
         return (
             f"{refused}: cost not known, none has {name}; to find out: "
             f"bitwright run {folder / limit.recipe} --until evaluate"

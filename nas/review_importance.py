@@ -68,7 +68,7 @@ def importance_of_choices(outcome: SearchOutcome, objective: str) -> Importance:
         scored = tuple(scored[index] for index in sorted(chosen))
     values = np.array([each.figures[objective] for each in scored])
     if len(scored) < _LEAST or not names or np.ptp(values) == 0:
-        why = f"only {len(scored)} candidates have a score; {_LEAST} are the least that can tell anything"
+        why = f"scored candidates: {len(scored)}; {_LEAST} are the least that can tell anything"
         if len(scored) >= _LEAST:
             why = f"all scored candidates are alike in {objective if names else 'their choices'}"
         return Importance(objective=objective, candidates=len(scored), explained=0.0, choices=(), caution=why)

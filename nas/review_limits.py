@@ -64,5 +64,5 @@ def _cost(outcome: SearchOutcome, constraint: str, refused: Sequence[Result]) ->
 
 
 def _comparable(objective: str) -> tuple[str, ...]:
-    """Figures that say what a constraint costs in an objective, the truest first; each is compared with its own kind."""
+    """Figures that say what a constraint costs in an objective, the truest first; each compares with its own kind."""
     return (ACCURACY, INHERITED) if objective == ACCURACY else (objective,)

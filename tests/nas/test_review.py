@@ -172,7 +172,7 @@ def test_importance_of_noise_is_called_unreliable_and_few_candidates_are_not_ran
     assert "16 candidates are too few for 2 choices" in found.caution
     few = importance_of_choices(outcome, "accuracy")
     assert few.choices == ()
-    assert few.caution == "only 4 candidates have a score; 10 are the least that can tell anything"
+    assert few.caution == "scored candidates: 4; 10 are the least that can tell anything"
     alike = importance_of_choices(_every(lambda _: 1.0, a=range(12)), "accuracy")
     assert alike.caution == "all scored candidates are alike in accuracy"
 

@@ -11,6 +11,7 @@ import pytest
 from bitwright.experiments.read_run import result_of
 from bitwright.experiments.record import Record, StageRecord
 from bitwright.experiments.report import render_report
+from bitwright.experiments.search_command import front_table, print_front
 from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
 from bitwright.experiments.search_result import Finalist, Limit, SearchResult
 from bitwright.experiments.search_text import importance_text, limit_text
@@ -103,7 +104,7 @@ def test_few_candidates_are_not_ranked(full_record: Record) -> None:
     search = result_of(full_record, "search", SearchResult)
     assert search is not None
     assert importance_text(search, search.importance[0]) == (
-        "top1: only 3 candidates have a score; 10 are the least that can tell anything"
+        "top1: scored candidates: 3; 10 are the least that can tell anything"
     )
 
 
@@ -128,3 +129,29 @@ def test_where_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
         "study     optuna-dashboard postgresql+psycopg://host/studies",
         "workers   http://head:8787/status",
     ]
+
+
+def test_the_terminal_shows_the_front_what_refused_others_and_where_to_look(
+    full_record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_front(full_record, Path("runs/a"))
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split("  ") for line in lines[:3]]
+    assert [[cell.strip() for cell in row if cell] for row in table] == [
+        ["candidate", "accuracy (measured)", "latency_ms (measured)", "width", "formats"],
+        ["0002", "95.00 %", "0.400 ms", "1.0", "int8"],
+        ["0000", "90.00 %", "0.200 ms", "0.5", "int8"],
+    ]
+    assert lines[4] == ("6 candidates, 3 scored, 2 on the front; 2 infeasible, 2 of them with no training at all")
+    assert "  lint.dtype refused 2, for example: int16 <weights> are not permitted" in lines
+    assert lines[-1].startswith("study     optuna-dashboard sqlite:///runs/a/search-")
+
+
+def test_a_terminal_has_room_for_the_choices_that_objectives_hang_on(large: SearchResult) -> None:
+    heads, rows = front_table(large, large.outcome)
+    assert heads[:3] == ["candidate", "accuracy (measured)", "latency_ms (measured)"]
+    assert len(heads) == 3 + 8
+    assert {"choice_0", "choice_1"} <= set(heads)
+    assert [row[0] for row in rows] == [each.key for each in large.outcome.front]
+    assert all(row[heads.index("choice_0")] == str(each.values["choice_0"])
+               for row, each in zip(rows, large.outcome.front, strict=True))  # fmt: skip
