@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from bitwright.qat.calls import CallCounter
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer
+from bitwright.qat.rectifiers import CEILINGS, can_rest
 from bitwright.quant.graph import TensorRef
 
 Key = tuple[str, int]
@@ -45,9 +46,9 @@ class Site:
     quantizer: Quantizer | DynamicQuantizer
     tap: Tap
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Fake-quantizes it."""
-        result: torch.Tensor = self.quantizer(x)
+    def __call__(self, x: torch.Tensor, *, rested: str = "") -> torch.Tensor:
+        """Fake-quantizes it; `rested`: the name of the rectifier that has not run."""
+        result: torch.Tensor = self.quantizer(x, ceiling=CEILINGS[rested]) if rested else self.quantizer(x)
         if self.tap.look is not None:
             self.tap.look(self.ref, result)
         return result
@@ -68,6 +69,9 @@ class CallSite:
             for place, rewrite in self.operands.items():
                 leaves[tensors[place]] = rewrite(leaves[tensors[place]])
             args, kwargs = pytree.tree_unflatten(leaves, spec)
+        name, site = operator_name(function), self.result
+        if site is not None and name in CEILINGS and args and can_rest(name, site.quantizer, args[0]):
+            return site(args[0], rested=name)
         result = function(*args, **kwargs)
         return result if self.result is None else self.result(result)
 

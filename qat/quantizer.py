@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,26 +104,38 @@ class Quantizer(nn.Module):
         zero_point = self._zero_point(scale, 1).clone()
         return QParams(self.spec, scale, zero_point, self.axis, _cloned(self.tensor_scale))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32, bfloat16 or float16 of any shape; rounded in float32, returned in its own type."""
+    def begins_at_zero(self, x: torch.Tensor) -> bool:
+        """Whether the lowest code of a training batch is 0, and stays it."""
+        return self.training and self.grid.low == 0 and self.shift is None
+
+    def forward(self, x: torch.Tensor, *, ceiling: float | None = None) -> torch.Tensor:
+        """float32, bfloat16 or float16 of any shape; rounded in float32, returned in its own type.
+
+        Args:
+            x: values.
+            ceiling: they count as clipped to [0, ceiling], on a grid that begins at 0; None as they are.
+        """
         values = x.float()
         if self.observing and self.training and not is_repeated():
-            self._look(values.detach())
+            self._look(values.detach(), ceiling)
         if not torch.is_grad_enabled():
             return fake_quantize(values, self.qparams()).to(x.dtype)
         elements = values.numel() // max(1, len(values) if values.dim() else 1)
         scale = self.scale(elements)
         clipping_only = self.method is Method.PACT
         if self.shift is None:
-            return round_activation(values, scale, self.grid, clipping_only=clipping_only).to(x.dtype)
+            limit = None if ceiling is None or math.isinf(ceiling) else ceiling
+            return round_activation(values, scale, self.grid, clipping_only=clipping_only, ceiling=limit).to(x.dtype)
         zero_point = self._zero_point(scale, elements)
         low, high = self.spec.code_range
         origin = float(zero_point.detach())
         grid = Grid(low - origin, high - origin)
         return round_activation(values, scale, grid, zero_point=zero_point).to(x.dtype)
 
-    def _look(self, values: torch.Tensor) -> None:
+    def _look(self, values: torch.Tensor, ceiling: float | None) -> None:
         extremes = torch.stack(torch.aminmax(values))
+        if ceiling is not None:
+            extremes.clamp_(0.0, ceiling)  # of NaN it stays NaN
         if self.seen is None:
             self.seen = extremes
         else:
@@ -170,12 +183,16 @@ class DynamicQuantizer(nn.Module):
         self.spec, self.axis = rule.spec, rule.axis
         self.register_buffer("tensor_scale", _cloned(rule.tensor_scale))
 
+    def begins_at_zero(self, x: torch.Tensor) -> bool:
+        """Never known before the values are."""
+        return False
+
     @property
     def rule(self) -> DynamicQParams:
         """How the qparams follow from the values."""
         return DynamicQParams(spec=self.spec, axis=self.axis, tensor_scale=_cloned(self.tensor_scale))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *, ceiling: float | None = None) -> torch.Tensor:
         """As `Quantizer.forward`."""
         values = x.float()
         if not values.numel():

@@ -32,6 +32,7 @@ from bitwright.qat.layers import (
 )
 from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
+from bitwright.qat.rectifiers import Resting, can_rest, rectifier_of
 from bitwright.qat.shards import whole, widest_of_ranks
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
@@ -131,10 +132,16 @@ class Replay:
         self.last_forward = begin.last
         self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
         for module, result in returned.items():
+            if (name := rectifier_of(module)) and not module._forward_hooks:  # else somebody sees its own result
+                result.rectifier = name
+                self._swap(module, Resting)
+                module.returned = result  # type: ignore[assignment]
             self._handles.append(module.register_forward_hook(result))
         for module, boundary in boundaries.items():
             self._handles.append(module.register_forward_pre_hook(boundary.enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(boundary.leave, always_call=True))
+        for module, result in returned.items():
+            result.hooks = len(module._forward_hooks)
 
     def detach(self) -> None:
         """Takes everything out; the model computes in float with the weights as they are now."""
@@ -143,7 +150,7 @@ class Replay:
         self._handles.clear()
         for module, behaviour in reversed(self._swapped):
             restore_class(module, behaviour)
-            for name in ("folded", "frozen"):
+            for name in ("folded", "frozen", "returned"):
                 vars(module).pop(name, None)
         self._swapped.clear()
         delattr(self.model, CHILD)
@@ -224,10 +231,21 @@ class _Returned:
     def __init__(self, calls: int) -> None:
         self.sites: list[Site | None] = [None] * calls
         self.counter = CallCounter()
+        self.rectifier, self.hooks = "", 0
+        self._resting = ""
+
+    def rests(self, module: nn.Module, x: torch.Tensor) -> bool:
+        """Whether the module, a rectifier, leaves clipping to this hook; not when hooks of others see its result."""
+        rounds = [site.quantizer for site in self.sites if site is not None]
+        is_ours = len(module._forward_hooks) == self.hooks and len(rounds) == len(self.sites)
+        rests = is_ours and all(can_rest(self.rectifier, each, x) for each in rounds)
+        self._resting = self.rectifier if rests else ""
+        return rests
 
     def __call__(self, module: nn.Module, args: Any, result: torch.Tensor) -> torch.Tensor:
         site = self.sites[self.counter.next(len(self.sites), module, args)]
-        return result if site is None else site(result)
+        rested, self._resting = self._resting, ""
+        return result if site is None else site(result, rested=rested)
 
 
 # Arguments and keyword arguments of the forward that trained last; empty before the first.
