@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from bitwright.quant.quantized_model import QuantizedModel
 
 EVENTS = "events"
+# A look at the latency while a network trains; the figure that counts is that of the stage `measure`.
+_LATENCY_ROUNDS, _LATENCY_SECONDS = 5, 0.5
 
 
 @contextlib.contextmanager
 def watched(context: Context, callback: QATCallback, sparsity: Sparsity | None) -> Iterator[Callable[[], None]]:
     """What is to be called after each step: the callbacks' own, and a look every so many.
 
-    The deployed network is the exported file on the first runtime of the recipe.
+    The deployed network is the exported file on the first runtime of the recipe. Its latency is measured where that
+    runs here, and else what the target's cost model says; a target with neither has none.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -43,7 +47,7 @@ def watched(context: Context, callback: QATCallback, sparsity: Sparsity | None) 
             writer,
             held_out=held_out,
             every=recipe.qat.look_every,
-            deployed=Deployed(run=_on_runtime(context)),
+            deployed=Deployed(run=_on_runtime(context), latency_ms=_latency(context)),
         )
 
         def after_step() -> None:
@@ -70,6 +74,47 @@ def _on_runtime(context: Context) -> Callable[[QuantizedModel, tuple[Any, ...]],
         return result
 
     return run
+
+
+def _latency(context: Context) -> Callable[[QuantizedModel], float] | None:
+    from bitwright.hw_constraints.target import Capability
+
+    if context.recipe.measure.on is not None:
+        return None  # the device has other things to do than to wait for a training here
+    runtimes = context.bench.runtimes(context.recipe.prove.runtimes)
+    if runtimes:
+        return _measured(context, runtimes[0])
+    return _modelled(context) if Capability.COST in context.bench.target.capabilities else None
+
+
+def _measured(context: Context, runtime: str) -> Callable[[QuantizedModel], float]:
+    from bitwright.hw_constraints.measure import measure_in_subprocess
+    from bitwright.quant.export.onnx_qdq import export_onnx_qdq
+
+    file = context.folder / "qat.onnx"
+
+    def latency_ms(quantized: QuantizedModel) -> float:
+        export_onnx_qdq(quantized, file)
+        found = measure_in_subprocess(
+            {"trained": (file, runtime)},
+            threads=context.recipe.measure.threads,
+            inputs=None,
+            min_rounds=_LATENCY_ROUNDS,
+            max_seconds=_LATENCY_SECONDS,
+        )
+        return found.latency("trained").median_us / 1e3
+
+    return latency_ms
+
+
+def _modelled(context: Context) -> Callable[[QuantizedModel], float]:
+    from bitwright.hw_constraints.modelled_time import modelled_time
+
+    def latency_ms(quantized: QuantizedModel) -> float:
+        found = modelled_time(quantized.captured.graph, context.bench.target, quantized.plan)
+        return math.nan if found is None else found.us / 1e3
+
+    return latency_ms
 
 
 def copy_events(record: Record, run: Path, folder: Path) -> None:

@@ -29,6 +29,16 @@ Run = Callable[[QuantizedModel, tuple[Any, ...]], Any]
 _OSCILLATES = 0.005
 # Decibels of two networks that compute the same.
 _EQUAL = 200.0
+# Values of an activation that its histogram is made of, evenly from all of them.
+_SHOWN = 4096
+# Charts with a line a tensor, for writers that can say so (TensorBoard's "custom scalars"): title and tags.
+_TOGETHER = {
+    "step size ÷ its start": r"step_size_ratio/.*",
+    "share of values that are clipped": r"clip_share/.*",
+    "share of weights that oscillate": r"oscillating/.*",
+    "share of weights that are zero": r"zero_share/.*",
+    "bits": r"bits/.*",
+}
 
 
 class Writer(Protocol):
@@ -63,9 +73,9 @@ class QATBoard:
         board = QATBoard(qat, SummaryWriter("runs/1"), held_out=(images,))
         ...; qat.on_step(); board.on_step()
 
-    By tensor: the step size (as it is, and in relation to its start), the share of values that are clipped, bits; for
-    weights the share that oscillates, that is frozen, and that is zero, with a histogram of codes. In all: the same
-    over the whole network, its float error, and the distance from the deployed network.
+    By tensor: the step size (as it is, and in relation to its start), the share of values that are clipped, bits, and a
+    histogram, of weights in codes; for weights also the share that oscillates, that is frozen, and that is zero. In
+    all: the same over the whole network, its distance from the deployed network, and that one's latency.
 
     Args:
         callback: whose network is looked at.
@@ -93,6 +103,10 @@ class QATBoard:
         self.deployed, self.looks = deployed, 0
         callback.scheduled.watching = True
         self.starts = {name: float(q.qparams().scale.mean()) for name, q in self._quantizers()}
+        if hasattr(writer, "add_custom_scalars"):
+            writer.add_custom_scalars(
+                {"by tensor": {title: ["Multiline", [tags]] for title, tags in _TOGETHER.items()}}
+            )
         self.look()
 
     def on_step(self) -> None:
@@ -127,7 +141,7 @@ class QATBoard:
         self._scalar(f"bits/{name}", float(qparams.spec.format.bits))
 
     def _clipped_activations(self) -> dict[str, float]:
-        """Which share of each activation lies beyond its range by more than half a step."""
+        """Which share of each activation lies beyond its range by more than half a step; writes their histograms."""
         shares: dict[str, float] = {}
         names = {quantizer: name for name, quantizer in self._quantizers()}
 
@@ -137,6 +151,8 @@ class QATBoard:
             low, high = qparams.range
             margin = 0.5 * qparams.scale if not isinstance(qparams.spec.format, FloatFormat) else 0.0
             values = args[0].float()
+            shown = values.flatten()[:: max(1, values.numel() // _SHOWN)]
+            self.writer.add_histogram(f"activation/{names[module]}", shown.cpu(), self.callback.step)
             if low.dim() == 0 and values.numel():
                 outside = (values < low - margin) | (values > high + margin)
                 shares[names[module]] = float(outside.float().mean())

@@ -55,6 +55,9 @@ class QATCallback:
     and optimizer are whole: attach, then load them. Several processes share their calibration samples. An EMA copy
     is deployed by `model.load_state_dict(ema.module.state_dict())` before `finish`.
 
+    `torch.compile`, also with inductor, comes after it and changes no code: layers in containers are compiled, while a
+    module whose forward calls quantized functions (an addition, say) runs eagerly, with all inside.
+
     What works for a network that is trained already: a few epochs of AdamW at a learning rate of 5e-4 falling along a
     cosine, `distillation_loss` from a copy of the float network in place of the labels, batch norms frozen from the
     start.

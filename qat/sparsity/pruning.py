@@ -12,6 +12,7 @@ from torch import nn
 from bitwright.qat.checks import check_attachable, check_trains
 from bitwright.qat.shards import ranks
 from bitwright.qat.sparsity.choice import Cost, choose, kept_channels
+from bitwright.qat.sparsity.held import check_free, hold, release
 from bitwright.qat.sparsity.importance import MEASURES
 from bitwright.qat.sparsity.in_place import remove_units
 from bitwright.qat.sparsity.patterns import cubic
@@ -90,6 +91,7 @@ class Pruning:
     ) -> None:
         check_attachable(model)
         check_trains(optimizer, model)
+        check_free(model)
         _check_alone()
         check_copies(copies, model)
         if not 0 < target < 1 or not 0 <= begin < end or every < 1 or importance not in MEASURES:
@@ -108,6 +110,7 @@ class Pruning:
         self.before = self.now = cost(self.found.channels.smaller(()))
         self._seen: dict[str, torch.Tensor] = {}
         self._hook = optimizer.register_step_pre_hook(lambda *_: self._look())
+        hold(model, self)
 
     def _shrinkable(self, skip: Collection[str]) -> Removable:
         found = removable(self.model, self.example)
@@ -171,6 +174,7 @@ class Pruning:
         if self.step < self.end:
             raise InputError(f"step {self.step}: the target is reached at step {self.end}; train on, or give end=")
         self._hook.remove()
+        release(self.model)
         now = kept_channels(self.found.groups, ())
         sizes = {name: (before, now.get(name, 1)) for name, before in self._sizes.items()}
         return PruningReport(before=self.before, after=self.now, channels=sizes, refused=self.found.refused)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bitwright.qat.checks import check_trains
+from bitwright.qat.sparsity.held import check_free, hold, release
 from bitwright.qat.sparsity.patterns import Pattern, cubic
 from bitwright.qat.sparsity.permutation import Exchange, permute_channels
 from bitwright.quant.errors import InputError
@@ -63,7 +64,8 @@ class Sparsity:
         step: how often `on_step` was called.
 
     Raises:
-        InputError: no weight can have the pattern, or the optimizer trains another model.
+        InputError: no weight can have the pattern, the optimizer trains another model, or something makes this one
+            smaller already.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Sparsity:
         decay: float = 2e-4,
     ) -> None:
         check_trains(optimizer, model)
+        check_free(model)
         self.model, self.pattern = model, Pattern.parse(pattern, share=share)
         self.begin, self.end, self.freeze_after, self.decay = begin, end, freeze_after, decay
         self.step = 0
@@ -96,6 +99,7 @@ class Sparsity:
             optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
+        hold(model, self)
 
     def _fitting(self, skip: Collection[str]) -> dict[str, nn.Parameter]:
         found: dict[str, nn.Parameter] = {}
@@ -164,6 +168,7 @@ class Sparsity:
             raise InputError(f"step {self.step}: the pattern is complete at step {self.end}; train on, or give end=")
         for hook in self._hooks:
             hook.remove()
+        release(self.model)
         zeros = {name: float((weight == 0).float().mean()) for name, weight in self.weights.items()}
         return SparsityReport(
             pattern=str(self.pattern), zeros=zeros, dense=dict(self.dense_reasons), exchanged=self.exchanged

@@ -86,7 +86,9 @@ def test_tensorboard_reads_it(everything: nn.Module, tmp_path: Path) -> None:
     found = EventAccumulator(str(tmp_path)).Reload()
     assert {"qat/weights_oscillating", "step_size/stem.weight"} <= set(found.Tags()["scalars"])
     assert [event.step for event in found.Scalars("qat/weights_zero_share")] == [0, 2, 4, 6, 8]
-    assert "codes/stem.weight" in found.Tags()["histograms"]
+    assert {"codes/stem.weight", "activation/$x"} <= set(found.Tags()["histograms"])
+    (layout,) = found.Tensors("custom_scalars__config__")
+    assert layout is not None
 
 
 def test_every_is_a_number_of_steps(everything: nn.Module) -> None:

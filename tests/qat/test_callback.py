@@ -1,5 +1,6 @@
 import copy
 import io
+import re
 from pathlib import Path
 
 import onnxruntime as ort
@@ -185,26 +186,33 @@ def refused(model: nn.Module, match: str, optimizer: torch.optim.Optimizer | Non
 
 
 def test_data_parallel_is_refused(everything: nn.Module) -> None:
-    refused(nn.DataParallel(everything), "use DistributedDataParallel, one process a GPU")
+    message = "nn.DataParallel copies the model in every step; use DistributedDataParallel, one process a GPU"
+    refused(nn.DataParallel(everything), f"^{re.escape(message)}$")
 
 
 def test_a_wrapped_model_is_refused(everything: nn.Module) -> None:
-    refused(torch.compile(everything, backend="eager"), r"the model itself, before torch\.compile")
+    refused(torch.compile(everything, backend="eager"), r"^give the callback the model itself, before torch\.compile$")
 
 
 def test_a_second_callback_is_refused(everything: nn.Module) -> None:
     QATCallback(everything, None, target="x86-vnni", calibration=[batch()])
-    refused(everything, r"attached to this model already; call its finish\(\)")
+    message = "a QATCallback is attached to this model already; call its finish() before another is attached"
+    refused(everything, f"^{re.escape(message)}$")
 
 
 def test_another_models_optimizer_is_refused(everything: nn.Module) -> None:
-    refused(everything, "none of the model's parameters", optimizer_of(nn.Linear(2, 2)))
+    message = "the optimizer has none of the model's parameters; make it from model.parameters()"
+    refused(everything, f"^{re.escape(message)}$", optimizer_of(nn.Linear(2, 2)))
 
 
 def test_a_scheduler_that_came_first_is_refused(everything: nn.Module) -> None:
     optimizer = optimizer_of(everything)
     torch.optim.lr_scheduler.StepLR(optimizer, 5)
-    refused(everything, "make the scheduler after the callback", optimizer)
+    message = (
+        "a learning-rate scheduler is on this optimizer already, and would not know the group of the scales; make the "
+        "scheduler after the callback"
+    )
+    refused(everything, f"^{re.escape(message)}$", optimizer)
 
 
 def test_a_scheduler_that_comes_later_moves_both_rates(everything: nn.Module) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
@@ -82,69 +83,6 @@ def test_an_optimizer_that_is_made_later_is_followed(everything: nn.Module) -> N
     everything.zero_grad()
     optimizer.step()
     assert qat.step == 1
-
-
-LATER = {
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.5),
-    "adam_foreach": lambda parameters: torch.optim.Adam(parameters, lr=1e-2, weight_decay=0.5, foreach=True),
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, weight_decay=0.5),
-}
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_scales_among_the_users_weights_do_not_decay(everything: nn.Module, name: str) -> None:
-    """As the user's own groups would have it: weights decay, scales do not; the optimizer looks as it was made."""
-    states, ways = [], (False, True)
-    for by_hand in ways:
-        torch.manual_seed(0)
-        model = copy.deepcopy(everything)
-        qat = QATCallback(model, None, target="x86-vnni", calibration=[batch()])
-        scales = {id(scale) for scale in model.qat_quantizers.parameters()}
-        weights = [each for each in model.parameters() if id(each) not in scales]
-        groups = [{"params": weights}, *qat.param_groups()] if by_hand else model.parameters()
-        optimizer = LATER[name](groups)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-        order = [id(each) for group in optimizer.param_groups for each in group["params"]]
-        model.train()
-        for seed in range(4):
-            loss_of(model, seed).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            assert [id(each) for group in optimizer.param_groups for each in group["params"]] == order
-        states.append(state(model))
-    assert_equal(*states)
-
-
-def test_a_rate_of_the_scales_holds_in_an_optimizer_that_is_made_later(everything: nn.Module) -> None:
-    qat = QATCallback(everything, None, target="x86-vnni", calibration=[batch()], schedule=QATSchedule(scale_lr=1e-4))
-    optimizer = torch.optim.SGD(everything.parameters(), lr=1e-1)
-    everything.train()
-    loss_of(everything, 0).backward()
-    named = dict(qat.replay.parts.quantizers.named())
-    gradients = {name: q.log_ratio.grad.clamp(-1, 1) for name, q in named.items() if q.learned}
-    optimizer.step()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(named[name].log_ratio.detach(), -1e-4 * gradient)
-    assert len(optimizer.param_groups) == 1 and optimizer.param_groups[0]["lr"] == 1e-1
-
-
-def test_a_step_that_fails_leaves_the_users_groups_whole(everything: nn.Module) -> None:
-    class Failing(torch.optim.AdamW):
-        def step(self, closure: object = None) -> None:
-            assert len(self.param_groups) == 2
-            raise RuntimeError("out of memory")
-
-    qat = QATCallback(everything, None, target="x86-vnni", calibration=[batch()])
-    optimizer = Failing(everything.parameters(), lr=1e-2)
-    before = len(optimizer.param_groups[0]["params"])
-    everything.train()
-    loss_of(everything, 0).backward()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="out of memory"):
-            optimizer.step()
-    qat.finish()
-    assert [len(group["params"]) for group in optimizer.param_groups] == [before]
 
 
 # --- what runs the forward ---
@@ -254,7 +192,7 @@ def test_a_repeated_call_that_is_another_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["everything", "sequential"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiling_after_attaching_changes_nothing(kind: str, backend: str) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -270,6 +208,17 @@ def test_compiling_after_attaching_changes_nothing(kind: str, backend: str) -> N
         qat.finish()
     assert results[0] == pytest.approx(results[1], rel=1e-5)
     torch.testing.assert_close(networks[0], networks[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "compiles"), [("sequential", True), ("everything", False)])
+def test_what_is_compiled_are_layers_outside_of_modules_that_call_functions(kind: str, compiles: bool) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    model = nn.Sequential(*layers) if kind == "sequential" else settled(Everything())
+    qat, counter = attached(model), CompileCounter()
+    torch._dynamo.reset()
+    train(qat, torch.compile(model, backend=counter), range(1))
+    assert (counter.op_count > 0) == compiles
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -147,3 +147,28 @@ def test_a_callback_attaches_to_what_was_pruned_with_its_copy() -> None:
     ema.update_parameters(model)
     model.load_state_dict(ema.module.state_dict())
     assert macs(qat.finish().captured.graph) == macs(capture(model, EXAMPLE).graph)
+
+
+def test_one_at_a_time_makes_a_model_smaller() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    first = Sparsity(model, optimizer)
+    before = copy.deepcopy(model.state_dict())
+    message = "a Sparsity is attached to this model already; call its finish() before another is attached"
+    for make in (Sparsity, pruning):
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            make(model, optimizer)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert len(optimizer._optimizer_step_pre_hooks) == 1
+    first.finish()
+    pruning(model, optimizer)
+
+
+def test_a_model_in_low_precision_is_not_pruned() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    qat = QATCallback(model, optimizer, target="x86-vnni", calibration=[PICTURES])
+    message = "a QATCallback is attached to this model already; call its finish() before another is attached"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        pruning(model, optimizer)
+    qat.finish()
