@@ -204,7 +204,7 @@ def test_a_network_of_every_connection() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(STAGES, st.booleans(), st.booleans(), st.integers(0, 100))
 def test_random_networks(stages: list[tuple[str, int, int]], dense: bool, heads: bool, seed: int) -> None:
     random_network(stages, dense, heads, seed)
@@ -340,12 +340,13 @@ def library() -> Path:
     return folder
 
 
-# What each has to offer at least: decisions about channels, runs of blocks, kernels.
+# What each has to offer at least, counted from its paper: decisions about channels (inner ones of blocks and residual
+# streams, squeezed ones, heads), runs of blocks of one size, kernels beyond 3x3 (ResNet-18: the stem).
 PUBLIC = {
-    "resnet18": (8, 0, 15),
-    "mobilenet_v3_small": (20, 3, 10),
-    "deit_tiny_patch16_224": (20, 1, 0),
-    "convnext_tiny": (15, 3, 15),
+    "resnet18": (12, 4, 1),
+    "mobilenet_v3_small": (27, 4, 8),
+    "deit_tiny_patch16_224": (25, 1, 0),
+    "convnext_tiny": (22, 4, 18),
     "regnety_002": (10, 2, 0),
 }
 
