@@ -12,6 +12,7 @@ Latency is measured one at a time: only the worker with the resource `device` do
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,12 @@ class Cluster:
         self._slots, self._slots_until = 1, 0.0
         self._candidates: dict[str, tuple[Candidate, Standing | None]] = {}
         self._futures: dict[str, Future] = {}
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of Dask's own page; None where the scheduler has none, which takes bokeh."""
+        has_page = "dashboard" in self.client.scheduler_info()["services"]
+        return self.client.dashboard_link if has_page else None
 
     @property
     def slots(self) -> int:
@@ -272,7 +279,8 @@ def local_cluster(workers: int, **options: Any) -> Iterator[Cluster]:
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    options_of_scheduler = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
+    has_page = importlib.util.find_spec("bokeh") is not None
+    options_of_scheduler = {"host": "127.0.0.1", "dashboard": has_page, "dashboard_address": "127.0.0.1:0"}
     common = {"nthreads": 1, "preload": "bitwright.nas.worker_signals", "silence_logs": logging.CRITICAL}
     specs = {
         number: {"cls": Nanny, "options": {**common, "resources": {DEVICE: 1} if number == 0 else {}}}

@@ -37,16 +37,17 @@ def search_networks(context: Context) -> SearchResult:
     settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
     maximize = [is_more_better(name, higher_is_better=workload.higher_is_better) for name in settings.objectives]
     progress = SearchProgress(settings.objectives, maximize)
-    for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage):
-        context.console.say(f"    {line}")
-    with context.console.track("searching, candidates", recipe.search.trials) as advance:
+    space = search_space(recipe.search)
+    with _workers(recipe.search, context.console) as workers:
+        dashboard = getattr(workers, "dashboard", None)
+        for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage, dashboard):
+            context.console.say(f"    {line}")
+        with context.console.track("searching, candidates", recipe.search.trials) as advance:
 
-        def show(told: Told) -> None:
-            progress.add(told)
-            advance(progress.counts.total(), progress.text)
+            def show(told: Told) -> None:
+                progress.add(told)
+                advance(progress.counts.total(), progress.text)
 
-        space = search_space(recipe.search)
-        with _workers(recipe.search, context.console) as workers:
             outcome = search(
                 space,
                 workload,

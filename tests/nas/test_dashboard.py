@@ -54,3 +54,14 @@ def test_the_dashboard_shows_every_trial(synthetic: ModuleType, tmp_path: Path) 
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_dasks_own_page_is_served_where_it_can_be() -> None:
+    pytest.importorskip("bokeh", reason="pip install 'bitwright[dashboard]'")
+    from bitwright.nas.cluster import local_cluster
+
+    with local_cluster(1) as cluster:
+        assert cluster.dashboard is not None
+        with urllib.request.urlopen(cluster.dashboard, timeout=30) as answer:
+            assert answer.status == 200
