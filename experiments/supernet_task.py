@@ -29,6 +29,8 @@ class DataTask:
         batch: samples a step.
         metric: a name of `recipe.METRICS`.
         samples: how many are scored; None scores all.
+        origin: a function and its arguments that make this task anew; so it travels to workers, which open the data
+            themselves.
     """
 
     data: Data
@@ -36,6 +38,17 @@ class DataTask:
     batch: int
     metric: str = "top1"
     samples: int | None = None
+    origin: tuple[Callable[..., DataTask], tuple[Any, ...]] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., DataTask], tuple[Any, ...]]:
+        """By its origin.
+
+        Raises:
+            TypeError: it has none.
+        """
+        if self.origin is None:
+            raise TypeError("this DataTask has no origin, so it cannot travel; give one")
+        return self.origin
 
     @cached_property
     def steps(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -40,6 +41,10 @@ class InheritedAccuracy:
     task: Task
     folder: Path
     calibration: int = 4
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers take their own batches."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __call__(self, candidate: Candidate) -> float:
         """The task's score of the candidate's network."""
