@@ -58,7 +58,8 @@ def write_review(writer: Writer, outcome: SearchOutcome, importance: Sequence[Im
     if len(outcome.objectives) > 1:
         for number, figure in growing_front(outcome):
             writer.add_figure("search/front", figure, number)
-    writer.add_figure("search/parallel", draw_parallel(outcome, importance), outcome.trials[-1].number)
+    if len({outcome.losses(each) for each in outcome.scored}) > 1:
+        writer.add_figure("search/parallel", draw_parallel(outcome, importance), outcome.trials[-1].number)
     if any(each.choices for each in importance):
         writer.add_figure("search/importance", draw_importance(importance), outcome.trials[-1].number)
     writer.add_text("search/front", front_table(outcome))

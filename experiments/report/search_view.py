@@ -10,12 +10,13 @@ from markupsafe import Markup
 from bitwright.experiments.record import Figure
 from bitwright.experiments.report.search_charts import front_chart, growth_chart, importance_chart, parallel_chart
 from bitwright.experiments.search_result import Finalist, SearchResult
-from bitwright.experiments.search_text import describe, figure_names, figures_of, limit_text
+from bitwright.experiments.search_text import choices_text, describe, figure_names, figures_of, limit_text
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.review_importance import Importance
 from bitwright.nas.review_stages import StageToll, stage_tolls
 from bitwright.nas.search_outcome import why_infeasible
 
+_CHOICES = 8  # in the headline
 _ROWS = 100  # of candidates that are not on the front; the record has all
 
 
@@ -75,9 +76,9 @@ class SearchView:
         finalists = {each.key: each for each in search.finalists}
         front = tuple(Candidate(each, figures_of(search, each), finalists.get(each.key)) for each in outcome.front)
         charts: list[Markup] = []
-        if outcome.scored:
-            if len(search.objectives) > 1:
-                charts.append(front_chart(search, outcome))
+        if outcome.scored and len(search.objectives) > 1:
+            charts.append(front_chart(search, outcome))
+        if len({outcome.losses(each) for each in outcome.scored}) > 1:
             charts += [growth_chart(outcome), parallel_chart(search, outcome)]
         return cls(
             search=search,
@@ -95,10 +96,18 @@ class SearchView:
             infeasible_count=len(infeasible),
             failed=tuple(each for each in outcome.results if each.outcome is Outcome.FAILED),
             tried=len(outcome.results),
-            best=describe(search, outcome.front[0]) if outcome.front else "",
+            best=_brief(search, outcome.front[0]) if outcome.front else "",
             beaten=sum(each.outcome is Outcome.BEATEN for each in outcome.results),
             wasted_seconds=sum(each.trained_seconds for each in infeasible),
         )
+
+
+def _brief(search: SearchResult, result: Result) -> str:
+    """A candidate in one line; where it has many choices the recipe says them."""
+    text = describe(search, result)
+    if len(result.values) <= _CHOICES:
+        return text
+    return f"candidate {result.key}; {text.removeprefix(choices_text(result)).removeprefix('; ')}"
 
 
 def _first(front: tuple[Candidate, ...], name: str) -> Figure:
