@@ -9,19 +9,32 @@ from pydantic import Field, field_validator
 
 from bitwright.experiments.recipe_section import Chosen, Count, Section
 from bitwright.experiments.recipe_training import Train
+from bitwright.experiments.search_supernet import Supernet
 
 
 class SearchSpace(Chosen):
     """What the search may vary: a registered space with its choices, or `entry() -> SearchSpace` of the user's own."""
 
 
-class SearchLimits(Section):
-    """The largest permitted value of a figure; a candidate beyond it is infeasible."""
+Figure = Literal[
+    "accuracy", "latency_ms", "predicted_ms", "modelled_ms", "modelled_uj", "macs", "weight_bytes", "activation_bytes",
+    "naswot", "synflow", "inherited_accuracy",
+]  # fmt: skip
 
+
+class SearchLimits(Section):
+    """The largest permitted value of a figure, the least of one that should be large; beyond it is infeasible."""
+
+    accuracy: float | None = None
+    inherited_accuracy: float | None = None
+    naswot: float | None = None
+    synflow: float | None = None
     macs: Annotated[float, Field(gt=0)] | None = None
     weight_bytes: Annotated[float, Field(gt=0)] | None = None
     activation_bytes: Annotated[float, Field(gt=0)] | None = None
     predicted_ms: Annotated[float, Field(gt=0)] | None = None
+    modelled_ms: Annotated[float, Field(gt=0)] | None = None
+    modelled_uj: Annotated[float, Field(gt=0)] | None = None
     latency_ms: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -32,9 +45,15 @@ class Search(Section):
         space: what may be varied of the recipe's model.
         trials: different candidates to try, infeasible ones included.
         sampler: who proposes them: one of Optuna's, or `informed`, which screens candidates and models only the rest.
-        objectives: accuracy is the metric of `evaluate`; all others should be small.
+        objectives: accuracy is the metric of `evaluate`; costs should be small.
         limits: what a candidate must keep.
-        train: how each feasible candidate is trained.
+        figures: further figures to note of each candidate.
+        targets: further targets on which every candidate has to run; latency is measured on the recipe's own.
+        weights: of the targets in figures that all of them have; without them the worst target counts.
+        train: how each feasible candidate is trained; null leaves its weights as they are built or inherited.
+        supernet: all candidates trained at once in shared weights, which each begins with.
+        give_up: whether a candidate is given up when even the good ends of its intervals do not reach the front.
+        screened: whether what the untrained stages refuse is never proposed; such candidates are no trials then.
         table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
             end of its interval is refused untrained.
         workers: processes of this machine that evaluate; 0 evaluates in the search's own process.
@@ -48,12 +67,15 @@ class Search(Section):
     space: SearchSpace
     trials: Count = 24
     sampler: Literal["cmaes", "gp", "informed", "nsga2", "nsga3", "random", "tpe"] = "tpe"
-    objectives: Annotated[
-        tuple[Literal["accuracy", "latency_ms", "predicted_ms", "macs", "weight_bytes", "activation_bytes"], ...],
-        Field(min_length=1),
-    ] = ("accuracy", "latency_ms")
+    objectives: Annotated[tuple[Figure, ...], Field(min_length=1)] = ("accuracy", "latency_ms")
+    figures: tuple[Figure, ...] = ()
+    targets: tuple[str, ...] = ()
+    weights: dict[str, Annotated[float, Field(gt=0)]] | None = None
     limits: SearchLimits = SearchLimits()
-    train: Train = Train(epochs=2)
+    train: Train | None = Train(epochs=2)
+    supernet: Supernet | None = None
+    give_up: bool = True
+    screened: bool = False
     table: str | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
     scheduler: str | None = None

@@ -16,12 +16,16 @@ from bitwright.experiments.recipe import ModelSection, Recipe
 from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.workbench import Workbench
 from bitwright.hw_constraints.target_types import Target
-from bitwright.nas.space import SearchSpace, Value
+from bitwright.nas.space import Candidate, SearchSpace, Value
+from bitwright.nas.workload import NONE_SPARSE
 from bitwright.quant.errors import InputError
 from bitwright.quant.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import torch
+
+    from bitwright.nas.elastic import Elastic
+    from bitwright.qat.sparsity import Sparsity
 
 _SCORES_FOLLOW_FROM = ("model", "data", "example_inputs", "evaluate", "calibrate", "quantize", "seed")
 
@@ -101,17 +105,40 @@ class RecipeWorkload:
         return {
             **{name: self.recipe.section(name) for name in _SCORES_FOLLOW_FROM},
             "train": self.recipe.section("search.train"),
+            **({"supernet": self.recipe.section("search.supernet")} if self.search.supernet else {}),
             "model code": self.bench.model_fingerprint,
             "data read": self.bench.data.fingerprint,
             "target file": self.bench.target_fingerprint,
         }
 
+    @cached_property
+    def elastic(self) -> Elastic | None:
+        """The recipe's own network made elastic, for spaces that follow from it; None for all others."""
+        section = self.search.space
+        if section.kind is None:
+            return None
+        kind = SPACES.load(section.kind)
+        if kind.of_model is None:
+            return None
+        model = self.bench.new_model()
+        made: Elastic = kind.of_model(kind.settings.model_validate(section.settings), model, self.example(model))
+        return made
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """What candidates are chosen from; raises as `search_space`, and where nothing of the network can shrink."""
+        return search_space(self.search) if self.elastic is None else self.elastic.space
+
     def build(self, architecture: Mapping[str, Value]) -> torch.nn.Module:
-        """The recipe's model with some of its settings replaced, and fresh weights.
+        """The recipe's model with some of its settings replaced, and fresh weights; cut out of an elastic one.
 
         Raises:
             InputError: the model does not take these settings.
         """
+        if architecture and self.elastic is not None:
+            from bitwright.nas.elastic import inherit
+
+            return inherit(self.elastic, Candidate(architecture)).eval()
         model = varied_model(self.recipe.model, architecture)
         try:
             return Workbench(self.recipe.model_copy(update={"model": model})).new_model()
@@ -126,15 +153,32 @@ class RecipeWorkload:
         """The recipe's example inputs."""
         return self.bench.example(model)
 
-    def train(self, model: torch.nn.Module) -> None:
-        """As `search.train` says."""
-        from bitwright.experiments.inputs import arguments_of
-        from bitwright.experiments.training import Schedule, fit
+    def train(self, model: torch.nn.Module, sparsity: Mapping[str, str] = NONE_SPARSE) -> None:
+        """As `search.train` says; nothing where it is null.
 
+        Raises:
+            InputError: the loss is no longer finite, or patterns are asked for and nothing is trained.
+        """
+        from bitwright.experiments.inputs import arguments_of
+        from bitwright.experiments.training import Schedule, adamw, fit
+
+        if self.search.train is None:
+            if sparsity:
+                raise InputError(
+                    "search.train = null, but the space has patterns of zeros, which weights are trained in"
+                )
+            return
         read = arguments_of(model, self.recipe.data.inputs)
         schedule = Schedule(**self.search.train.model_dump())
-        for _ in fit(model, self.bench.data, read, schedule, seed=self.recipe.seed):
+        optimizer = adamw(model, schedule)
+        zeros = sparse_blocks(model, optimizer, sparsity)
+        after_step = zeros.on_step if zeros is not None else None
+        for _ in fit(
+            model, self.bench.data, read, schedule, seed=self.recipe.seed, optimizer=optimizer, after_step=after_step
+        ):
             pass
+        if zeros is not None:
+            zeros.finish()
         model.eval()
 
     def calibration(self, model: torch.nn.Module) -> Iterator[Any]:
@@ -146,10 +190,38 @@ class RecipeWorkload:
         import torch
 
         from bitwright.experiments.evaluation import evaluate
+        from bitwright.experiments.recipe import AGREEMENT
         from bitwright.experiments.runtime_model import RuntimeModel
 
         with torch.no_grad():
             output = model(*self.example(model))
         runtimes, _ = self.bench.runtimes_or_simulator()
-        (score,), _ = evaluate(self.bench, model, [RuntimeModel(artifact, runtimes[0], output)])
-        return score.metrics[self.recipe.evaluate.metric]
+        metric = self.recipe.evaluate.metric
+        float_too = [model] if metric == AGREEMENT else []  # it is of the first network with each other
+        scores, _ = evaluate(self.bench, model, [*float_too, RuntimeModel(artifact, runtimes[0], output)])
+        return scores[-1].metrics[metric]
+
+
+def sparse_blocks(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, sparsity: Mapping[str, str]
+) -> Sparsity | None:
+    """Keeps a pattern of zeros in blocks of a network while it is trained, from the first step on.
+
+    Args:
+        model: the network.
+        optimizer: of its parameters.
+        sparsity: patterns by path of a block, all of them the same; none is None.
+
+    Raises:
+        InputError: there are several, or no weight can have it.
+    """
+    from bitwright.nas.objective.sparse_blocks import layers_of
+    from bitwright.qat.sparsity import Sparsity
+
+    if not sparsity:
+        return None
+    patterns = sorted(set(sparsity.values()))
+    if len(patterns) > 1:
+        raise InputError(f"patterns {' and '.join(patterns)} in one network; a training keeps one of them")
+    sparse = {path for block in sparsity for path in layers_of(model, block)}
+    return Sparsity(model, optimizer, pattern=patterns[0], skip=set(layers_of(model, "")) - sparse)

@@ -74,7 +74,7 @@ def fit(
     Raises:
         InputError: the data have no labels, their classes do not fit the network, or the loss is no longer finite.
     """
-    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    optimizer = optimizer or adamw(model, schedule)
     steps = math.ceil((data.splits.get(Split.TRAIN) or 0) / schedule.batch)
     for epoch in range(schedule.epochs):
         began, total, count = time.monotonic(), 0.0, 0
@@ -89,6 +89,11 @@ def fit(
             total, count = total + loss, count + 1
         steps = count
         yield TrainedEpoch(loss=total / max(1, count), lr=rate, seconds=time.monotonic() - began)
+
+
+def adamw(model: torch.nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW over all parameters."""
+    return torch.optim.AdamW(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
 def _step(

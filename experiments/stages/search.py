@@ -13,9 +13,11 @@ from bitwright.experiments.stage import Context, Stage
 
 if TYPE_CHECKING:
     from bitwright.experiments.console import Console
+    from bitwright.experiments.search_workload import RecipeWorkload
     from bitwright.nas.search_outcome import Told
     from bitwright.nas.settings import SearchSettings
     from bitwright.nas.workers import Workers
+    from bitwright.nas.workload import Inherited
 
 
 def search_networks(context: Context) -> SearchResult:
@@ -26,7 +28,7 @@ def search_networks(context: Context) -> SearchResult:
     from bitwright.experiments.finalist_recipes import FOLDER, FinalistWriter
     from bitwright.experiments.metrics import UNITS
     from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
-    from bitwright.experiments.search_workload import RecipeWorkload, search_space
+    from bitwright.experiments.search_workload import RecipeWorkload
     from bitwright.nas.figures import is_more_better
     from bitwright.nas.latency import device_name
     from bitwright.nas.search import search
@@ -34,10 +36,12 @@ def search_networks(context: Context) -> SearchResult:
     recipe = context.recipe
     assert recipe.search is not None
     workload = RecipeWorkload(recipe)
+    others = [RecipeWorkload(recipe.model_copy(update={"target": each})) for each in recipe.search.targets]
     settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
     maximize = [is_more_better(name, higher_is_better=workload.higher_is_better) for name in settings.objectives]
     progress = SearchProgress(settings.objectives, maximize)
-    space = search_space(recipe.search)
+    space = workload.space
+    inherited = _inherited(workload, folder, context.console)
     with _workers(recipe.search, context.console) as workers:
         dashboard = getattr(workers, "dashboard", None)
         for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage, dashboard):
@@ -53,6 +57,8 @@ def search_networks(context: Context) -> SearchResult:
                 workload,
                 settings,
                 folder,
+                others=others,
+                inherited=inherited,
                 workers=workers,
                 database=recipe.search.storage,
                 name=f"{recipe.name}-{folder.name}",
@@ -61,7 +67,7 @@ def search_networks(context: Context) -> SearchResult:
             )
     timed = workload.runtime if settings.wants_latency else None
     metric = recipe.evaluate.metric
-    writer = FinalistWriter((workload,), space, context.run_folder / FOLDER)
+    writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited)
     return SearchResult.of(
         outcome,
         metric=metric,
@@ -70,6 +76,17 @@ def search_networks(context: Context) -> SearchResult:
         finalists=writer.front(outcome),
         limits=writer.limits(outcome),
     )
+
+
+def _inherited(workload: RecipeWorkload, folder: Path, console: Console) -> Inherited | None:
+    """The supernet, trained; None where the recipe has none."""
+    asked = workload.search.supernet
+    if asked is None:
+        return None
+    from bitwright.experiments.search_supernet import trained_supernet
+
+    console.say(f"    supernet  {asked.epochs} epochs for all candidates at once → {folder / 'supernet'}")
+    return trained_supernet(workload, workload.space, asked, folder / "supernet", elastic=workload.elastic)
 
 
 def _workers(asked: Search, console: Console) -> AbstractContextManager[Workers | None]:
@@ -97,6 +114,10 @@ def search_settings(recipe: Recipe) -> SearchSettings:
         threads=recipe.measure.threads,
         table=None if recipe.search.table is None else Path(recipe.search.table).absolute(),
         batch=recipe.search.batch,
+        figures=recipe.search.figures,
+        weights=recipe.search.weights,
+        give_up=recipe.search.give_up,
+        screened=recipe.search.screened,
     )
 
 
@@ -125,8 +146,10 @@ STAGE = Stage(
     code=(
         "bitwright.nas", "bitwright.hw_constraints.backends", "bitwright.hw_constraints.measure",
         "bitwright.hw_constraints.rules", "bitwright.hw_constraints.lint", "bitwright.quant",
-        "bitwright.experiments.search_workload", "bitwright.experiments.training", "bitwright.experiments.evaluation",
-        "bitwright.experiments.runtime_model", "bitwright.experiments.models", "bitwright.experiments.datasets",
+        "bitwright.hw_constraints.cost", "bitwright.hw_constraints.lower", "bitwright.qat.sparsity",
+        "bitwright.experiments.search_workload", "bitwright.experiments.supernet_task",
+        "bitwright.experiments.training", "bitwright.experiments.evaluation", "bitwright.experiments.runtime_model",
+        "bitwright.experiments.models", "bitwright.experiments.datasets",
     ),
     packages=("torch", "onnxruntime", "openvino", "optuna"),
     wanted=lambda recipe: recipe.search is not None,

@@ -19,6 +19,10 @@ from bitwright.quant.capture import CaptureError
 def lint_candidate(attempt: Attempt) -> Violations:
     """Refuses what one of the accelerators does not run, and patterns of zeros that no weight of a block can have."""
     refused = [violation for side in attempt.sides for violation in _lint(attempt, side)]
+    patterns = sorted(set(attempt.sparsity.values()))
+    if len(patterns) > 1:
+        reason = f"patterns {' and '.join(patterns)} in one network; a training keeps one of them"
+        refused.append(Violation(constraint="sparsity", amount=len(patterns) - 1, reason=reason))
     for block, why in dense_blocks(attempt.model, attempt.sparsity).items():
         reason = f"{block} cannot be {attempt.sparsity[block]}: {why}"
         refused.append(Violation(constraint="sparsity", amount=1.0, reason=reason))
