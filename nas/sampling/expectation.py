@@ -11,6 +11,24 @@ from bitwright.nas.sampling import surrogate
 from bitwright.nas.sampling.archive import Archive
 from bitwright.nas.sampling.grid import Floats, Places
 from bitwright.nas.sampling.improvement import expected_improvement
+from bitwright.nas.sampling.known import Known
+
+
+class Scale:
+    """Features in units of their spread over a basis; what is not known of a candidate is the basis' median."""
+
+    def __init__(self, known: Known, basis: Sequence[Places]) -> None:
+        self.known, self._names = known, known.names(basis)
+        rows = known.features(basis, self._names)
+        self._low, self._middle = np.nanmin(rows, axis=0), np.nanmedian(rows, axis=0)
+        spread = np.nanmax(rows, axis=0) - self._low
+        self._unit = np.where(spread > 0, spread, 1.0)
+
+    def features(self, candidates: Sequence[Places]) -> Floats:
+        """[candidates, features], within about 0…1."""
+        rows = self.known.features(candidates, self._names)
+        scaled: Floats = (np.where(np.isnan(rows), self._middle, rows) - self._low) / self._unit
+        return scaled
 
 
 class Expectation:
@@ -26,15 +44,13 @@ class Expectation:
 
     def __init__(self, archive: Archive, pool: Sequence[Places], basis: Sequence[Places]) -> None:
         self.archive, self.known = archive, archive.known
-        rows = self.known.features(basis)
-        self._low, spread = rows.min(axis=0), np.ptp(rows, axis=0)
-        self._unit = np.where(spread > 0, spread, 1.0)
+        self._scale = Scale(self.known, basis)
         known = archive.turned(self.known.figures(pool))
         self._unknown = np.flatnonzero(np.isnan(known).any(axis=0)).tolist()
         self._earlier = self._learn_earlier()
         self._surrogates = self._learn()
         self._refusal = self._learn_refusal()
-        self._reference = np.fmax(archive.losses.max(axis=0), np.nanmax(known, axis=0, initial=-np.inf))
+        self._reference = np.fmax(archive.losses.max(axis=0), np.fmax.reduce(known, axis=0))
         self._reference += 1e-3 * (self._reference - archive.losses.min(axis=0)) + 1e-12
         self._front = archive.losses[archive.front()]
         if archive.pending:
@@ -70,7 +86,7 @@ class Expectation:
         kept = [index for index, each in enumerate(places) if not self.known.refuses(each)]
         if len(kept) < 2:
             return []
-        losses, features = self.archive.turned(values)[kept], self._scaled([places[index] for index in kept])
+        losses, features = self.archive.turned(values)[kept], self._scale.features([places[index] for index in kept])
         unit = np.ptp(losses, axis=0)
         return [surrogate.fit(features, losses[:, j] / (unit[j] or 1.0)) for j in self._unknown]
 
@@ -82,10 +98,6 @@ class Expectation:
         refused = np.repeat([0.0, 1.0], [len(self.archive.scored), len(self.archive.refused)])
         return surrogate.fit(self._features(told), refused, clip=False)
 
-    def _scaled(self, candidates: Sequence[Places]) -> Floats:
-        scaled: Floats = (self.known.features(candidates) - self._low) / self._unit
-        return scaled
-
     def _features(self, candidates: Sequence[Places]) -> Floats:
-        scaled = self._scaled(candidates)
+        scaled = self._scale.features(candidates)
         return np.column_stack([scaled, *(predict(scaled)[0] for predict in self._earlier)])

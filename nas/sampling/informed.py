@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from bitwright.nas.sampling.archive import Archive
-from bitwright.nas.sampling.expectation import Expectation
-from bitwright.nas.sampling.grid import Floats, Places
+from bitwright.nas.sampling.expectation import Expectation, Scale
+from bitwright.nas.sampling.grid import Places
 from bitwright.nas.sampling.known import Known
 from bitwright.nas.sampling.nearest import nearest_admissible
 
@@ -34,7 +34,7 @@ class InformedSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, known: Known, *, seed: int, told: int) -> None:
         self.known, self.grid = known, known.grid
-        self._seed = seed
+        self._seed, self._quarter = seed, (known.pool + 3) // 4
         self._rng = np.random.default_rng([seed, told])
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -66,15 +66,15 @@ class InformedSampler(optuna.samplers.BaseSampler):
         gains = dict(zip(pool, expectation.improvement(pool), strict=True))
         for _ in range(_CLIMBS):
             best = sorted(gains, key=lambda each: -gains[each])[:_CLIMBED_FROM]
-            near = dict.fromkeys(n for each in best for n in self.grid.neighbours(each))
-            new = [each for each in near if each not in gains and archive.admits(each)]
+            near = dict.fromkeys(n for each in best for n in self.grid.neighbours(each) if n not in gains)
+            new = [each for each in list(near)[: self._quarter] if archive.admits(each)]
             if new:
                 gains.update(zip(new, expectation.improvement(new), strict=True))
         return max(gains, key=lambda each: gains[each])
 
     def _pool(self, archive: Archive) -> list[Places]:
         """Admissible candidates: the neighbours of the front, always the same at random, and some others at random."""
-        stream, quarter = self.known.stream(self._seed), (self.known.pool + 3) // 4
+        stream, quarter = self.known.stream(self._seed), self._quarter
         if self.grid.size <= self.known.pool:
             return [each for each in stream if archive.admits(each)]
         near = list(dict.fromkeys(n for index in archive.front() for n in self.grid.neighbours(archive.scored[index])))
@@ -84,16 +84,11 @@ class InformedSampler(optuna.samplers.BaseSampler):
         return [each for each in dict.fromkeys((*near, *stream, *others)) if archive.admits(each)]
 
     def _farthest(self, pool: Sequence[Places], archive: Archive) -> Places:
-        features = _unit(self.known.features(pool))
+        """The candidate that lies farthest from all that were proposed; at first the one in the middle."""
+        scale = Scale(self.known, pool)
+        features = scale.features(pool)
         taken = [each for each in archive.seen if not self.known.refuses(each)]
-        if not taken:
-            return pool[int(np.argmin(((features - np.median(features, axis=0)) ** 2).sum(axis=1)))]
-        both = _unit(self.known.features([*pool, *taken]))
-        apart = ((both[: len(pool), None] - both[None, len(pool) :]) ** 2).sum(axis=2)
-        return pool[int(np.argmax(apart.min(axis=1)))]
-
-
-def _unit(features: Floats) -> Floats:
-    spread = np.ptp(features, axis=0)
-    scaled: Floats = (features - features.min(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return scaled
+        middle = np.median(features, axis=0)[None]
+        there = scale.features(taken) if taken else middle
+        apart = ((features[:, None] - there[None]) ** 2).sum(axis=2).min(axis=1)
+        return pool[int(np.argmax(apart) if taken else np.argmin(apart))]

@@ -29,7 +29,7 @@ class Known:
         screen: the stages of the objective that cost no training: INFEASIBLE refuses a candidate, `figures` are what is
             known of it, `network` tells equal networks. Each candidate is asked for once. None: nothing is known.
         earlier: results of an earlier study of this space: its front is tried first, and the surrogate learns from it.
-        pool: at most about so many candidates are screened for one suggestion.
+        pool: so many candidates are looked at for one suggestion, half as many more next to the best of them.
     """
 
     space: SearchSpace
@@ -69,18 +69,26 @@ class Known:
                 row[:] = [found.figures.get(name, np.nan) for name in self.objectives]
         return rows
 
-    def features(self, pool: Sequence[Places]) -> Floats:
-        """What a surrogate sees of candidates that are not refused, [candidates, features].
+    def names(self, candidates: Sequence[Places]) -> tuple[str, ...]:
+        """Of all figures that are known of some of these candidates."""
+        screened = map(self.screened, candidates)
+        return tuple(sorted({name for each in screened if each is not None for name in each.figures}))
 
-        The places of their choices, and the logarithm of each figure that is known of them: what a network costs says
-        much about how good it is.
+    def features(self, candidates: Sequence[Places], names: Sequence[str]) -> Floats:
+        """What a surrogate sees of candidates, [candidates, features]; NaN for a figure that is not known of one.
+
+        The places of their choices, and the logarithm of the figures `names`: what a network costs says much about how
+        good it is.
         """
-        new = [each for each in pool if each not in self._features]
-        for places, own in zip(new, self.grid.features(new), strict=True):
-            found = self.screened(places)
-            costs = [figure for _, figure in sorted(found.figures.items())] if found is not None else []
-            self._features[places] = np.append(own, np.log(np.maximum(costs, _LEAST)))
-        return np.stack([self._features[each] for each in pool])
+        new = [each for each in candidates if each not in self._features]
+        self._features.update(zip(new, self.grid.features(new), strict=True))
+        own = np.stack([self._features[each] for each in candidates])
+        costs = np.full((len(candidates), len(names)), np.nan)
+        for row, each in zip(costs, candidates, strict=True):
+            found = self.screened(each)
+            if found is not None:
+                row[:] = [found.figures.get(name, np.nan) for name in names]
+        return np.concatenate([own, np.log(np.maximum(costs, _LEAST))], axis=1)
 
     def stream(self, seed: int) -> list[Places]:
         """Candidates at random, the same ones for the same seed; all that there are in a space of no more than `pool`.

@@ -16,7 +16,7 @@ from bitwright.nas.sampling.grid import Places
 from bitwright.nas.sampling.known import Known
 from bitwright.nas.sampling.nearest import nearest_admissible
 
-_DRAWS = 8  # of the sampler inside, before its last proposal is moved
+_DRAWS = 3  # of the sampler inside, before its last proposal is moved
 
 
 class ScreenedSampler(optuna.samplers.BaseSampler):
