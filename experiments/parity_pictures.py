@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from bitwright.quant.parity.isolated import IsolatedLink
 from bitwright.quant.parity.joining import join_outputs
 from bitwright.quant.parity.link import LinkError
 from bitwright.quant.parity.results import Inputs
+from bitwright.quant.parity_measures.detections import Detections, match
 from bitwright.quant.parity_measures.kinds import guess
 from bitwright.quant.parity_measures.measured import Kind
 
@@ -74,17 +75,29 @@ def drawing(name: str, image: Array, first: Array, second: Array) -> tuple[str, 
         first: the result as it should be.
         second: the same shape.
     """
-    expected, found = (_classes(name, each) for each in (first, second))
-    if expected is not None and found is not None:
+    expected, found = (_classes(name, each, image) for each in (first, second))
+    if expected is not None and found is not None and expected.shape == found.shape:
         differs = expected != found
         panels = [_with_mask(image, each) for each in (expected, found)]
         panels.append(_with_mask(image, np.asarray(differs, np.int64), np.array([_DIFFERS], np.uint8)))
         return f"{int(np.sum(differs))} of {expected.size} pixels of another class", _beside(panels)
-    if guess(name, first) is Kind.BOXES:
-        boxes = [each.reshape(-1, each.shape[-1])[:_BOXES, :4] for each in (first, second)]
-        moved = np.abs(boxes[0] - boxes[1]).max(axis=-1)
-        return f"boxes off by up to {moved.max(initial=0.0):.3g}", _beside([_with_boxes(image, each) for each in boxes])
+    if guess(name, first) in (Kind.BOXES, Kind.DETECTIONS) and first.shape[-1] in (4, 5, 6):
+        return _boxes(image, *((each[0] if each.ndim == 3 else each)[:_BOXES, :4] for each in (first, second)))
     return None
+
+
+def _boxes(image: Array, first: Array, second: Array) -> tuple[str, Image.Image]:
+    """The same object has the same colour on both sides, whatever its row; what only one side has is red and thick."""
+    expected, found = (each[np.isfinite(each).all(-1)] for each in (first, second))
+    pixels = _pixels(image, expected if len(expected) else found)
+    rows, columns = match(Detections(boxes=expected), Detections(boxes=found))
+    off = np.abs(expected[rows] - found[columns]).max(initial=0.0)
+    lone = [f"{count} {word}" for count, word in
+            ((len(expected) - len(rows), "missed"), (len(found) - len(rows), "extra")) if count]  # fmt: skip
+    colours = {int(place): _COLOURS[number % len(_COLOURS)] for number, place in enumerate(rows)}
+    there = {int(place): _COLOURS[number % len(_COLOURS)] for number, place in enumerate(columns)}
+    panels = [_with_boxes(image, pixels(expected), colours), _with_boxes(image, pixels(found), there)]
+    return ", ".join([f"boxes off by up to {off:.3g}", *lone]), _beside(panels)
 
 
 def _image(inputs: Inputs) -> Array | None:
@@ -98,13 +111,19 @@ def _image(inputs: Inputs) -> Array | None:
     return None
 
 
-def _classes(name: str, result: Array) -> Array | None:
-    """The class of each pixel of the first image: of logits `[N, C, H, W]` the largest, of whole numbers themselves."""
+def _classes(name: str, result: Array, image: Array) -> Array | None:
+    """The class of each pixel of the first image: of logits `[N, C, H, W]` the largest, of whole numbers themselves.
+
+    Whole numbers are classes where the result is named a mask, or has the image's proportions.
+    """
     if result.ndim == 4 and result.dtype.kind == "f" and 1 < result.shape[1] <= 256 and min(result.shape[2:]) > 4:
         largest: Array = result[0].argmax(0)
         return largest
-    if result.ndim >= 3 and guess(name, result) is Kind.MASK and result.dtype.kind in "iub":
-        whole: Array = result.reshape(-1, *result.shape[-2:])[0].astype(np.int64)
+    if result.ndim < 3 or result.dtype.kind not in "iub" or min(result.shape[-2:]) <= 4:
+        return None
+    height, width = result.shape[-2:]
+    if guess(name, result) is Kind.MASK or height * image.shape[1] == width * image.shape[0]:
+        whole: Array = result.reshape(-1, height, width)[0].astype(np.int64)
         return whole
     return None
 
@@ -117,18 +136,35 @@ def _with_mask(image: Array, classes: Array, colours: Array = _COLOURS) -> Image
     return Image.composite(paint, Image.fromarray(image).resize(size), where)
 
 
-def _with_boxes(image: Array, boxes: Array) -> Image.Image:
-    """Corners in pixels, or in shares of the image where none exceeds it."""
-    size = _size(image)
-    finite = boxes[np.isfinite(boxes).all(-1)]
-    height, width = (1.0, 1.0) if np.abs(finite).max(initial=0.0) <= 1.0 else image.shape[:2]
-    picture = Image.fromarray(image).resize(size)
+def _pixels(image: Array, boxes: Array) -> Callable[[Array], Array]:
+    """What turns boxes like these into corners in the picture.
+
+    They are in pixels of the image, or in shares of it where none exceeds one; two corners, or a centre, a width and a
+    height where some could be no corners.
+    """
+    (wide, high), (height, width) = _size(image), image.shape[:2]
+    shares = np.abs(boxes).max(initial=0.0) <= 1.0
+    factors = np.array([wide, high]) / (1.0 if shares else np.array([width, height]))
+    are_corners = bool((boxes[:, 2:] >= boxes[:, :2]).all())
+
+    def corners(each: Array) -> Array:
+        first, second = each[:, :2].astype(np.float64), each[:, 2:].astype(np.float64)
+        if not are_corners:
+            first, second = first - second / 2, first + second / 2
+        return np.concatenate([np.minimum(first, second) * factors, np.maximum(first, second) * factors], 1)
+
+    return corners
+
+
+def _with_boxes(image: Array, boxes: Array, colours: Mapping[int, Array]) -> Image.Image:
+    """Each on a white line, which stands out where the image has the box's colour."""
+    picture = Image.fromarray(image).resize(_size(image))
     pen = ImageDraw.Draw(picture)
-    for number, (left, top, right, bottom) in enumerate(finite):
-        corners = sorted((left, right)), sorted((top, bottom))
-        (x1, x2), (y1, y2) = ([value * side / whole for value in pair]
-                              for pair, side, whole in zip(corners, size, (width, height), strict=True))  # fmt: skip
-        pen.rectangle((x1, y1, x2, y2), outline=tuple(map(int, _COLOURS[number % len(_COLOURS)])), width=2)
+    for place, box in enumerate(boxes):
+        left, top, right, bottom = map(float, box)
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
+        colour = tuple(map(int, colours[place])) if place in colours else _DIFFERS
+        pen.rectangle((left, top, right, bottom), outline=colour, width=2 if place in colours else 4)
     return picture
 
 

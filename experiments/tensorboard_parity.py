@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _IMAGES = 12  # of broken layers
+_COLUMNS = 90  # of a title of that size on six inches
 _LEAST, _MOST = 1e-3, 1e3  # of what is allowed; beyond these bars end
 
 
@@ -43,12 +45,27 @@ def pair_image(pair: ParityPair) -> Pixels:
     for bar in np.array(bars.patches)[broken]:
         bar.set(facecolor=CUT, alpha=1.0)
     axes.axhline(1.0, color=CUT, linestyle="--", linewidth=1.4)
-    if broken.any():
-        axes.axvline(int(broken.argmax()), color=CUT, linewidth=1.0)
+    if broken.any():  # above the bars, which are as red as the mark
+        first = int(broken.argmax())
+        side = -1 if first > 0.6 * len(heights) else 1  # the name stands where there is more room
+        above = axes.get_xaxis_transform()
+        axes.plot(first, 1.03, marker="v", color=CUT, markersize=8, transform=above, clip_on=False)
+        axes.annotate(
+            pair.judged[first].tensor,
+            (first, 1.03),
+            xycoords=above,
+            xytext=(8 * side, 0),
+            textcoords="offset points",
+            color=CUT,
+            size=8,
+            ha="left" if side > 0 else "right",
+            va="center",
+            annotation_clip=False,
+        )
     axes.set_yscale("log")
     axes.set_xticks(places, [each.tensor for each in pair.judged], rotation=90, fontsize=6)
     axes.set(ylim=(_LEAST, _MOST), xlim=(-1, len(heights)), ylabel="error over what is allowed")
-    axes.set_title(f"{pair.made_from} → {pair.link}", size=9)
+    axes.set_title(f"{pair.made_from} → {pair.link}", size=9, pad=18)
     return pixels_of(figure)
 
 
@@ -64,7 +81,8 @@ def values_image(broken: ParityBreak) -> Pixels:
     axes.yaxis.set_major_formatter(lambda count, _: f"{abs(count):g}")
     axes.set(xlabel="value", ylabel="count, logarithmic")
     axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{broken.tensor} in {broken.link}: {broken.error}", size=9)
+    lines = (f"{broken.tensor} in {broken.link}", broken.error)
+    figure.suptitle("\n".join(part for line in lines for part in wrap(line, _COLUMNS)), size=9)
     return pixels_of(figure)
 
 

@@ -18,18 +18,18 @@ def parity_chart(pair: ParityPair, *, name: str) -> Markup:
     broken = sum(each.severity > 1 for each in pair.judged)
     drawing = Svg(
         1000,
-        230,
+        244,
         name=name,
         title=f"Error of each layer of {pair.link}, given the inputs of {pair.made_from}",
         description=f"{len(pair.judged)} layers, {broken} beyond what is allowed; the worst is {worst.tensor} "
         f"at {worst.severity:.3g} of it",
     )
-    up = Scale(math.log10(_LEAST), math.log10(_MOST), 190, 30)
-    along = Scale(0, len(pair.judged), 62, 990)
+    up = Scale(math.log10(_LEAST), math.log10(_MOST), 204, 44)
+    along = Scale(0, len(pair.judged), 62, 944)
     for power in range(round(up.low), round(up.high) + 1):
         drawing.line((along.start, up(power)), (along.end, up(power)), "grid")
         drawing.text((along.start - 6, up(power) + 4), f"{10.0**power:g}", "tick", anchor="end")
-    drawing.text((4, 18), "error over what is allowed, logarithmic (less is better)", "label")
+    drawing.text((4, 14), "error over what is allowed, logarithmic (less is better)", "label")
     width = (along.end - along.start) / len(pair.judged)
     first = next((index for index, each in enumerate(pair.judged) if each.severity > 1), None)
     for index, each in enumerate(pair.judged):
@@ -39,13 +39,15 @@ def parity_chart(pair: ParityPair, *, name: str) -> Markup:
         hint += f"with everything before it {each.cumulative_db:.1f} dB"
         drawing.rect((along(index) + width * 0.12, top), max(width * 0.76, 0.8), up.start - top, kind, hint=hint)
     drawing.line((along.start, up(0.0)), (along.end, up(0.0)), "clip")
-    drawing.text((along.end, up(0.0) - 5), "allowed", "clip-label", anchor="end")
+    drawing.text((along.end + 6, up(0.0) + 4), "allowed", "clip-label")
     if first is not None:
-        middle = along(first + 0.5)
-        drawing.line((middle, up.end), (middle, up.start), "break")
+        # Above the bars, which are as red as the mark.
+        middle, above = along(first + 0.5), up.end - 4
+        arrow = ((middle - 6, above - 10), (middle + 6, above - 10), (middle, above))
+        drawing.polyline(arrow, "break", hint=f"the first break: {pair.judged[first].tensor}")
         left = middle > 0.6 * along.end  # the name stands where there is more room
-        place = along(first) - 5 if left else along(first + 1) + 5
-        drawing.text((place, up.end + 10), pair.judged[first].tensor, "clip-label", anchor="end" if left else "start")
+        place = middle - 11 if left else middle + 11
+        drawing.text((place, above - 1), pair.judged[first].tensor, "clip-label", anchor="end" if left else "start")
     drawing.line((along.start, up.start), (along.end, up.start), "axis")
     drawing.text((along.start, up.start + 18), "input", "tick")
     drawing.text((along.end, up.start + 18), "output", "tick", anchor="end")
