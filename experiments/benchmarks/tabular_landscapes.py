@@ -7,12 +7,15 @@ products of neighbouring decisions' costs; the linter's refusals are combination
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from bitwright.experiments.benchmarks.tabular_space import Table
 from bitwright.nas.declared_space import DeclaredSpace
 from bitwright.nas.result import Outcome, Result, Violation
 from bitwright.nas.sampling.grid import Floats, Grid
 from bitwright.nas.space import Parameter
+
+Codes = npt.NDArray[np.int64]
 
 _SIZES = ((4, 3, 4, 3, 3, 4), (3,) * 7, (4, 4, 4, 3, 3, 3, 2), (5, 4, 4, 4, 5), (2, 3, 3, 2, 3, 3, 4, 3))
 _REFUSED = (0.0, 0.35, 0.2, 0.45, 0.3)  # about so large a share
@@ -34,7 +37,7 @@ def landscape(number: int, *, sizes: tuple[int, ...] | None = None) -> Table:
             for i, (n, is_ordered) in enumerate(zip(sizes, ordered, strict=True))
         )
     )
-    codes = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+    codes = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1).astype(np.int64)
     costs = [
         np.sort(rng.uniform(0.3, 2.0, n)) if each else rng.uniform(0.3, 2.0, n)
         for n, each in zip(sizes, ordered, strict=True)
@@ -56,7 +59,7 @@ def landscape(number: int, *, sizes: tuple[int, ...] | None = None) -> Table:
     return Table(name=f"landscape-{number}", space=space, results=results)
 
 
-def _latency(codes: Floats, costs: list[Floats], rng: np.random.Generator) -> Floats:
+def _latency(codes: Codes, costs: list[Floats], rng: np.random.Generator) -> Floats:
     latency = np.full(len(codes), 0.3)
     for i, cost in enumerate(costs):
         j = (i + 1) % len(costs)
@@ -64,7 +67,7 @@ def _latency(codes: Floats, costs: list[Floats], rng: np.random.Generator) -> Fl
     return latency
 
 
-def _accuracy(codes: Floats, costs: list[Floats], rng: np.random.Generator) -> Floats:
+def _accuracy(codes: Codes, costs: list[Floats], rng: np.random.Generator) -> Floats:
     alone = np.zeros(len(codes))
     for i, cost in enumerate(costs):
         effect = 0.6 * (cost - cost.mean()) / cost.std() + 0.5 * rng.normal(size=len(cost))
@@ -79,7 +82,7 @@ def _accuracy(codes: Floats, costs: list[Floats], rng: np.random.Generator) -> F
     return rounded
 
 
-def _refused(codes: Floats, sizes: tuple[int, ...], memory: Floats, share: float) -> Floats:
+def _refused(codes: Codes, sizes: tuple[int, ...], memory: Floats, share: float) -> Floats:
     if share == 0:
         return np.zeros(len(codes), dtype=bool)
     limit = np.quantile(memory, 1 - 0.6 * share)

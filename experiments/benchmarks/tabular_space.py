@@ -10,6 +10,7 @@ import numpy as np
 
 from bitwright.nas.pareto import hypervolume
 from bitwright.nas.result import Outcome, Result
+from bitwright.nas.sampling.grid import Floats
 from bitwright.nas.space import Candidate, SearchSpace
 
 OBJECTIVES = ("accuracy", "predicted_ms")
@@ -66,15 +67,17 @@ class Table:
         return hypervolume(losses.tolist(), [1.0, 1.0])
 
     @cached_property
-    def _low(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return self._losses(self.results.values()).min(axis=0)
+    def _low(self) -> Floats:
+        low: Floats = self._losses(self.results.values()).min(axis=0)
+        return low
 
     @cached_property
-    def _spread(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return np.ptp(self._losses(self.results.values()), axis=0)
+    def _spread(self) -> Floats:
+        spread: Floats = np.ptp(self._losses(self.results.values()), axis=0)
+        return spread
 
     @staticmethod
-    def _losses(results: Iterable[Result]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def _losses(results: Iterable[Result]) -> Floats:
         scored = [each.figures for each in results if each.outcome is Outcome.SCORED]
         rows = [[-each[OBJECTIVES[0]], each[OBJECTIVES[1]]] for each in scored]
         return np.array(rows, dtype=np.float64).reshape(len(rows), 2)

@@ -36,7 +36,7 @@ class Known:
     objectives: tuple[str, ...]
     screen: Screen | None = None
     earlier: Sequence[Result] = ()
-    pool: int = 512
+    pool: int = 128
     grid: Grid = field(init=False, repr=False)
     _screened: dict[Places, Result] = field(default_factory=dict, init=False, repr=False)
     _streams: dict[int, list[Places]] = field(default_factory=dict, init=False, repr=False)
