@@ -16,6 +16,10 @@ if __name__ != "bitwright.nas":
 from bitwright.quant.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from bitwright.nas.elastic.built import BuiltElastic
+    from bitwright.nas.elastic.decisions import Shrinkage
+    from bitwright.nas.elastic.elastic import Elastic, inherit, shared_state
+    from bitwright.nas.elastic.elasticize import elasticize
     from bitwright.nas.objective import evaluate
     from bitwright.nas.pareto import hypervolume, non_dominated
     from bitwright.nas.result import Outcome, Result
@@ -28,7 +32,9 @@ if TYPE_CHECKING:
     from bitwright.nas.workload import Workload
 
 __all__ = [
+    "BuiltElastic",
     "Candidate",
+    "Elastic",
     "Outcome",
     "Parameter",
     "Result",
@@ -36,12 +42,16 @@ __all__ = [
     "SearchSettings",
     "SearchSpace",
     "Setup",
+    "Shrinkage",
     "Told",
     "Workload",
+    "elasticize",
     "evaluate",
     "hypervolume",
+    "inherit",
     "load_space",
     "non_dominated",
+    "shared_state",
     "space_names",
     "write_review",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from bitwright.nas.elastic.elastic import Share
 from bitwright.nas.elastic.order import sort_channels
-from bitwright.nas.elastic.parts import parts
+from bitwright.nas.elastic.parts import parts, remembered
 from bitwright.nas.moves import largest_candidate
 from bitwright.nas.space import Candidate, SearchSpace, Value, hash_of
 from bitwright.quant.capture import capture
@@ -67,6 +67,4 @@ class BuiltElastic:
             InputError: the candidate's network is no part of the largest.
         """
         key = hash_of(dict(self.space.architecture(candidate)))
-        if key not in self._shares:
-            self._shares[key] = parts(self.largest, self.network(candidate), self.channels)
-        return self._shares[key]
+        return remembered(self._shares, key, lambda: parts(self.largest, self.network(candidate), self.channels))

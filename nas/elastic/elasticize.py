@@ -20,7 +20,7 @@ from bitwright.nas.elastic.cut import Cut, cut_out, together
 from bitwright.nas.elastic.decisions import Decision, Shrinkage, depths, kernels, needs, widths
 from bitwright.nas.elastic.elastic import Share
 from bitwright.nas.elastic.order import sort_channels
-from bitwright.nas.elastic.parts import parts
+from bitwright.nas.elastic.parts import parts, remembered
 from bitwright.nas.elastic.trial import Trial
 from bitwright.nas.space import Candidate, hash_of
 from bitwright.qat.sparsity.removal import removable
@@ -66,10 +66,11 @@ class Elasticized:
     def shares(self, candidate: Candidate) -> Mapping[str, Share]:
         """See `Elastic.shares`."""
         key = hash_of(dict(self.space.architecture(candidate)))
-        if key not in self._shares:
-            removed = self.cut(candidate).units
-            self._shares[key] = parts(self.largest, self.network(candidate), self.channels, removed)
-        return self._shares[key]
+
+        def made() -> Mapping[str, Share]:
+            return parts(self.largest, self.network(candidate), self.channels, self.cut(candidate).units)
+
+        return remembered(self._shares, key, made)
 
     def difference(self, candidate: Candidate, args: tuple[Any, ...]) -> str:
         """Why the candidate's network is not the largest one with zeros for all that it lacks; "" when it is."""

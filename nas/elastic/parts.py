@@ -7,7 +7,7 @@ dimension the first places.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,20 @@ from torch.nn.modules.conv import _ConvNd
 from bitwright.nas.elastic.elastic import Places, Share
 from bitwright.quant.channel_graph import ChannelGraph
 from bitwright.quant.errors import InputError
+
+# Shares of so many candidates are kept; of a network of a hundred tensors they are some 50 KB.
+_REMEMBERED = 256
+
+
+def remembered(
+    memory: dict[str, Mapping[str, Share]], key: str, make: Callable[[], Mapping[str, Share]]
+) -> Mapping[str, Share]:
+    """The shares under a key, made if they are not there; the oldest are forgotten."""
+    if key not in memory:
+        if len(memory) >= _REMEMBERED:
+            del memory[next(iter(memory))]
+        memory[key] = make()
+    return memory[key]
 
 
 def named_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

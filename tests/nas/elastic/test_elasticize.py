@@ -204,7 +204,7 @@ def test_a_network_of_every_connection() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(STAGES, st.booleans(), st.booleans(), st.integers(0, 100))
 def test_random_networks(stages: list[tuple[str, int, int]], dense: bool, heads: bool, seed: int) -> None:
     random_network(stages, dense, heads, seed)
@@ -346,7 +346,6 @@ PUBLIC = {
     "resnet18": (12, 4, 1),
     "mobilenet_v3_small": (27, 4, 8),
     "deit_tiny_patch16_224": (25, 1, 0),
-    "convnext_tiny": (22, 4, 18),
     "regnety_002": (10, 2, 0),
 }
 
