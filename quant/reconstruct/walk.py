@@ -84,16 +84,24 @@ class _OnDisk:
 
 def _written(value: Any, file: IO[bytes]) -> Any:
     if isinstance(value, torch.Tensor):
-        file.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
-        return _OnDisk(torch.empty_like(value, device="meta"))
+        # As it lies in memory: with channels last it costs no copy here, and convolutions none when it is back.
+        dense = value if _is_dense(value) else value.contiguous()
+        file.write(dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().data)
+        return _OnDisk(torch.empty_strided(dense.shape, dense.stride(), dtype=dense.dtype, device="meta"))
     return [_written(part, file) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _is_dense(value: torch.Tensor) -> bool:
+    """Whether its elements fill one piece of memory, in whatever order of axes that convolutions know."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.dim(), torch.contiguous_format)
+    return value.is_contiguous() or value.is_contiguous(memory_format=last)
 
 
 def _read(left: Any, file: BufferedIOBase) -> Any:
     if isinstance(left, _OnDisk):
         values = np.empty(left.like.nbytes, np.uint8)
         file.readinto(values.data)
-        return torch.from_numpy(values).view(left.like.dtype).reshape(left.like.shape)
+        return torch.from_numpy(values).view(left.like.dtype).as_strided(left.like.shape, left.like.stride())
     return [_read(part, file) for part in left] if isinstance(left, list) else left
 
 
