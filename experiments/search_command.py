@@ -15,7 +15,7 @@ from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_progress import ways_to_watch
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.search_text import figure_names, figures_of, importance_text, limit_text
-from bitwright.experiments.stages.search import study_folder
+from bitwright.experiments.stages.search import set_study_aside, study_folder
 from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
 from bitwright.experiments.views import write_views
@@ -27,7 +27,9 @@ from bitwright.quant.errors import InputError
 _CHOICES = 8  # beside the figures in a terminal's table; recipes have all
 
 
-def run_search(name: str, overrides: Sequence[str], out: Path | None, *, quiet: bool) -> tuple[Record, Path]:
+def run_search(
+    name: str, overrides: Sequence[str], out: Path | None, *, fork: bool = False, quiet: bool
+) -> tuple[Record, Path]:
     """Runs the search of a recipe, or goes on with it, and writes the report and TensorBoard's files.
 
     Raises:
@@ -39,6 +41,8 @@ def run_search(name: str, overrides: Sequence[str], out: Path | None, *, quiet: 
     folder = out or Path("runs") / recipe.name
     console = Console(quiet=quiet)
     console.say(f"{recipe.name} → {folder} (target {recipe.target})")
+    if fork and (aside := set_study_aside(recipe, folder, console)) is not None:
+        console.say(f"the study before is kept: {aside}")
     record = run_recipe(recipe, folder, until="search", console=console)
     write_views(folder, html=recipe.report.html, tensorboard=recipe.report.tensorboard)
     return record, folder

@@ -11,27 +11,20 @@ Latency is measured one at a time: only the worker with the resource `device` do
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import bitwright.hw_constraints
-import bitwright.nas
-import bitwright.quant
-from bitwright.nas.objective import score, time_scored
-from bitwright.nas.result import Outcome, Result, ResultFiles
+from bitwright.nas.objective import score
+from bitwright.nas.result import Outcome, Result
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
 from bitwright.nas.standing import Standing
+from bitwright.nas.worker_tasks import evaluated, given, software, timed_result
 from bitwright.nas.workers import Evaluate
 from bitwright.quant.errors import InputError
 
@@ -50,28 +43,6 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": _MOST_DEATHS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies takes one candidate with it, no queue
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Software:
-    """What a result follows from besides candidate and setup: workers with another one are refused."""
-
-    version: str
-    code: str
-
-    def __str__(self) -> str:
-        return f"bitwright {self.version} ({self.code})"
-
-
-@cache
-def software() -> Software:
-    """Of this process: the version, and a hash of the code of quant, hw_constraints and nas."""
-    digest = hashlib.sha256()
-    for package in (bitwright.quant, bitwright.hw_constraints, bitwright.nas):
-        root = Path(package.__path__[0])
-        for file in sorted(root.rglob("*.py")):
-            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
-    return Software(version=version("bitwright"), code=digest.hexdigest()[:12])
 
 
 class Cluster:
@@ -182,6 +153,8 @@ class Cluster:
         except KilledWorker as error:
             return self._given_up(self._candidates[key][0], error)
         except (CancelledError, OSError):
+            if future.status == "error":
+                raise  # the evaluation's own: a disk is full
             self._reconnect()
             return None
         return found
@@ -213,59 +186,27 @@ class Cluster:
 
     def _share(self) -> None:
         # A task and not scattered data: that would be lost with the worker that holds it.
-        self._shared = self.client.submit(_given, self._setup, pure=False)
+        self._shared = self.client.submit(given, self._setup, pure=False)
+        self._fingerprint = dict(self._setup.workload.fingerprint)
 
     def _send(self, candidate: Candidate, standing: Standing | None) -> None:
         timed = self._evaluate is None and self._setup.reference is not None
         task = self.client.submit(
-            _evaluated,
+            evaluated,
             self._evaluate or score,
             candidate,
             standing,
             self._shared,
+            self._fingerprint,
             software(),
             timed,
             key=f"{candidate.key}-score",
         )
         if timed:
-            task = self.client.submit(_timed, task, self._shared, key=f"{candidate.key}-latency", resources={DEVICE: 1})
+            task = self.client.submit(
+                timed_result, task, self._shared, key=f"{candidate.key}-latency", resources={DEVICE: 1}
+            )
         self._futures[candidate.key] = task
-
-
-def _given(setup: Setup) -> Setup:
-    return setup
-
-
-def _evaluated(
-    evaluate: Evaluate, candidate: Candidate, standing: Standing | None, setup: Setup, wanted: Software, timed: bool
-) -> Result:
-    """On a worker: looks the candidate up, or evaluates it and writes its result unless its latency is to come."""
-    if software() != wanted:
-        from distributed import get_worker
-
-        raise InputError(
-            f"worker {get_worker().address} runs {software()}, the driver {wanted}; install the same on both, "
-            "then start the search again"
-        )
-    files = ResultFiles(setup.results)
-    known = files.get(candidate.key)
-    if known is not None:
-        return known
-    result = evaluate(candidate, setup.against(standing))
-    if not timed or result.outcome is not Outcome.SCORED:
-        files.put(result)
-    return result
-
-
-def _timed(result: Result, setup: Setup) -> Result:
-    """On the worker with the device."""
-    files = ResultFiles(setup.results)
-    known = files.get(result.key)
-    if known is not None:
-        return known
-    result = time_scored(result, setup)
-    files.put(result)
-    return result
 
 
 @contextmanager

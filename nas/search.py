@@ -21,7 +21,7 @@ from bitwright.nas.settings import LATENCY, SearchSettings
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import SearchSpace, definition
 from bitwright.nas.standing import INHERITED
-from bitwright.nas.storage import DatabaseLost, study_place
+from bitwright.nas.storage import DatabaseLost, says_when_full, study_place
 from bitwright.nas.study import opened
 from bitwright.nas.workers import InProcess, Workers
 from bitwright.nas.workload import Inherited, Workload
@@ -59,8 +59,8 @@ def search(
 
     Raises:
         InputError: the space is empty or nothing in it is feasible, the folder holds a search of another definition
-            or another driver's, the target's artefacts cannot be timed here, every candidate fails, or the database
-            is lost for longer than `storage.PATIENCE_S`.
+            or another driver's, a disk is full, the target's artefacts cannot be timed here, every candidate fails, or
+            the database is lost for longer than `storage.PATIENCE_S`.
     """
     workers = workers or InProcess(evaluate)
     runtime = _runtime(workload, settings)
@@ -79,8 +79,9 @@ def search(
     for attempt in itertools.count():
         with (
             suppress(DatabaseLost),
+            says_when_full(folder),
             study_place(folder, database=database, name=name, patient=attempt > 0, on_wait=on_wait) as place,
-            opened(place, names=settings.objectives, maximize=maximize, definition=defined) as study,
+            opened(place, names=settings.objectives, maximize=maximize, definition=defined, folder=folder) as study,
         ):
             if setup is None:
                 reference = None

@@ -74,4 +74,14 @@ def nothing_feasible(results: Sequence[Result], target: str) -> str:
     failed = [each for each in results if each.outcome is Outcome.FAILED]
     if failed:
         refused.append(f"  {len(failed)} failed, for example: {failed[0].reason}")
+    if (nearest := nearest_to_feasible(results)) is not None:
+        choices = ", ".join(f"{name} {value}" for name, value in nearest.values.items())
+        reasons = "; ".join(each.reason for each in nearest.violations)
+        refused.append(f"  nearest to feasible is {choices}: {reasons}")
     return "\n".join([f"search: none of {len(results)} candidates is feasible on target {target!r}", *refused])
+
+
+def nearest_to_feasible(results: Iterable[Result]) -> Result | None:
+    """The infeasible candidate that breaks least: fewest constraints, and those by least."""
+    infeasible = (each for each in results if each.violations)
+    return min(infeasible, key=lambda r: (len(r.violations), sum(v.amount for v in r.violations)), default=None)

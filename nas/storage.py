@@ -6,6 +6,7 @@ since recipes are kept and shown.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -25,6 +26,7 @@ from bitwright.quant.errors import InputError
 # So long a database that does not answer is waited for: a restart, or a network that comes back.
 PATIENCE_S = 120.0
 _BETWEEN_TRIES_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LOST = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
 
 
@@ -79,6 +81,25 @@ def study_place(
                 _close(storage)
         except _LOST as error:
             raise DatabaseLost from error
+
+
+@contextmanager
+def says_when_full(folder: Path) -> Iterator[None]:
+    """Turns a disk that takes no more into one message.
+
+    Raises:
+        InputError: in place of the operating system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or folder
+        raise InputError(
+            f"{where}: cannot be written ({error.strerror}); what was told is safe; make room, then start the search "
+            "again"
+        ) from error
 
 
 def _close(storage: optuna.storages.RDBStorage) -> None:

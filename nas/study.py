@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,12 +18,12 @@ from bitwright.nas.space import Candidate
 from bitwright.nas.storage import StudyPlace
 from bitwright.quant.errors import InputError
 
-_DEFINITION, _CANDIDATE, _RESULT, _ATTEMPT = "definition", "candidate", "result", "attempt"
+_DEFINITION, _FOLDER, _CANDIDATE, _RESULT, _ATTEMPT = "definition", "folder", "candidate", "result", "attempt"
 
 
 @contextmanager
 def opened(
-    place: StudyPlace, *, names: Sequence[str], maximize: Sequence[bool], definition: Mapping[str, Any]
+    place: StudyPlace, *, names: Sequence[str], maximize: Sequence[bool], definition: Mapping[str, Any], folder: Path
 ) -> Iterator[optuna.Study]:
     """Opens the study at its place, or begins it.
 
@@ -31,9 +32,11 @@ def opened(
         names: of the objectives.
         maximize: the direction of each.
         definition: JSON values that scores depend on; a study of another definition is not continued.
+        folder: of the search, where the study's results are.
 
     Raises:
-        InputError: it was begun with another definition (the difference is named), or the file is no study.
+        InputError: it was begun with another definition (the difference is named), its results are in another folder,
+            or the file is no study.
     """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -45,6 +48,7 @@ def opened(
             load_if_exists=True,
         )
         _check_definition(study, place.shown, definition)
+        _check_folder(study, place.shown, folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(names))
@@ -61,7 +65,20 @@ def _check_definition(study: optuna.Study, shown: str, definition: Mapping[str, 
     elif before != now:
         raise InputError(
             f"{shown}: this study was begun with something else: {'; '.join(_differences(before, now))}. "
-            "Take the change back, or name another folder"
+            "Take the change back, name another folder, or keep this study aside and begin anew with --fork"
+        )
+
+
+def _check_folder(study: optuna.Study, shown: str, folder: Path) -> None:
+    """Two searches of one name, alike in everything, would each lack the other's results."""
+    before = study.user_attrs.get(_FOLDER)
+    if before is None or (folder / "results").exists():
+        if before != str(folder):
+            study.set_user_attr(_FOLDER, str(folder))
+    elif before != str(folder) and study.get_trials(deepcopy=False):
+        raise InputError(
+            f"{shown}: the results of this study are in {before}, and this search is in {folder}; give this search "
+            "another name, or go on in that folder"
         )
 
 

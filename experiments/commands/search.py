@@ -13,11 +13,14 @@ RecipeWithSearch = Annotated[
     str, typer.Argument(help="A recipe with a search section: a file, or a shipped one's name.")
 ]
 
+Fork = Annotated[bool, typer.Option("--fork", help="Keep the study that is there aside, whole, and begin a new one.")]
+
 
 def search(
     recipe: RecipeWithSearch,
     overrides: Overrides = None,
     out: Out = None,
+    fork: Fork = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -25,7 +28,7 @@ def search(
     from bitwright.experiments.search_command import print_front, run_search
     from bitwright.experiments.tables import print_json
 
-    record, folder = run_search(recipe, overrides or (), out, quiet=quiet)
+    record, folder = run_search(recipe, overrides or (), out, fork=fork, quiet=quiet)
     if json:
         print_json(record.model_dump(mode="json"))
     else:

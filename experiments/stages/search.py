@@ -61,7 +61,7 @@ def search_networks(context: Context) -> SearchResult:
                 inherited=inherited,
                 workers=workers,
                 database=recipe.search.storage,
-                name=f"{recipe.name}-{folder.name}",
+                name=_study_name(recipe, folder),
                 on_told=show,
                 on_wait=context.console.say,
             )
@@ -130,6 +130,24 @@ def study_folder(run: Path) -> Path:
     from bitwright.experiments.stage_store import code_hash
 
     return run / f"search-{code_hash(STAGE)[:8]}"
+
+
+def _study_name(recipe: Recipe, folder: Path) -> str:
+    return f"{recipe.name}-{folder.name}"
+
+
+def set_study_aside(recipe: Recipe, run: Path, console: Console) -> str | None:
+    """Keeps the study of a run under another name, so that the next search begins a new one.
+
+    Returns:
+        What it is called now; None when there is none.
+    """
+    from bitwright.nas.fork import set_aside
+
+    assert recipe.search is not None
+    folder = study_folder(run.absolute())
+    database, name = recipe.search.storage, _study_name(recipe, folder)
+    return set_aside(folder, database=database, name=name, on_wait=console.say)
 
 
 STAGE = Stage(

@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,3 +161,12 @@ def test_a_recipe_reaches_every_setting_of_the_search() -> None:
     assert settings.weights == {"x86-vnni": 1.0, "ethos-u85-1024": 3.0}
     assert settings.limits == {"accuracy": 90.0, "modelled_ms": 2.0}
     assert (settings.give_up, settings.screened, settings.sampler) == (False, True, "informed")
+
+
+def test_a_target_s_file_that_is_edited_in_mid_study_is_noticed(tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    target.write_text("id: mine\nextends: x86-vnni\nversion: 1\ndescription: Mine.\n")
+    before = workload(f"target={target}").fingerprint["target file"]
+    assert workload(f"target={target}").fingerprint["target file"] == before
+    target.write_text(target.read_text().replace("Mine.", "Mine, changed."))
+    assert workload(f"target={target}").fingerprint["target file"] != before

@@ -26,6 +26,19 @@ from bitwright.quant.errors import InputError
 LOG = "evaluations.log"
 
 
+class OtherData:
+    """A workload that has other data in every process but one."""
+
+    runtime, higher_is_better, scheme = None, True, None
+
+    def __init__(self, home: int) -> None:
+        self.home, self.target = home, Workload().target
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        return {"data read": "here" if os.getpid() == self.home else "there"}
+
+
 @dataclass(frozen=True)
 class Space:
     """Width and depth trade accuracy for work; other formats than int8 and float32 are refused, every `nan` fails."""

@@ -16,10 +16,11 @@ import pytest
 
 from bitwright.experiments.benchmarks.loopback_postgresql import free_port
 from bitwright.nas import cluster
-from bitwright.nas.cluster import Cluster, Software, local_cluster, remote_cluster
+from bitwright.nas.cluster import Cluster, local_cluster, remote_cluster
 from bitwright.nas.result import Outcome
 from bitwright.nas.search import search
 from bitwright.nas.search_outcome import SearchOutcome
+from bitwright.nas.worker_tasks import Software
 from bitwright.quant.errors import InputError
 
 HERE = str(Path(__file__).parent)
@@ -187,6 +188,16 @@ def test_a_worker_of_another_version_is_refused(
         message = r"worker tcp://\S+ runs bitwright 0\.\d+\.\d+ \(\w{12}\), the driver bitwright 9\.9 \(abc\); install"
         with pytest.raises(InputError, match=message):
             run(workers, synthetic, tmp_path)
+    assert not (tmp_path / "evaluations.log").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_data_is_refused(synthetic: ModuleType, tmp_path: Path) -> None:
+    workload: Any = synthetic.OtherData(home=os.getpid())
+    with local_cluster(1, evaluate=synthetic.evaluate) as workers:
+        message = r"worker tcp://\S+: data read is 'there' there and 'here' where the driver runs; give both the same"
+        with pytest.raises(InputError, match=message):
+            search(synthetic.Space(), workload, synthetic.settings(4), tmp_path, workers=workers)
     assert not (tmp_path / "evaluations.log").exists()
 
 

@@ -99,6 +99,8 @@ class Stripes:
         self.patterns.append(dict(sparsity))
         if self.fails == "train":
             raise InputError("the loss became nan")
+        if self.fails == "memory":
+            raise MemoryError("48 GiB")
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         images, labels = self.pictures(64)
         model.train()
@@ -196,7 +198,12 @@ def test_widths_that_round_to_the_same_network_are_scored_once(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("fails", "reason"), [("nan", "quantize: accuracy is nan"), ("train", "train: InputError: the loss became nan")]
+    ("fails", "reason"),
+    [
+        ("nan", "quantize: accuracy is nan"),
+        ("train", "train: InputError: the loss became nan"),
+        ("memory", "train: MemoryError: 48 GiB"),
+    ],
 )
 def test_what_goes_wrong_with_a_candidate_ends_in_its_result(tmp_path: Path, fails: str, reason: str) -> None:
     result = evaluate(candidate(), setup_for(tmp_path, Stripes(fails=fails)))

@@ -221,7 +221,8 @@ def test_an_infeasible_space_says_which_constraint_refuses_how_many(synthetic: M
     space = synthetic.Space(widths=(1, 2), depths=(1, 2), formats=("int16",))
     message = (
         r"none of 4 candidates is feasible on target 'x86-vnni'\n"
-        r"  lint\.dtype refuses 4, for example: int16 is not permitted"
+        r"  lint\.dtype refuses 4, for example: int16 is not permitted\n"
+        r"  nearest to feasible is width \d, depth \d, format int16: int16 is not permitted$"
     )
     with pytest.raises(InputError, match=message):
         synthetic.run(tmp_path, space=space)
