@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from bitwright.hw_constraints.predict.planned_model import planned_model
-from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 from bitwright.hw_constraints.target import Capability, Target
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph, Node, TensorRef
 from bitwright.quant.plan import plan
 from bitwright.quant.scheme import QuantScheme
+
+if TYPE_CHECKING:
+    from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 
 _LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 _TABLE_LEVEL = 0.95  # as all intervals of a record
@@ -84,6 +85,7 @@ def predicted_latency(predictor: LatencyPredictor, scheme: QuantScheme) -> Calla
         predictor: of the runtime and device.
         scheme: what would be quantized, and how.
     """
+    from bitwright.hw_constraints.predict.planned_model import planned_model
 
     def latency_ms(graph: Graph) -> float:
         folded = with_folded_shapes(graph)

@@ -31,13 +31,21 @@ _OSCILLATES = 0.005
 _EQUAL = 200.0
 # Values of an activation that its histogram is made of, evenly from all of them.
 _SHOWN = 4096
-# Charts with a line a tensor, for writers that can say so (TensorBoard's "custom scalars"): title and tags.
+# Charts for writers that can draw several lines in one (TensorBoard's "custom scalars"): section, title, tags.
 _TOGETHER = {
-    "step size ÷ its start": r"step_size_ratio/.*",
-    "share of values that are clipped": r"clip_share/.*",
-    "share of weights that oscillate": r"oscillating/.*",
-    "share of weights that are zero": r"zero_share/.*",
-    "bits": r"bits/.*",
+    "network": {
+        "distance from the deployed network, dB": [r"qat/deployed_sqnr_db"],
+        "latency of the deployed network, ms": [r"qat/deployed_latency_ms"],
+        "share that is clipped, of weights and activations": [r"qat/.*clip_share"],
+        "share of weights that oscillate, are frozen, are zero": [r"qat/weights_(oscillating|frozen|zero_share)"],
+    },
+    "by tensor": {
+        "step size, change since the start in %": [r"step_size_change/.*"],
+        "share of values that are clipped": [r"clip_share/.*"],
+        "share of weights that oscillate": [r"oscillating/.*"],
+        "share of weights that are zero": [r"zero_share/.*"],
+        "bits": [r"bits/.*"],
+    },
 }
 
 
@@ -73,9 +81,9 @@ class QATBoard:
         board = QATBoard(qat, SummaryWriter("runs/1"), held_out=(images,))
         ...; qat.on_step(); board.on_step()
 
-    By tensor: the step size (as it is, and in relation to its start), the share of values that are clipped, bits, and a
-    histogram, of weights in codes; for weights also the share that oscillates, that is frozen, and that is zero. In
-    all: the same over the whole network, its distance from the deployed network, and that one's latency.
+    By tensor: the step size (as it is, and its change since the start in %), the share of values that are clipped,
+    bits, and a histogram, of weights in codes; for weights also the share that oscillates, that is frozen, and that is
+    zero. In all: the same over the whole network, its distance from the deployed network, and that one's latency.
 
     Args:
         callback: whose network is looked at.
@@ -104,9 +112,11 @@ class QATBoard:
         callback.scheduled.watching = True
         self.starts = {name: float(q.qparams().scale.mean()) for name, q in self._quantizers()}
         if hasattr(writer, "add_custom_scalars"):
-            writer.add_custom_scalars(
-                {"by tensor": {title: ["Multiline", [tags]] for title, tags in _TOGETHER.items()}}
-            )
+            layout = {
+                section: {title: ["Multiline", tags] for title, tags in charts.items()}
+                for section, charts in _TOGETHER.items()
+            }
+            writer.add_custom_scalars(layout)
         self.look()
 
     def on_step(self) -> None:
@@ -137,7 +147,7 @@ class QATBoard:
         qparams = quantizer.qparams()
         step = float(qparams.scale.mean())
         self._scalar(f"step_size/{name}", step)
-        self._scalar(f"step_size_ratio/{name}", step / self.starts.setdefault(name, step))
+        self._scalar(f"step_size_change/{name}", 100 * (step / self.starts.setdefault(name, step) - 1))
         self._scalar(f"bits/{name}", float(qparams.spec.format.bits))
 
     def _clipped_activations(self) -> dict[str, float]:
