@@ -20,11 +20,12 @@ def one_cycle(
         weight_decay: of AdamW.
         steps: in all.
     """
+    total = max(steps, 5)  # of four steps a quarter is one, and OneCycleLR divides by what is left of it, 0
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     return optimizer, OneCycleLR(
         optimizer,
         max_lr=lr,
-        total_steps=steps,
+        total_steps=total,
         pct_start=0.25,
         div_factor=10,
         final_div_factor=100,

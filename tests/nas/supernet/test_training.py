@@ -34,6 +34,12 @@ def test_it_learns_and_the_smallest_too(tiny: ModuleType, tmp_path: Path) -> Non
     assert accuracy(tiny.candidate(4, 3, True)) > 0.4
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_trainings_of_few_steps_end(tiny: ModuleType, tmp_path: Path, steps: int) -> None:
+    train_supernet(tiny.TinyElastic(), tiny.TinyTask(steps=steps), tiny.settings(epochs=1), tmp_path)
+    load_supernet(tiny.TinyElastic(), tmp_path / "supernet.pt")
+
+
 def test_the_same_training_gives_the_same_bits(tiny: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(1)
     once = _trained(tiny, tmp_path / "a")
