@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bitwright.quant.errors import InputError
-from bitwright.quant.parity.link import Link, LinkError
+from bitwright.quant.parity.crash import crash_site
+from bitwright.quant.parity.link import Link, LinkCrash, LinkError
 from bitwright.quant.parity.locate import LinkParity, compare_links
 from bitwright.quant.parity.results import Inputs
 
@@ -74,6 +75,7 @@ def compare_chain(
         except LinkError as error:
             if origin is links[0]:
                 origin.run(inputs[0])  # it is the reference's own problem, or else the link's
-            pairs.append(LinkParity(first=origin.name, second=link.name, problem=str(error)))
+            problem = f"{error}{crash_site(link, inputs)}" if isinstance(error, LinkCrash) else str(error)
+            pairs.append(LinkParity(first=origin.name, second=link.name, problem=problem))
             standing[link.name] = origin
     return ChainParity(pairs=tuple(pairs))

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bitwright.quant.errors import InputError
-from bitwright.quant.parity.link import Array, Link, LinkError, LinkTensor, Recording
+from bitwright.quant.parity.link import Array, Link, LinkCrash, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.results import Inputs
 
 
@@ -49,7 +49,8 @@ class IsolatedLink:
         """Runs once; see `Link.run`.
 
         Raises:
-            LinkError: also when the process has ended: with its signal.
+            LinkError: the link cannot run.
+            LinkCrash: the process has ended; with its signal.
         """
         recording: Recording = self._ask("running it", (inputs, tuple(wanted), given, nudge))
         return recording
@@ -68,7 +69,7 @@ class IsolatedLink:
             pipe.send_bytes(pickle.dumps(question))
             answer = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
-            raise LinkError(f"{self.name}: {what} ended its process with {self._end()}") from None
+            raise LinkCrash(f"{self.name}: {what} ended its process with {self._end()}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer

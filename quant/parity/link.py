@@ -24,6 +24,10 @@ class LinkError(InputError):
     """A link cannot run: its runtime refuses the network, or ended with it. The others go on."""
 
 
+class LinkCrash(LinkError):
+    """The link's process has ended while it ran."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinkTensor:
     """A tensor that a link can show.
