@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,11 +40,20 @@ def unit(search: SearchResult, name: str) -> str:
     return search.unit if FIGURES[figure].better == "metric" else FIGURES[figure].unit
 
 
-def figure_names(search: SearchResult, results: Iterable[Result]) -> list[str]:
-    """Figures that some of these have: the objectives, the others, then those of single targets (`NAME@TARGET`)."""
+def figure_names(search: SearchResult, results: Sequence[Result]) -> list[str]:
+    """Figures that some of these have: the objectives, then the others.
+
+    Those of single targets (`NAME@TARGET`) where they differ from the one that counts.
+    """
+    names = dict.fromkeys((*search.objectives, *FIGURES))
     there = dict.fromkeys(name for each in results for name in each.figures)
-    by_target = [name for name in there if "@" in name and name.partition("@")[0] in FIGURES]
-    return [name for name in dict.fromkeys((*search.objectives, *FIGURES, *by_target)) if name in there]
+    own = [name for name in there if "@" in name and name.partition("@")[0] in FIGURES]
+    differ = [
+        name
+        for name in own
+        if any(each.figures.get(name) != each.figures.get(name.partition("@")[0]) for each in results)
+    ]
+    return [name for name in (*names, *differ) if name in there]
 
 
 def figures_of(search: SearchResult, result: Result) -> dict[str, Figure]:

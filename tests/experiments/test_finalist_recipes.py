@@ -1,8 +1,11 @@
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from bitwright.experiments.console import Console
@@ -12,7 +15,7 @@ from bitwright.experiments.read_run import result_of
 from bitwright.experiments.results import EvaluateResult
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_result import SearchResult
-from bitwright.experiments.search_workload import RecipeWorkload, search_space
+from bitwright.experiments.search_workload import RecipeWorkload
 from bitwright.experiments.workbench import Workbench
 from bitwright.nas.objective import screen
 from bitwright.nas.result import Outcome, Result
@@ -29,18 +32,44 @@ CHOICES = (
 )
 
 
-def counted(tmp_path: Path, *overrides: str, **chosen: object) -> tuple[Result, RecipeWorkload]:
+@dataclass(frozen=True)
+class Ones:
+    """A supernet in which every weight is 1."""
+
+    workload: RecipeWorkload
+
+    def __call__(self, candidate: Candidate) -> float:
+        return 0.0
+
+    def network(self, candidate: Candidate) -> torch.nn.Module:
+        network = self.workload.build(self.workload.space.architecture(candidate))
+        for weight in network.parameters():
+            torch.nn.init.ones_(weight)
+        return network
+
+
+def counted(
+    tmp_path: Path,
+    *overrides: str,
+    others: Sequence[RecipeWorkload] = (),
+    inherits: bool = False,
+    **chosen: object,
+) -> tuple[Result, RecipeWorkload]:
     """A candidate as far as the search takes it without training: captured, linted, with its network's hash."""
     workload = RecipeWorkload(load_recipe("digits_search", [*CHOICES, *overrides]))
-    space = search_space(workload.search)
-    values = {"width": 0.5, "depth": 2, "format_0": "int8", "format_1": "int8", **chosen}
-    result = screen(Candidate(space.canonical(values)), Setup(space=space, workload=workload, folder=tmp_path))
+    space = workload.space
+    values = {each.name: each.choices[0] for each in space.parameters}
+    if "depth" in values:
+        values |= {"width": 0.5, "depth": 2}
+    inherited = Ones(workload) if inherits else None
+    setup = Setup(space=space, workload=workload, folder=tmp_path, others=tuple(others), inherited=inherited)
+    result = screen(Candidate(space.canonical({**values, **chosen})), setup)
     assert result.outcome is Outcome.SCORED, result
     return result.model_copy(update={"figures": {**result.figures, "accuracy": 90.0}}), workload
 
 
 def writer(workload: RecipeWorkload, tmp_path: Path) -> FinalistWriter:
-    return FinalistWriter([workload], search_space(workload.search), tmp_path / "finalists")
+    return FinalistWriter([workload], workload.space, tmp_path / "finalists")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +114,59 @@ def test_what_the_target_does_not_permit_becomes_no_recipe(tmp_path: Path) -> No
     assert "overrides" in found.problem
     assert "int16" in found.problem
     assert list((tmp_path / "finalists").iterdir()) == []
+
+
+def test_a_finalist_for_two_targets_is_two_recipes_of_one_network(tmp_path: Path) -> None:
+    other = RecipeWorkload(load_recipe("digits_search", [*CHOICES, "target=ethos-u85-1024"]))
+    result, workload = counted(tmp_path, others=[other])
+    both = FinalistWriter([workload, other], workload.space, tmp_path / "finalists")
+    found = both.write(result, result.key)
+    assert found.problem == ""
+    recipes = [load_recipe(str(tmp_path / path)) for path in found.recipes]
+    assert [each.target for each in recipes] == ["x86-vnni", "ethos-u85-1024"]
+    alone = writer(workload, tmp_path).write(result, result.key)  # one target's hash is not that of both
+    assert alone.problem.endswith(f"and the search scored {result.network}")
+
+
+PART = ("search.space={kind: elastic, width: [0.5, 1.0], network_stages: 1, formats: [float32, int8], stages: 2}",)
+
+
+def test_a_part_of_the_users_own_network_is_made_again_from_the_whole(tmp_path: Path) -> None:
+    result, workload = counted(tmp_path, *PART)
+    found = writer(workload, tmp_path).write(result, result.key)
+    assert found.problem == ""
+    recipe = load_recipe(str(tmp_path / found.recipes[0]))
+    assert recipe.model.kind == "elastic_part"
+    wanted = workload.build(workload.space.architecture(Candidate(result.values))).state_dict()
+    own = Workbench(recipe).new_model().state_dict()
+    assert list(own) == list(wanted)
+    assert all(own[name].equal(wanted[name]) for name in wanted)
+
+
+def test_a_finalist_begins_with_the_weights_that_it_inherited(tmp_path: Path) -> None:
+    result, workload = counted(tmp_path, inherits=True)
+    inheriting = FinalistWriter([workload], workload.space, tmp_path / "finalists", Ones(workload))
+    found = inheriting.write(result, result.key)
+    assert found.problem == ""
+    recipe = load_recipe(str(tmp_path / found.recipes[0]))
+    assert all((weight == 1).all() for weight in Workbench(recipe).new_model().parameters())
+    assert "It begins with the weights that the search's supernet gave it." in (tmp_path / found.recipes[0]).read_text()
+
+
+def test_patterns_of_zeros_become_no_recipe_and_say_so(tmp_path: Path) -> None:
+    result, workload = counted(tmp_path, "search.space={kind: mobile_conv, width: [0.5], sparsity: ['2:4'], stages: 1}")
+    found = writer(workload, tmp_path).write(result, result.key)
+    assert found.recipes == ()
+    assert found.problem == "blocks.0 has zeros in the pattern 2:4, which a recipe's train section cannot keep"
+
+
+@pytest.mark.parametrize("name", ["digits_search", "digits_two_targets", "camvid_search", "camvid_search_u85"])
+def test_the_space_of_a_shipped_search_is_one_that_its_model_takes(name: str) -> None:
+    recipe = load_recipe(name, ["data={kind: digits, size: 32}"])
+    workload = RecipeWorkload(recipe)
+    largest = Candidate(workload.space.canonical({p.name: p.choices[-1] for p in workload.space.parameters}))
+    model = workload.build(workload.space.architecture(largest))
+    assert set(workload.space.formats(largest, model).values()) == {workload.space.parameters[-1].choices[-1]}
 
 
 @pytest.mark.slow
