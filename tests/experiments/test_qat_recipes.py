@@ -3,14 +3,21 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
+from bitwright.experiments.datasets import Split
 from bitwright.experiments.load_recipe import load_recipe
 from bitwright.experiments.models.gated_recurrence import RowReader
 from bitwright.experiments.models.inverted_residuals import MobileDetector
+from bitwright.experiments.qat_result import QATResult
+from bitwright.experiments.results import MeasureResult, QuantizeResult
 from bitwright.experiments.run import run_recipe
+from bitwright.experiments.smaller_network import check_steps
 from bitwright.experiments.stages.qat import _schedule
 from bitwright.quant.errors import InputError
 
@@ -59,6 +66,49 @@ def test_what_a_recipe_refuses(override: str, message: str) -> None:
 def test_networks_of_recipes_take_their_data() -> None:
     assert MobileDetector(depth=1)(torch.zeros(2, 3, 96, 96)).shape == (2, 15, 12, 12)
     assert RowReader(size=16, hidden=32)(torch.zeros(3, 3, 16, 16)).shape == (3, 10)
+
+
+def test_a_pattern_that_the_training_does_not_complete_is_refused_before_it() -> None:
+    recipe = load_recipe("qat_sparse", ("qat.sparsity.end=100",))
+    bench = SimpleNamespace(data=SimpleNamespace(splits={Split.TRAIN: 1300}))
+    message = (
+        "qat.sparsity.end = 100; the training has 84 steps (4 epochs of 21), and the pattern must be complete by then"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        check_steps(SimpleNamespace(recipe=recipe, bench=bench))  # type: ignore[arg-type]
+    check_steps(SimpleNamespace(recipe=load_recipe("qat_sparse"), bench=bench))  # type: ignore[arg-type]
+
+
+SHORT = ("train.epochs=1", "qat.epochs=1", "evaluate.samples=64", "measure.seconds=1")
+
+
+@pytest.mark.slow
+def test_a_pruned_network_is_smaller_in_its_file_and_by_its_targets_model(tmp_path: Path) -> None:
+    recipe = load_recipe("qat_pruned", (*SHORT, "qat.prune.epochs=1", "qat.prune.every=5"))
+    record = run_recipe(recipe, tmp_path / "run", until=("qat", "quantize"))
+    found = QATResult.model_validate(record.stages["qat"].result)
+    whole = QuantizeResult.model_validate(record.stages["quantize"].result)
+    assert found.pruned is not None and found.size is not None
+    assert found.pruned.after.value <= 0.6 * found.pruned.before.value
+    assert found.size.value < whole.quantized_bytes.value
+    assert all(after % 8 == 0 for _, after in found.pruned.channels.values())
+
+
+@pytest.mark.slow
+def test_a_sparse_network_has_its_zeros_in_the_file_and_is_measured(tmp_path: Path) -> None:
+    recipe = load_recipe("qat_sparse", (*SHORT, "qat.sparsity.end=10"))
+    record = run_recipe(recipe, tmp_path / "run", until=("measure",))
+    found = QATResult.model_validate(record.stages["qat"].result)
+    assert found.sparse is not None and found.sparse.zeros.value >= 0.5
+    speeds = MeasureResult.model_validate(record.stages["measure"].result).speeds
+    assert speeds and all(row.trained_ratio is not None for row in speeds)
+    model = onnx.load(tmp_path / "run" / "stages" / "qat" / "qat.onnx")
+    codes = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer]
+    weights = [each for each in codes if each.ndim == 4 and each.dtype == np.int8 and each.shape[1] % 4 == 0]
+    for weight in weights:
+        groups = np.moveaxis(weight, 1, -1).reshape(-1, 4)
+        assert int((groups != 0).sum(axis=1).max()) <= 2
+    assert len(weights) >= 12
 
 
 @pytest.mark.slow
