@@ -172,9 +172,10 @@ def _header(result: Result, workload: RecipeWorkload, recipe: Recipe, figure: st
     if lower_end(result, workload, figure) is not None:
         lines.append(
             f"The gate is the lower end of the 95 % interval of {format_value(result.figures[figure], '%')} on so "
-            "many samples. The same versions and machine, with OMP_NUM_THREADS=1 as in worker processes, train the "
-            "same weights."
+            "many samples."
         )
+    if recipe.train is not None:
+        lines.append("The same versions and machine, with OMP_NUM_THREADS=1 as in workers, train the same weights.")
     if recipe.model.weights is not None:
         lines.append("It begins with the weights that the search's supernet gave it.")
     wrapped = [part for line in lines for part in textwrap.wrap(line, 110)]
