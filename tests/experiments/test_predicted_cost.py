@@ -1,9 +1,14 @@
+import re
+
+import pytest
 import torch
 from torch import nn
 
-from bitwright.experiments.predicted_cost import with_folded_shapes
+from bitwright.experiments.predicted_cost import shape_cost, with_folded_shapes
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.channel_graph import channel_graph
+from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 
@@ -31,3 +36,13 @@ def test_shapes_of_a_smaller_network_are_those_of_building_folding_and_capturing
     built = fold_batch_norm(capture(block(7), (picture,))).graph
     assert spelled(smaller) == spelled(built)
     assert "batch_norm" not in {node.op for node in smaller.nodes}
+
+
+def test_a_target_that_knows_no_latency_says_what_to_give() -> None:
+    target = load_target("x86-vnni")
+    message = (
+        "target 'x86-vnni' has no cost model; predict.tables = [FILE] brings a table of `bitwright measure kernels`, "
+        "or give cost: macs"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        shape_cost("latency", (), target, target.scheme())
