@@ -21,6 +21,10 @@ from bitwright.nas.supernet.task import Batch, Task
 from bitwright.quant.errors import InputError
 
 
+class LossNotFinite(InputError):
+    """A loss is infinite or not a number; the message names the candidate."""
+
+
 class Sandwich:
     """Sums gradients into `elastic.largest`; who steps the optimizer is not asked.
 
@@ -49,7 +53,8 @@ class Sandwich:
             The loss of each.
 
         Raises:
-            InputError: a loss is no longer finite; names the candidate.
+            LossNotFinite: a loss is no longer finite.
+            InputError: a candidate's network is no part of the largest.
         """
         arguments, labels = batch
         largest, *smaller = candidates
@@ -75,7 +80,7 @@ class Sandwich:
     def _add(self, candidate: Candidate, loss: torch.Tensor) -> float:
         value = float(loss.detach())
         if not torch.isfinite(loss):
-            raise InputError(f"the loss of candidate ({candidate}) became {value}")
+            raise LossNotFinite(f"the loss of candidate ({candidate}) became {value}")
         loss.backward()  # type: ignore[no-untyped-call]
         return value
 

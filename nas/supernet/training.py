@@ -12,7 +12,7 @@ import torch
 from bitwright.nas.elastic import Elastic
 from bitwright.nas.supernet.checkpoint import FILE, identity_of, read_supernet, write_supernet
 from bitwright.nas.supernet.optimization import one_cycle
-from bitwright.nas.supernet.sandwich import Sandwich
+from bitwright.nas.supernet.sandwich import LossNotFinite, Sandwich
 from bitwright.nas.supernet.settings import SupernetSettings
 from bitwright.nas.supernet.shrinking import check_shrinking, drawn
 from bitwright.nas.supernet.task import Batch, Task
@@ -95,7 +95,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         try:
             losses = self.sandwich.backward(candidates, batch, seed=self.settings.seed * self.steps + self.step)
-        except InputError as error:
+        except LossNotFinite as error:
             raise InputError(
                 f"supernet: step {self.step}: {error}; a smaller supernet.lr than {self.settings.lr} may help"
             ) from None
