@@ -23,7 +23,8 @@ from bitwright.nas.elastic.order import sort_channels
 from bitwright.nas.elastic.parts import parts, remembered
 from bitwright.nas.elastic.trial import Trial
 from bitwright.nas.space import Candidate, hash_of
-from bitwright.qat.sparsity.removal import removable
+from bitwright.quant.capture import capture
+from bitwright.quant.channel_graph import channel_graph
 
 
 class Elasticized:
@@ -97,17 +98,21 @@ def elasticize(
         InputError: nothing of it can shrink: says why.
     """
     largest = copy.deepcopy(model)
-    found = removable(largest, example, inexact=asked.inexact)
-    refused = dict(found.refused)
-    groups = [group for group in found.groups if not asked.keeps(group.name)]
+    captured = capture(largest, example)
+    channels = channel_graph(captured.graph)
+    refused = {ref.module_path: f"stay: {reason}" for ref, reason in channels.kept.items()}
+    groups = [group for group in channels.groups if not asked.keeps(group.name)]
+    if not asked.inexact:
+        refused |= {group.name: f"would change others: {group.inexact}" for group in groups if group.inexact}
+        groups = [group for group in groups if not group.inexact]
     if asked.width:
-        sort_channels(largest, found.channels, groups, importance=asked.importance)
-    runs, unlike_blocks = find_runs(largest, found.channels, example) if asked.depth else ([], {})
+        sort_channels(largest, channels, groups, importance=asked.importance)
+    runs, unlike_blocks = find_runs(largest, channels, example) if asked.depth else ([], {})
     runs = [run for run in runs if not asked.keeps(run.name)]
     shallower, not_shallower = depths(runs, asked)
-    narrower = widths(found.channels, groups, asked) if asked.width else []
+    narrower = widths(channels, groups, asked) if asked.width else []
     smaller, not_smaller = kernels(largest, asked) if asked.kernel else ([], {})
     refused |= unlike_blocks | not_shallower | not_smaller
-    trial = Trial(largest, found.captured, found.channels, [block for run in runs for block in run.blocks])
+    trial = Trial(largest, captured, channels, [block for run in runs for block in run.blocks])
     decisions = trial.proven([*shallower, *narrower, *smaller], example, refused)
     return Elasticized(trial, decisions, runs, refused, block_choices or BlockChoices())
