@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -47,7 +48,8 @@ class BuiltElastic:
         self.largest = build(space.architecture(largest_candidate(space))) if largest is None else largest
         self.channels: ChannelGraph | None = None
         if example is not None:
-            self.channels = channel_graph(capture(self.largest, example).graph)
+            found = channel_graph(capture(self.largest, example).graph)
+            self.channels = replace(found, graph=replace(found.graph, load=None))  # values do not travel to workers
         self._build = build
         self._shares: dict[str, Mapping[str, Share]] = {}
 

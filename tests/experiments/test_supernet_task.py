@@ -52,7 +52,7 @@ def test_it_travels_by_its_origin() -> None:
 
 @pytest.mark.slow
 def test_a_recipes_candidates_inherit_weights_that_travel(tmp_path: Path) -> None:
-    recipe = load_recipe("digits_search", ("data.size=32",))
+    recipe = load_recipe("digits_search", ("data.size=32", "search.space.depth=[2]"))
     workload, asked = RecipeWorkload(recipe), Supernet(epochs=2, samples=100)
     assert recipe.search is not None
     space = search_space(recipe.search)
