@@ -21,21 +21,24 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """`bitwright ARGUMENTS` in a folder; networks that it imports from there are forgotten afterwards."""
+    """`bitwright ARGUMENTS` in a folder; modules named like its files are forgotten before and afterwards."""
 
     def run(folder: Path, *arguments: Any) -> Done:
         with monkeypatch.context() as here:
             here.chdir(folder)
             here.setattr(sys, "path", [str(folder), *sys.path])
-            before = set(sys.modules)
+            _forget(folder)
             try:
                 done = CliRunner().invoke(cli.build_app(), [*map(str, arguments)])
             finally:
-                for name in set(sys.modules) - before:
-                    if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(folder)):
-                        del sys.modules[name]
+                _forget(folder)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Done(done.exit_code, done.stdout, done.stderr)
 
     return run
+
+
+def _forget(folder: Path) -> None:
+    for file in folder.glob("*.py"):
+        sys.modules.pop(file.stem, None)

@@ -142,6 +142,7 @@ def main(folder: Path) -> None:
     sharded(rank, folder, "sharded", OPTIONS["lsq"])
     sharded(rank, folder, "sharded_damped", OPTIONS["damped"])
     staged(rank, folder)
+    dist.barrier()  # what the refused step has begun to gather arrives before the group ends
     dist.destroy_process_group()
 
 

@@ -44,8 +44,14 @@ def test_two_processes_are_one_that_accumulates(trained: Path, name: str, option
     assert list(first) == list(second) == list(one)
     for key, tensor in first.items():
         assert torch.equal(tensor, second[key]), key
-        # Gradients are summed in another order: a few float32 roundings over 4 steps of 1e-2.
-        torch.testing.assert_close(tensor, one[key], rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+        if options == "lsq" and key.endswith("weight.log_ratio"):
+            # A weight on a tie falls to either side of it, which the learned scale of its channel feels as a step.
+            assert (tensor - one[key]).norm() < 0.1 * one[key].norm(), key
+            continue
+        # Gradients are summed in another order, and that of a learned scale is what two sums of 1e3 times its size
+        # leave: float32 roundings over 4 steps of 1e-2.
+        atol = 1e-5 if options == "lsq" else 1e-6
+        torch.testing.assert_close(tensor, one[key], rtol=1e-4, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
     assert int(first["qat_quantizers.step"]) == STEPS
     assert (trained / f"{name}.onnx").exists()
 

@@ -195,6 +195,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() -> None:
     for own, want in zip(again[0].state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(own, want)
     assert sparsity.finish().zeros["3.weight"] == 0.75
+    again[2].finish()
     with pytest.raises(InputError, match="the checkpoint is of pattern 4x1 or of another network; this is 2:4"):
         Sparsity(again[0], again[1], pattern="2:4").load_state_dict(saved[2])
 
