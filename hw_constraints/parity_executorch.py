@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.utils._pytree as pytree
 
 from bitwright.hw_constraints.parity_elsewhere import Elsewhere
 from bitwright.quant.formats import FORMATS, IntFormat
@@ -23,7 +21,7 @@ from bitwright.quant.integer.codes import Grid
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
 from bitwright.quant.parity.results import Inputs
-from bitwright.quant.parity.torch_links import to_array
+from bitwright.quant.parity.torch_links import array_arguments
 
 _INPUT = "input_"
 _QUANTIZES, _DEQUANTIZES = "quantize_per_tensor", "dequantize_per_tensor"
@@ -109,8 +107,7 @@ class ExecuTorchLink:
         )
 
     def _arguments(self, inputs: Inputs) -> list[Array]:
-        leaves = [to_array(each) if isinstance(each, torch.Tensor) else np.asarray(each)
-                  for each in pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))]  # fmt: skip
+        leaves = array_arguments(inputs)
         taken = self._program["inputs"]
         if len(taken) != len(leaves):
             raise LinkError(f"{self.path}: takes {len(taken)} tensors; the data have {len(leaves)}")

@@ -12,17 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
-import torch.utils._pytree as pytree
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
 from bitwright.quant.parity.onnx_link import OnnxLink
 from bitwright.quant.parity.results import Inputs
-from bitwright.quant.parity.torch_links import to_array
+from bitwright.quant.parity.torch_links import array_arguments
 
 
 class TensorRTLink(OnnxLink):
@@ -76,8 +73,7 @@ class EngineLink:
     ) -> Recording:
         """Runs once; see `Link.run`. `given` is not obeyed."""
         shaken = Nudge(on=nudge).inputs(inputs)
-        leaves = [to_array(each) if isinstance(each, torch.Tensor) else np.asarray(each)
-                  for each in pytree.tree_leaves((shaken.args, dict(shaken.kwargs)))]  # fmt: skip
+        leaves = array_arguments(shaken)
         names = [each.name for each in self._engine.input_infos]
         if len(names) != len(leaves):
             raise LinkError(

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
-import torch.utils._pytree as pytree
 from onnx import NodeProto, helper, numpy_helper
 
 from bitwright.quant.formats import FORMATS, IntFormat
@@ -25,7 +23,7 @@ from bitwright.quant.parity.link import Array, LinkError, LinkTensor, Recording
 from bitwright.quant.parity.nudge import Nudge
 from bitwright.quant.parity.onnx_rounding import rounding_of_node, weight_noise_of_node
 from bitwright.quant.parity.results import Inputs
-from bitwright.quant.parity.torch_links import to_array
+from bitwright.quant.parity.torch_links import array_arguments
 
 GIVEN = "given "  # in front of the name of an input that stands for a tensor's value
 
@@ -157,8 +155,7 @@ class OnnxNetwork:
 
     def _arguments(self, inputs: Inputs) -> dict[str, Array]:
         """The user's arguments under the names of the file's inputs; the state starts from its default."""
-        arrays = [to_array(each) if isinstance(each, torch.Tensor) else np.asarray(each)
-                  for each in pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))]  # fmt: skip
+        arrays = array_arguments(inputs)
         names = [each.name for each in self.model.graph.input if each.name not in self._initializers]
         if len(names) != len(arrays):
             raise LinkError(

@@ -38,6 +38,12 @@ def to_array(tensor: torch.Tensor) -> Array:
     return np.array(tensor.numpy())
 
 
+def array_arguments(inputs: Inputs) -> list[Array]:
+    """The arguments of the user's `forward` as arrays, in the order in which `torch.export` flattens them."""
+    leaves = pytree.tree_leaves((inputs.args, dict(inputs.kwargs)))
+    return [to_array(each) if isinstance(each, torch.Tensor) else np.asarray(each) for each in leaves]
+
+
 def named_outputs(results: Any) -> dict[str, Array]:
     """Every tensor of what `forward` returned, by its place: dicts, tuples, data classes that pytree knows.
 

@@ -45,7 +45,7 @@ from bitwright.quant.quantized_model import QuantizedModel
 
 ROW = "planted_faults"
 _CODE = (
-    *("quant.parity.judge", "quant.parity.spread", "quant.parity.onnx_rounding"),
+    *(f"quant.parity.{name}" for name in ("joining", "judge", "locate", "onnx_rounding", "opaque", "spread")),
     *(f"quant.parity_measures.{name}" for name in ("rounding", "rounding_noise", "thresholds")),
     *("experiments.benchmarks.parity_faults", f"experiments.benchmarks.rows.{ROW}"),
 )
