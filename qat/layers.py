@@ -131,7 +131,9 @@ class FoldedWeight:
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, live: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Weight, bias, and the scale of the weight's codes."""
-        factor = norm_factor(self.norm) if self.norm is not None else None
+        # Beside a live batch norm, a scale of the unfolded weight needs of it no more than signs.
+        wants_factor = self.norm is not None and not (live and self.quantizer is not None and self.is_relative)
+        factor = norm_factor(self.norm) if wants_factor and self.norm is not None else None
         if self.quantizer is None:
             scale = torch.ones(())
             if factor is not None and not live:
@@ -158,14 +160,22 @@ class FoldedWeight:
 
         Beside a live batch norm the weight that comes out is unfolded, and both are the same.
         """
-        if factor is None:
+        if self.norm is None:
             return scale, scale
-        sign = torch.where(self._beside(factor.detach(), scale) < 0, -1.0, 1.0)
         if self.is_relative:
-            divisor = scale * sign
-            return divisor, divisor if live else scale * self._size(factor, scale)
-        divisor = scale / (self._size(factor, scale) * sign)
+            divisor = self._signed(scale)
+            return divisor, divisor if live or factor is None else scale * self._size(factor, scale)
+        assert factor is not None
+        divisor = self._signed(scale / self._size(factor, scale))
         return divisor, divisor if live else scale
+
+    def _signed(self, scale: torch.Tensor) -> torch.Tensor:
+        """With the signs that the batch norm gives to channels."""
+        assert self.norm is not None
+        if self.norm.weight is None:
+            return scale
+        gamma = whole(self.norm.weight.detach())
+        return torch.where(self._beside(gamma, scale) < 0, -scale, scale)
 
     @property
     def is_following(self) -> bool:

@@ -70,20 +70,35 @@ class BatchNormResult:
             return None
         if not node._saved_training or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             return None
+        if not is_dense(node._saved_input):
+            return None
         source = node.next_functions[2][0]
         if source is not None and not hasattr(source, "variable"):
             return None  # computed from others
         return cls(node, None if source is None else source.variable.detach().clone())
 
-    def again(self) -> torch.Tensor:
-        """Equal up to the last bit of the deviation, which is kept inverted."""
+    @property
+    def input(self) -> torch.Tensor:
+        """Of the batch norm."""
+        found: torch.Tensor = self.node._saved_input.detach()
+        return found
+
+    @torch.no_grad()
+    def again(self, part: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
+        """Of some samples of the input, divided: equal up to the last bits of the deviation and of the quotient.
+
+        `((x - mean) / deviation * weight + bias) / divisor`, in one pass with `weight / divisor` and `bias / divisor`.
+        """
         node = self.node
-        mean, inverse = node._saved_result1, node._saved_result2
-        weight = None if node._saved_weight is None else node._saved_weight.detach()
-        with torch.no_grad():
-            return F.batch_norm(
-                node._saved_input.detach(), mean, inverse.square().reciprocal(), weight, self.bias, False, 0.0, 0.0
-            )
+        weight, mean, inverse = node._saved_weight, node._saved_result1, node._saved_result2
+        factor = divisor.reciprocal().expand_as(mean) if weight is None else weight.detach() / divisor
+        shift = None if self.bias is None else self.bias / divisor
+        return F.batch_norm(part, mean, inverse.square().reciprocal(), factor, shift, False, 0.0, 0.0)
+
+
+def is_dense(x: torch.Tensor) -> bool:
+    """Whether a tensor's elements lie side by side, in one of the orders that pieces are cut in."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
 def reads_numbers(x: torch.Tensor) -> bool:

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from bitwright.quant.fake_quantize import aligned, cast_to_format, fake_quantize
 from bitwright.quant.formats import FloatFormat, IntFormat
-from bitwright.quant.kept_activations import BatchNormResult, Inside, is_kept_by_nobody, reads_numbers
+from bitwright.quant.kept_activations import BatchNormResult, Inside, is_dense, is_kept_by_nobody, reads_numbers
 from bitwright.quant.qparams import QParams
 
 # Elements worked on at a time: three pieces of 256 KiB (what comes in, what goes out, and scratch) stay in a core's
@@ -131,20 +131,20 @@ class RoundActivation(torch.autograd.Function):
         kept, scale = ctx.saved_tensors
         if ctx.layout is not None:
             return Inside(kept, ctx.layout).passed(gradient), None, None, None, None, None
-        x, grid = kept if ctx.norm is None else ctx.norm.again(), ctx.grid
+        grid = ctx.grid
         _, wants_scale, wants_zero, *_ = ctx.needs_input_grad
-        if not wants_scale and reads_numbers(x):
+        if not wants_scale and reads_numbers(kept):
             step = float(scale)
             high = grid.high * step if ctx.ceiling is None else min(grid.high * step, ctx.ceiling)
-            passed = torch.ops.aten.hardtanh_backward(gradient, x, grid.low * step, high)
+            passed = torch.ops.aten.hardtanh_backward(gradient, kept, grid.low * step, high)
             return passed, None, None, None, None, None
-        gradient = gradient.contiguous(memory_format=_layout(x))
-        result = torch.empty_like(x)
+        gradient = gradient.contiguous(memory_format=_layout(kept if ctx.norm is None else ctx.norm.input))
+        result = torch.empty_like(gradient)
         by_scale = torch.zeros_like(scale) if wants_scale else None
         clipped = torch.zeros_like(scale) if wants_zero else None
         limit = math.inf if ctx.ceiling is None else ctx.ceiling / float(scale)
-        for part, above, passed, within in _pieces(x, gradient, result, scratch=1):
-            grid.pass_inside(above, torch.div(part, scale, out=within), out=passed, limit=limit)
+        for within, above, passed in _divided(kept if ctx.norm is None else ctx.norm, scale, gradient, result):
+            grid.pass_inside(above, within, out=passed, limit=limit)
             if clipped is not None:
                 clipped += above.sum() - passed.sum()
             if by_scale is not None:
@@ -204,22 +204,31 @@ class RoundWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight: torch.Tensor, divisor: torch.Tensor, multiplier: torch.Tensor, grid: Grid
+        ctx: Any, weight: torch.Tensor, divisor: torch.Tensor, multiplier: torch.Tensor | None, grid: Grid
     ) -> torch.Tensor:
-        """All float32; `divisor` and `multiplier` broadcast against `weight`."""
+        """All float32; `divisor` and `multiplier`, which is the same if None, broadcast against `weight`."""
         ctx.grid = grid
         ctx.save_for_backward(weight, divisor, multiplier)
-        return grid.nearest_(weight / divisor).mul_(multiplier)
+        return grid.nearest_(weight / divisor).mul_(divisor if multiplier is None else multiplier)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See the module; `d/d divisor = -v * multiplier / divisor` inside, `d/d multiplier = c`."""
         weight, divisor, multiplier = ctx.saved_tensors
+        _, wants_divisor, wants_multiplier, _ = ctx.needs_input_grad
         scaled = weight / divisor
-        passed = ctx.grid.pass_inside(gradient * (multiplier / divisor), scaled)
-        by_divisor = (passed * scaled).neg_().sum_to_size(divisor.shape)
-        by_multiplier = ctx.grid.nearest_(scaled).mul_(gradient).sum_to_size(multiplier.shape)
+        above = gradient.clone() if multiplier is None else gradient * (multiplier / divisor)
+        passed = ctx.grid.pass_inside(above, scaled)
+        by_divisor = by_multiplier = None
+        if multiplier is None and wants_divisor:  # each weight's difference, and then the sum: nothing cancels
+            inside = passed * scaled
+            by_divisor = ctx.grid.nearest_(scaled).mul_(gradient).sub_(inside).sum_to_size(divisor.shape)
+        elif wants_divisor:
+            by_divisor = (passed * scaled).neg_().sum_to_size(divisor.shape)
+        if wants_multiplier:
+            assert multiplier is not None
+            by_multiplier = ctx.grid.nearest_(scaled).mul_(gradient).sum_to_size(multiplier.shape)
         return passed, by_divisor, by_multiplier, None
 
 
@@ -289,7 +298,8 @@ def round_dynamic(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
 
 def round_weight(weight: torch.Tensor, divisor: torch.Tensor, multiplier: torch.Tensor, grid: Grid) -> torch.Tensor:
     """See `RoundWeight`."""
-    result: torch.Tensor = RoundWeight.apply(weight, divisor, multiplier, grid)  # type: ignore[no-untyped-call]
+    factor = None if multiplier is divisor else multiplier
+    result: torch.Tensor = RoundWeight.apply(weight, divisor, factor, grid)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -312,9 +322,7 @@ def _layout(x: torch.Tensor) -> torch.memory_format:
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
     """`x` itself where its elements lie side by side, in whichever order."""
-    if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return x
-    return x.contiguous()
+    return x if is_dense(x) else x.contiguous()
 
 
 def _pieces(*tensors: torch.Tensor, scratch: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -328,6 +336,23 @@ def _pieces(*tensors: torch.Tensor, scratch: int = 0) -> Iterator[tuple[torch.Te
     size = min(_PIECE, count) if tensors[0].device.type == "cpu" else count
     flat = [tensor.as_strided((count,), (1,)) for tensor in tensors]
     spare = [tensors[0].new_empty(size) for _ in range(scratch)]
-    for start in range(0, count, max(1, size)):
-        stop = min(start + size, count)
-        yield (*(each[start:stop] for each in flat), *(each[: stop - start] for each in spare))
+    for parts in zip(*(torch.split(each, max(1, size)) for each in flat), strict=True):
+        length = parts[0].numel()
+        yield (*parts, *(each[:length] for each in spare))
+
+
+def _divided(
+    x: torch.Tensor | BatchNormResult, scale: torch.Tensor, *beside: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """`x / scale` piece by piece, in memory that may be written to, with those pieces of dense tensors of its layout.
+
+    The result of a batch norm is computed again for each piece, and divided by it in the same pass.
+    """
+    if isinstance(x, torch.Tensor):
+        for part, *others, scratch in _pieces(x, *beside, scratch=1):
+            yield torch.div(part, scale, out=scratch), *others
+        return
+    samples = max(1, _PIECE * len(x.input) // x.input.numel())
+    for parts in zip(*(torch.split(each, samples) for each in (x.input, *beside)), strict=True):
+        within = x.again(parts[0], scale)
+        yield tuple(each.as_strided((each.numel(),), (1,)) for each in (within, *parts[1:]))

@@ -119,13 +119,39 @@ def test_bits_stop_a_gradient_even_where_it_is_infinite(layout: torch.memory_for
     assert torch.equal(inside.passed(gradient).nan_to_num(7.0), expected.nan_to_num(7.0))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("affine", [True, False])
-def test_a_batch_norms_result_is_computed_again(affine: bool) -> None:
+def test_a_batch_norms_result_is_computed_again(affine: bool, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6, affine=affine).train()
-    x = norm((torch.randn(4, 6, 5, 5) * 3 + 1).requires_grad_())
+    if affine:
+        nn.init.uniform_(norm.weight, -2, 2)
+        nn.init.uniform_(norm.bias, -2, 2)
+    x = norm((torch.randn(4, 6, 5, 5) * 3 + 1).to(memory_format=layout).requires_grad_())
     found = BatchNormResult.of(x)
     assert found is not None
-    torch.testing.assert_close(found.again(), x.detach(), rtol=1e-6, atol=1e-6)
+    step = torch.tensor(0.3)
+    torch.testing.assert_close(found.again(found.input[1:3], step), x.detach()[1:3] / step, rtol=1e-5, atol=1e-5)
     assert BatchNormResult.of(x * 2) is None
     assert BatchNormResult.of(norm.eval()(torch.randn(4, 6, 5, 5).requires_grad_())) is None
+    with_gaps = torch.randn(4, 12, 5, 5).requires_grad_()[:, ::2]
+    assert BatchNormResult.of(norm.train()(with_gaps)) is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_rounding_behind_a_batch_norm_has_the_gradients_of_rounding_its_result(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(16).train()
+    images = torch.randn(9, 16, 32, 32).to(memory_format=layout).requires_grad_()  # three pieces, the last one short
+    x = norm(images)
+    assert BatchNormResult.of(x) is not None
+    alone = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    above, grid = torch.randn(9, 16, 32, 32), Grid(0.0, 255.0)
+    steps = [torch.tensor(0.007, requires_grad=True) for _ in range(2)]
+    behind = RoundActivation.apply(x, steps[0], None, grid, False, None)
+    by_x, by_step = torch.autograd.grad(behind, (x, steps[0]), above)
+    of_values = RoundActivation.apply(alone, steps[1], None, grid, False, None)
+    by_alone, by_its_step = torch.autograd.grad(of_values, (alone, steps[1]), above)
+    assert torch.equal(behind, of_values)
+    assert (by_x != by_alone).sum() <= 2  # a value at the very end of the range may fall on its other side
+    assert float(by_step) == pytest.approx(float(by_its_step), rel=1e-3)
