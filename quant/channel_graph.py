@@ -21,6 +21,7 @@ from bitwright.quant.channel_layers import LAYERS
 from bitwright.quant.channel_operators import RULES
 from bitwright.quant.channel_strands import Strand, axes_of, slab_axis
 from bitwright.quant.graph import Graph, TensorKind, TensorRef
+from bitwright.quant.smaller_graph import smaller_graph
 
 Cuts = Mapping[TensorRef, Mapping[int, npt.NDArray[np.int64]]]
 
@@ -112,22 +113,29 @@ class ChannelGraph:
 
     def shape_without(self, ref: TensorRef, removed: Collection[int]) -> tuple[int, ...]:
         """The shape of a tensor in the smaller network."""
-        shape = [size or 1 for size in self.graph.tensors[ref].shape]
+        kept = self._kept(ref, removed)
+        return tuple(
+            len(kept[axis]) if axis in kept else size or 1 for axis, size in enumerate(self.graph.tensors[ref].shape)
+        )
+
+    def smaller(self, removed: Collection[int]) -> Graph:
+        """The torch-free graph of the smaller network, for what reckons from one; with values where this one has them.
+
+        Args:
+            removed: units.
+        """
+        return smaller_graph(self.graph, {ref: self._kept(ref, removed) for ref in self.strands})
+
+    def _kept(self, ref: TensorRef, removed: Collection[int]) -> dict[int, npt.NDArray[np.int64]]:
+        """The places that stay along each axis of a tensor from which some may go."""
         gone = np.fromiter(removed, dtype=np.int64)
+        kept = {}
         for strand in self.strands.get(ref, ()):
             axis = slab_axis(strand)
             if axis is not None:
                 line = strand[tuple(slice(None) if each == axis else 0 for each in range(strand.ndim))]
-                shape[axis] = int((~np.isin(line, gone)).sum())
-        return tuple(shape)
-
-    def smaller(self, removed: Collection[int]) -> Graph:
-        """The torch-free graph with the smaller shapes, for what reckons from shapes; it has no values."""
-        tensors = {
-            ref: replace(info, shape=self.shape_without(ref, removed)) if self.strands.get(ref) else info
-            for ref, info in self.graph.tensors.items()
-        }
-        return replace(self.graph, tensors=tensors, load=None)
+                kept[axis] = np.flatnonzero(~np.isin(line, gone))
+        return kept
 
 
 def channel_graph(graph: Graph) -> ChannelGraph:
