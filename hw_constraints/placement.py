@@ -1,4 +1,9 @@
-"""Where an accelerator runs each operator call: in low precision, in float, on its host, or not at all."""
+"""Where an accelerator runs each operator call: in low precision, in float, on its host, or not at all.
+
+An accelerator without floating point runs nothing on real numbers, however well it knows the operator. Of Ethos-U Vela
+says "Tensors must be of type: int16, int32, int8, uint8" of all operators, else "that operator will be scheduled on
+the CPU instead" (ethos-u-vela 5.2.0, `--supported-ops-report`).
+"""
 
 from __future__ import annotations
 
@@ -36,22 +41,32 @@ def places(
     `fused` are the names that `fused_names` gives, for a caller that has them already.
     """
     behind = fused_names(graph, target) if fused is None else fused
-    return {node.name: _place(node, target, behind, plan) for node in graph.nodes}
+    return {node.name: _place(graph, node, target, behind, plan) for node in graph.nodes}
 
 
-def _place(node: Node, target: Target, fused: frozenset[str], plan: QuantPlan | None) -> Place:
+def _place(graph: Graph, node: Node, target: Target, fused: frozenset[str], plan: QuantPlan | None) -> Place:
     operators = target.operators
     if node.op in operators.refused:
         return Place.REFUSED
-    if plan is not None and node.op not in operators.decomposed:
-        if plan.kept_float.get(node.name) and (target.numerics.float_formats or not _listed(node, target)):
+    if plan is not None and (node.op not in operators.decomposed or is_excepted(node, plan)):
+        if plan.kept_float.get(node.name):
             return _OTHERWISE[operators.others]
         if node.name in plan.quantized:
             return Place.MOVED if node.op in operators.shared_qparams else Place.LOW
+        if not target.numerics.float_formats and _is_on_real_numbers(graph, node, plan):
+            return _OTHERWISE[operators.others]
     if node.name in fused or node.op in operators.quantized or node.op in operators.decomposed:
         return Place.LOW
     return Place.MOVED if node.op in operators.shared_qparams else _OTHERWISE[operators.others]
 
 
-def _listed(node: Node, target: Target) -> bool:
-    return node.op in target.operators.quantized or node.op in target.operators.shared_qparams
+def is_excepted(node: Node, plan: QuantPlan) -> bool:
+    """Whether an exception to the scheme keeps a call in float, which is said of parts and of the whole alike."""
+    override = plan.scheme.override_for(module_path=node.module_path, operator=node.op)
+    return override is not None and override.keep_float
+
+
+def _is_on_real_numbers(graph: Graph, node: Node, plan: QuantPlan) -> bool:
+    """Whether a call that the plan has in no codes reads real numbers that are not known before the network runs."""
+    read = [ref for ref in node.tensors if graph.tensors[ref].is_floating and not graph.is_constant(ref)]
+    return any(ref not in plan.activations for ref in read)

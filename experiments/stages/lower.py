@@ -41,6 +41,8 @@ def lower_model(context: Context) -> LowerResult:
 
 def _with_times(reckoned: LatencyEstimate) -> LowerResult:
     lowered, source = reckoned.lowered, f"cost model {reckoned.model} of {reckoned.lowered.target.id}"
+    if missing := len(reckoned.not_modelled):
+        source += f"; a lower bound, {missing} of {len(reckoned.layers)} operations have no figure"
     layers = []
     for layer in reckoned.layers:
         block = lowered.by_name[layer.name].block

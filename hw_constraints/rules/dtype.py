@@ -9,6 +9,7 @@ from typing import ClassVar
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_about, finding_at
 from bitwright.hw_constraints.operators import MULTIPLICATIONS
+from bitwright.hw_constraints.placement import Place, is_excepted
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import Graph, Node, TensorInfo
 from bitwright.quant.plan import QuantPlan
@@ -36,7 +37,7 @@ class Dtype:
             yield from self._arising(context, graph, node)
             if context.plan is not None:
                 yield from self._planned(context, context.plan, graph, node)
-                yield from self._left_in_float(context, context.plan, node)
+                yield from self._left_in_float(context, context.plan, graph, node)
 
     def _inputs(self, context: LintContext) -> Iterator[Finding]:
         accepted = _accepted(context)
@@ -99,14 +100,28 @@ class Dtype:
                     severity=Severity.ERROR,
                     found=f"{what} of {node.op} planned as {describe_spec(asked)}",
                     allowed=_or(permitted),
-                    suggestion=f"plan its {what} as {permitted[0].format.name}, or keep the layer in float",
+                    suggestion=f"plan its {what} as {permitted[0].format.name}"
+                    + (", or keep the layer in float" if context.target.numerics.float_formats else ""),
                 )
 
-    def _left_in_float(self, context: LintContext, plan: QuantPlan, node: Node) -> Iterator[Finding]:
-        target = context.target
+    def _left_in_float(self, context: LintContext, plan: QuantPlan, graph: Graph, node: Node) -> Iterator[Finding]:
+        target, why = context.target, plan.kept_float.get(node.name)
+        if target.numerics.float_formats or not why:
+            return
         decomposition = target.operators.decomposed.get(node.op)
-        left_in_float = not target.numerics.float_formats and plan.kept_float.get(node.name)
-        if decomposition and left_in_float and node.op not in _RANGES_FOLLOW:
+        # Places, and types that networks are not trained in, have findings of their own.
+        is_told = context.is_place(node.outputs[0]) or graph.tensors[node.outputs[0]].dtype != _STARTING_POINT
+        if is_excepted(node, plan) or (node.op in target.operators.quantized and not is_told):
+            on_the_host = context.place(node) is Place.HOST
+            yield finding_at(
+                self.name,
+                node,
+                severity=Severity.ERROR,
+                found=f"{node.op} is planned in float ({why})" + (" and runs on the host" if on_the_host else ""),
+                allowed=f"{_or(target.numerics.activations)}: {target.id} has no floating point",
+                suggestion="plan it in one of these, or leave it out of the exported part",
+            )
+        elif decomposition and node.op not in _RANGES_FOLLOW:
             parts = ", ".join(decomposition.parts)
             yield finding_at(
                 self.name,

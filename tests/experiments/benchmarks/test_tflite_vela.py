@@ -1,5 +1,6 @@
-"""Our `.tflite` files in Arm's Vela: everything of a network like MobileNet runs on the NPU."""
+"""Our `.tflite` files in Arm's Vela: everything of a network like MobileNet runs on the NPU, and nothing in float."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,13 @@ pytest.importorskip("ai_edge_litert")
 
 from bitwright.experiments.benchmarks import places
 from bitwright.experiments.benchmarks.peers.vela import PEER, configurations
+from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.export.exporter import export_as
 from bitwright.quant.ptq import quantize
+from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.scheme import Override
 
 PYTHON = places.peers_home() / PEER / "bin" / "python"
 
@@ -37,17 +41,37 @@ class InvertedResiduals(nn.Module):
         return self.head(F.adaptive_avg_pool2d(F.hardswish(self.last(x)), 1).flatten(1))
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="Vela's environment is not installed: make peers")
-@pytest.mark.parametrize("target", ["ethos-u85-1024", "ethos-u55-128"])
-def test_vela_puts_everything_on_the_npu(target: str, tmp_path: Path) -> None:
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="Vela's environment is not installed: make peers")
+
+
+def quantized_for(target: str, *floats: str) -> QuantizedModel:
     torch.manual_seed(0)
     x = torch.randn(1, 3, 64, 64)
-    network = capture(InvertedResiduals().eval(), (x,))
-    quantized = quantize(network, load_target(target).scheme(), [x, torch.randn(1, 3, 64, 64)])
-    file = export_as(quantized, tmp_path / "net.tflite", "tflite_int8")[0]
-    command = [str(PYTHON), "-m", "ethosu.vela", str(file), "--output-dir", str(tmp_path), "--verbose-cycle-estimate"]
+    exceptions = (Override(module=module, keep_float=True) for module in floats)
+    scheme = load_target(target).scheme().with_overrides(*exceptions)
+    return quantize(capture(InvertedResiduals().eval(), (x,)), scheme, [x, torch.randn(1, 3, 64, 64)])
+
+
+def vela_says(quantized: QuantizedModel, target: str, folder: Path) -> str:
+    file = export_as(quantized, folder / "net.tflite", "tflite_int8")[0]
+    command = [str(PYTHON), "-m", "ethosu.vela", str(file), "--output-dir", str(folder), "--verbose-cycle-estimate"]
     ended = subprocess.run([*command, *configurations()[target]], capture_output=True, text=True, check=False)
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 0, said
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("target", ["ethos-u85-1024", "ethos-u55-128"])
+def test_vela_puts_everything_on_the_npu(target: str, tmp_path: Path) -> None:
+    said = vela_says(quantized_for(target), target, tmp_path)
     (npu,) = (line for line in said.splitlines() if line.startswith("NPU operators ="))
     assert "CPU operators = 0" in said and npu.endswith("(100.0%)"), said
+
+
+@pytest.mark.parametrize("floats", [("last",), ("depthwise", "expand"), ("gate", "head")])
+def test_the_lowering_has_on_the_host_what_vela_leaves_to_the_cpu(floats: tuple[str, ...], tmp_path: Path) -> None:
+    target = "ethos-u85-1024"
+    quantized = quantized_for(target, *floats)
+    said = vela_says(quantized, target, tmp_path)
+    left = re.findall(r"operator: (?:CONV_2D|DEPTHWISE_CONV_2D|FULLY_CONNECTED), ofm: '(\w+)@", said)
+    program = lower(quantized.captured.graph, load_target(target), plan=quantized.plan)
+    assert {op.block.module_path for op in program.ops if not op.block.on_accelerator} == set(left) == set(floats)

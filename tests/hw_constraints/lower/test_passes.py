@@ -8,13 +8,16 @@ import pytest
 from programs import with_sram
 from test_interpret import attention_block, residual_network
 
+from bitwright.hw_constraints.cost.estimate import estimate
 from bitwright.hw_constraints.lower.explain import explain
 from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.lower.program import LoweredGraph, Pass
 from bitwright.hw_constraints.lower.work import WorkKind
 from bitwright.hw_constraints.target import load_target
 from bitwright.hw_constraints.testing import GraphBuilder
-from bitwright.quant.graph import Graph
+from bitwright.quant.graph import Graph, TensorRef
+from bitwright.quant.plan import plan
+from bitwright.quant.scheme import Override
 
 
 def lowered(graph: Graph, name: str = "ethos-u85-1024") -> LoweredGraph:
@@ -152,3 +155,44 @@ def test_several_operations_of_one_module_are_told_with_their_lines() -> None:
         "  conv2d_0: conv2d at net.py:1: x = self.proj(x)",
         "  conv2d_1: conv2d at net.py:2: x = self.proj(x)",
     ]
+
+
+def blocks_with_a_pool() -> Graph:
+    """Three convolutions, a max pool behind each of the first two."""
+    net = GraphBuilder()
+    x, side = net.input(1, 8, 32, 32), 32
+    for module in ("first", "second"):
+        x = net.call("relu", same(net, x, module), shape=(1, 8, side, side), module=module)
+        side //= 2
+        window = {"kernel_size": (2, 2), "stride": (2, 2)}
+        x = net.call("max_pool2d", x, shape=(1, 8, side, side), module=f"{module}.pool", **window)
+    return net.graph(same(net, x, "third"))
+
+
+def same(net: GraphBuilder, x: TensorRef, module: str) -> TensorRef:
+    """A convolution that changes no shape."""
+    shape = tuple(size or 1 for size in net.tensors[x].shape)
+    numbers = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    weight = net.parameter(shape[1], shape[1], 3, 3)
+    return net.call("conv2d", x, weight, None, shape=shape, module=module, **numbers)
+
+
+@pytest.mark.parametrize("target", ["ethos-u85-1024", "ethos-u55-128", "h200"])
+def test_a_part_in_float_runs_where_there_is_floating_point(target: str) -> None:
+    """Arm's Vela 5.2.0: "Tensors must be of type: int16, int32, int8, uint8", else the CPU runs the operator."""
+    graph, chip = blocks_with_a_pool(), load_target(target)
+    scheme = chip.scheme().with_overrides(Override(module="second", keep_float=True), Override(module="second.pool"))
+    program = lower(graph, chip, plan=plan(graph, scheme))
+    hosted = {op.block.op + " " + op.block.module_path for op in program.ops if not op.block.on_accelerator}
+    in_float = {"conv2d second", "relu second", "max_pool2d second.pool"}
+    assert hosted == (set() if chip.numerics.float_formats else in_float)
+
+
+def test_what_the_host_runs_makes_the_time_a_lower_bound() -> None:
+    graph, chip = blocks_with_a_pool(), load_target("ethos-u85-1024")
+    whole = estimate(lower(graph, chip))
+    scheme = chip.scheme().with_overrides(Override(module="second", keep_float=True))
+    parted = estimate(lower(graph, chip, plan=plan(graph, scheme)))
+    assert not whole.not_modelled and whole.us > parted.us > 0
+    assert {layer.bound_by for layer in parted.not_modelled} == {"no figures of the host"}
+    assert any(note.startswith("no figures for what the accelerator does not run: ") for note in parted.assumptions)

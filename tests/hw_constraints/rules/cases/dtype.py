@@ -106,7 +106,26 @@ BAD += [
         severity=Severity.WARNING,
     )
 ]
+
+
+def kept_float(target: str) -> QuantPlan:
+    return plan(net(), load_target(target).scheme().with_overrides(Override(module="stem", keep_float=True)))
+
+
+BAD += [
+    RuleCase(
+        name="a-block-in-float-where-there-is-none",
+        target="ethos-u85-1024",
+        graph=net(),
+        plan=kept_float("ethos-u85-1024"),
+        lines=(1,),
+        says="conv2d is planned in float (kept in float by an override) and runs on the host | int8 asymmetric "
+        "per_tensor or int16 symmetric per_tensor: ethos-u85-1024 has no floating point",
+        severity=Severity.ERROR,
+    ),
+]
 GOOD = [
+    RuleCase(name="a-block-in-float-where-there-is", target="x86-vnni", graph=net(), plan=kept_float("x86-vnni")),
     RuleCase(
         name="float-where-there-is",
         target="x86-vnni",
