@@ -103,7 +103,7 @@ def _tested(tables: Sequence[Table], regrets: Regrets) -> tuple[float, int]:
     significant = holm([_p_value(each) for each in differences])
     better = [sure and each.mean() < 0 for sure, each in zip(significant, differences, strict=True)]
     worse = [sure and each.mean() > 0 for sure, each in zip(significant, differences, strict=True)]
-    return float(np.mean(better)), sum(worse)
+    return float(np.mean(better)), int(sum(worse))
 
 
 def _p_value(differences: np.ndarray[Any, np.dtype[np.float64]]) -> float:
