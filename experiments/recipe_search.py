@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bitwright.experiments.recipe_section import Chosen, Count, Section
 from bitwright.experiments.recipe_training import Train
@@ -48,14 +48,19 @@ class Search(Section):
         objectives: accuracy is the metric of `evaluate`; costs should be small.
         limits: what a candidate must keep.
         figures: further figures to note of each candidate.
-        targets: further targets on which every candidate has to run; latency is measured on the recipe's own.
-        weights: of the targets in figures that all of them have; without them the worst target counts.
+        targets: further targets on which every candidate has to run; latency is measured on all that something here
+            runs.
+        weights: of the targets, in the mean over those that have a figure; without them the worst target counts.
         train: how each feasible candidate is trained; null leaves its weights as they are built or inherited.
         supernet: all candidates trained at once in shared weights, which each begins with.
         give_up: whether a candidate is given up when even the good ends of its intervals do not reach the front.
         screened: whether what the untrained stages refuse is never proposed; such candidates are no trials then.
-        table: measured kernels (`measure kernels`) that latencies are predicted from: what is too slow even at the fast
-            end of its interval is refused untrained.
+        rungs: shares of a training, such as [0.25, 0.5], after which a candidate is scored in float and given up where
+            even with the gain that others had from there on it does not reach the front.
+        earlier: folders of runs that have searched this space before: their best candidates are tried first, and
+            `informed` learns from all.
+        table: measured kernels (`measure kernels`) that latencies on the recipe's own target are predicted from: what
+            is too slow even at the fast end of its interval is refused untrained.
         workers: processes of this machine that evaluate; 0 evaluates in the search's own process.
         scheduler: address of a Dask scheduler whose workers evaluate in place of this machine's.
         batch: candidates that are asked for and told together, so that a search with several workers can be repeated;
@@ -76,11 +81,27 @@ class Search(Section):
     supernet: Supernet | None = None
     give_up: bool = True
     screened: bool = False
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    earlier: tuple[str, ...] = ()
     table: str | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] = 1
     scheduler: str | None = None
     batch: Count | None = None
     storage: str | None = None
+
+    @model_validator(mode="after")
+    def _rungs_are_passed(self) -> Self:
+        if not self.rungs:
+            return self
+        if self.train is None:
+            raise ValueError("rungs are shares of a training, and train is null; leave one of them out")
+        last = (self.train.epochs - 1) / self.train.epochs
+        if self.rungs[-1] > last:
+            raise ValueError(
+                f"rungs = {list(self.rungs)}: a training of {self.train.epochs} epochs pauses after each but the last; "
+                + (f"give shares up to {last:.3g}" if last else "train longer")
+            )
+        return self
 
     @field_validator("scheduler")
     @classmethod
@@ -96,6 +117,6 @@ class Search(Section):
             return None
         if not storage.startswith("postgresql://"):
             raise ValueError("give postgresql://host/database, or leave it out for SQLite in the run's folder")
-        if re.match(r"postgresql://[^/@]*:[^/@]*@", storage):
+        if re.search(r"^postgresql://[^/@]*:[^?]*@|[?&]\w*password=", storage):
             raise ValueError("a password in a recipe is kept and shown: set PGPASSWORD, or write it to ~/.pgpass")
         return storage

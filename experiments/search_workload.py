@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,8 +153,13 @@ class RecipeWorkload:
         """The recipe's example inputs."""
         return self.bench.example(model)
 
-    def train(self, model: torch.nn.Module, sparsity: Mapping[str, str] = NONE_SPARSE) -> None:
-        """As `search.train` says; nothing where it is null.
+    def train(
+        self,
+        model: torch.nn.Module,
+        sparsity: Mapping[str, str] = NONE_SPARSE,
+        go_on: Callable[[float], bool] | None = None,
+    ) -> None:
+        """As `search.train` says, asking whether to go on after each pass; nothing where it is null.
 
         Raises:
             InputError: the loss is no longer finite, or patterns are asked for and nothing is trained.
@@ -173,13 +178,21 @@ class RecipeWorkload:
         optimizer = adamw(model, schedule)
         zeros = sparse_blocks(model, optimizer, sparsity)
         after_step = zeros.on_step if zeros is not None else None
-        for _ in fit(
+        passes = fit(
             model, self.bench.data, read, schedule, seed=self.recipe.seed, optimizer=optimizer, after_step=after_step
-        ):
-            pass
+        )
+        for done, _ in enumerate(passes, start=1):
+            if go_on is not None and done < schedule.epochs and not go_on(done / schedule.epochs):
+                break
         if zeros is not None:
             zeros.finish()
         model.eval()
+
+    def float_accuracy(self, model: torch.nn.Module) -> float:
+        """The recipe's metric, as PyTorch computes the network."""
+        from bitwright.experiments.evaluation import evaluate_model
+
+        return evaluate_model(self.bench, model).metrics[self.recipe.evaluate.metric]
 
     def calibration(self, model: torch.nn.Module) -> Iterator[Any]:
         """The recipe's calibration samples."""

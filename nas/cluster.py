@@ -190,7 +190,7 @@ class Cluster:
         self._fingerprint = dict(self._setup.workload.fingerprint)
 
     def _send(self, candidate: Candidate, standing: Standing | None) -> None:
-        timed = self._evaluate is None and self._setup.reference is not None
+        timed = self._evaluate is None and bool(self._setup.references)
         task = self.client.submit(
             evaluated,
             self._evaluate or score,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -52,6 +52,7 @@ class Driver:
         workers: Workers,
         on_told: Callable[[Told], None],
         screen: Screen | None = None,
+        earlier: Sequence[Result] = (),
     ) -> None:
         self.study, self.setup, self.settings = study, setup, settings
         self.workers, self.on_told = workers, on_told
@@ -60,8 +61,14 @@ class Driver:
         self.different: set[str] = set()
         self.recovered = 0
         self.known: Known | None = None
-        if settings.needs_screen:
-            self.known = Known(space=setup.space, objectives=settings.objectives, screen=screen, pool=_POOL)
+        if settings.needs_screen or earlier:
+            self.known = Known(
+                space=setup.space,
+                objectives=settings.objectives,
+                screen=screen if settings.needs_screen else None,
+                earlier=earlier,
+                pool=_POOL,
+            )
         self._standings = Standings(settings.objectives, setup.maximize)
         self._waiting: dict[int, tuple[optuna.Trial, Candidate]] = {}
         self._known: dict[str, Result] = {}

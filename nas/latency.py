@@ -7,7 +7,7 @@ reference's latency when the study began. The machine's moods cancel.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,15 +45,21 @@ class Reference:
     device: str
 
 
-def device_name(runtime: str) -> str:
-    """The machine and the runtime, as far as latencies depend on them."""
+def timed_runtimes(workloads: Iterable[Workload]) -> tuple[str, ...]:
+    """Runtimes that run the artefacts of these on this machine, each once."""
+    return tuple(dict.fromkeys(each.runtime for each in workloads if each.runtime is not None))
+
+
+def device_name(*runtimes: str) -> str:
+    """The machine and the runtimes, as far as latencies depend on them."""
     machine = this_machine()
-    return f"{machine.cpu_model} ({', '.join(sorted(machine.isa))}), {runtime} {get_backend(runtime).version()}"
+    versions = " and ".join(f"{each} {get_backend(each).version()}" for each in runtimes)
+    return f"{machine.cpu_model} ({', '.join(sorted(machine.isa))}), {versions}"
 
 
 def open_reference(workload: Workload, runtime: str, folder: Path, *, threads: int) -> Reference:
-    """The study's reference; made and measured when the study begins, found again later."""
-    record, artifact = folder / "reference.json", folder / "reference.onnx"
+    """The study's reference on a runtime; made and measured when the study begins, found again later."""
+    record, artifact = (folder / f"reference-{runtime}.{kind}" for kind in ("json", "onnx"))
     if record.exists():
         return Reference(artifact=artifact, **json.loads(record.read_text(encoding="utf-8")))
     model = workload.build({})
@@ -80,17 +86,27 @@ class ComparableLatency:
     high_ms: float
 
 
-def measure_against(reference: Reference, artifact: Path) -> ComparableLatency:
-    """Times an artefact interleaved with the reference.
+def measure_against(reference: Reference, artifacts: Mapping[str, Path]) -> dict[str, ComparableLatency]:
+    """Times artefacts interleaved with the reference, in the same rounds.
+
+    Args:
+        reference: names the runtime.
+        artifacts: by any name.
 
     Raises:
-        InputError: the runtime does not accept the artefact.
+        InputError: the runtime does not accept an artefact.
     """
-    files = {"reference": (reference.artifact, reference.runtime), "candidate": (artifact, reference.runtime)}
-    measured: Measurement = measure_in_subprocess(files, threads=reference.threads, inputs=None, **_EFFORT)
-    ratio = measured.ratio("candidate", "reference")
-    scale = reference.latency_ms
-    return ComparableLatency(latency_ms=ratio.value * scale, low_ms=ratio.low * scale, high_ms=ratio.high * scale)
+    candidates = {f"candidate {name}": path for name, path in artifacts.items()}
+    files = {name: (path, reference.runtime) for name, path in {"reference": reference.artifact, **candidates}.items()}
+    effort = {**_EFFORT, "max_seconds": _EFFORT["max_seconds"] * len(artifacts)}
+    measured: Measurement = measure_in_subprocess(files, threads=reference.threads, inputs=None, **effort)
+    scale, found = reference.latency_ms, {}
+    for name, candidate in zip(artifacts, candidates, strict=True):
+        ratio = measured.ratio(candidate, "reference")
+        found[name] = ComparableLatency(
+            latency_ms=ratio.value * scale, low_ms=ratio.low * scale, high_ms=ratio.high * scale
+        )
+    return found
 
 
 PredictLatency = Callable[[Graph, QuantPlan], ComparableLatency]

@@ -14,8 +14,9 @@ from bitwright.hw_constraints.table import KernelTable
 from bitwright.hw_constraints.target_types import Capability
 from bitwright.nas.driver import Driver
 from bitwright.nas.figures import FIGURES, LOWERED, is_more_better
-from bitwright.nas.latency import device_name, open_reference
+from bitwright.nas.latency import device_name, open_reference, timed_runtimes
 from bitwright.nas.objective import evaluate, screen
+from bitwright.nas.result import Result
 from bitwright.nas.search_outcome import SearchOutcome, Told, nothing_feasible
 from bitwright.nas.settings import LATENCY, SearchSettings
 from bitwright.nas.setup import Setup
@@ -36,6 +37,7 @@ def search(
     *,
     others: Sequence[Workload] = (),
     inherited: Inherited | None = None,
+    earlier: Sequence[Result] = (),
     workers: Workers | None = None,
     database: str | None = None,
     name: str = "search",
@@ -49,8 +51,9 @@ def search(
         workload: network, data, task and target.
         settings: how to search.
         folder: the study and all files of the search; it belongs to one driver at a time.
-        others: the same task on further targets; latency is measured on the first one's runtime.
+        others: the same task on further targets; latency is measured on each that something here runs.
         inherited: a trained supernet; candidates begin with its weights.
+        earlier: results of earlier studies (`nas.earlier`), whose best candidates are tried first.
         workers: who evaluates; this process by default.
         database: `postgresql://host/database` where the study is kept; SQLite in the folder by default.
         name: of the study in such a database.
@@ -63,10 +66,10 @@ def search(
             the database is lost for longer than `storage.PATIENCE_S`.
     """
     workers = workers or InProcess(evaluate)
-    runtime = _runtime(workload, settings)
+    runtimes = _runtimes((workload, *others), settings)
     _check_figures(settings, (workload, *others), inherited)
     maximize = tuple(is_more_better(each, higher_is_better=workload.higher_is_better) for each in settings.objectives)
-    device = f"{workers.on_device(device_name, runtime)}, {settings.threads} threads" if runtime else None
+    device = f"{workers.on_device(device_name, *runtimes)}, {settings.threads} threads" if runtimes else None
     defined = _definition(space, (workload, *others), settings, device)
     setup: Setup | None = None
     seen: set[int] = set()
@@ -84,17 +87,19 @@ def search(
             opened(place, names=settings.objectives, maximize=maximize, definition=defined, folder=folder) as study,
         ):
             if setup is None:
-                reference = None
-                if runtime:
-                    reference = workers.on_device(open_reference, workload, runtime, folder, threads=settings.threads)
+                references = {
+                    each: workers.on_device(open_reference, workload, each, folder, threads=settings.threads)
+                    for each in runtimes
+                }
                 setup = Setup(
-                    space=space, workload=workload, folder=folder, reference=reference, limits=dict(settings.limits),
+                    space=space, workload=workload, folder=folder, references=references, limits=dict(settings.limits),
                     table=settings.table, prediction_needed=settings.needs_prediction, others=tuple(others),
                     weights=settings.weights, wanted=settings.named, inherited=inherited,
-                    objectives=settings.objectives, maximize=maximize,
+                    objectives=settings.objectives, maximize=maximize, rungs=settings.rungs,
                 )  # fmt: skip
                 workers.begin(setup)
-            driver = Driver(study, setup, settings, workers, tell_once, functools.partial(screen, setup=setup))
+            screening = functools.partial(screen, setup=setup)
+            driver = Driver(study, setup, settings, workers, tell_once, screening, earlier)
             driver.run()
             break
     outcome = SearchOutcome(
@@ -118,16 +123,18 @@ def _check_figures(settings: SearchSettings, workloads: Sequence[Workload], inhe
         workloads[0].target.require(Capability.COST)
 
 
-def _runtime(workload: Workload, settings: SearchSettings) -> str | None:
+def _runtimes(workloads: Sequence[Workload], settings: SearchSettings) -> tuple[str, ...]:
     if not settings.wants_latency:
-        return None
-    if workload.runtime is None:
+        return ()
+    found = timed_runtimes(workloads)
+    if not found:
         others = ", ".join(name for name in FIGURES if name != LATENCY)
+        targets = " or ".join(repr(each.target.id) for each in workloads)
         raise InputError(
-            f"search objective {LATENCY!r}: nothing on this machine runs the artefacts of target "
-            f"{workload.target.id!r}; choose among {others}"
+            f"search objective {LATENCY!r}: nothing on this machine runs the artefacts of target {targets}; "
+            f"choose among {others}"
         )
-    return workload.runtime
+    return found
 
 
 def _definition(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bitwright.nas.figures import FIGURES
 from bitwright.nas.sampling.registry import INFORMED, check_sampler
+from bitwright.nas.standing import ACCURACY
 from bitwright.quant.errors import InputError, unknown
 
 LATENCY, PREDICTED = "latency_ms", "predicted_ms"
@@ -31,6 +32,7 @@ class SearchSettings:
         weights: of several targets in a figure that counts, by name; None is the worst target.
         give_up: whether a candidate is given up when the good ends of its intervals do not reach the front.
         screened: whether no sampler proposes what the untrained stages refuse; such candidates are no trials then.
+        rungs: shares of a training after which a candidate is scored and may be given up; none trains to the end.
     """
 
     trials: int
@@ -45,6 +47,7 @@ class SearchSettings:
     weights: Mapping[str, float] | None = None
     give_up: bool = True
     screened: bool = False
+    rungs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
@@ -52,6 +55,13 @@ class SearchSettings:
         check_sampler(self.sampler, objectives=len(self.objectives))
         if self.batch is not None and self.batch < 1:
             raise InputError(f"search batch = {self.batch}; give at least 1, or leave it out")
+        if list(self.rungs) != sorted(set(self.rungs)) or not all(0 < each < 1 for each in self.rungs):
+            raise InputError(f"search rungs = {list(self.rungs)}; give shares of a training between 0 and 1, ascending")
+        if self.rungs and not (self.give_up and ACCURACY in self.objectives):
+            raise InputError(
+                f"search rungs = {list(self.rungs)} say when a candidate is given up for its accuracy; that needs "
+                "give_up: true and accuracy among the objectives"
+            )
         for name in (*self.objectives, *self.limits, *self.figures):
             if name not in FIGURES:
                 raise unknown("search figure", name, FIGURES)

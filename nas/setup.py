@@ -28,7 +28,7 @@ class Setup:
         space: what candidates are chosen from.
         workload: network, data and task.
         folder: where artefacts and trained weights are kept, shared by all candidates.
-        reference: what latency is measured against; None when nobody asks for latency.
+        references: what latencies are measured against, by runtime; none when nobody asks for latency.
         limits: the largest permitted value of figures, by name; the least of those that should be large.
         table: measured kernels that latencies are predicted from; None when nobody asks for that.
         prediction_needed: whether a candidate whose latency cannot be predicted has no score; else it is measured.
@@ -37,13 +37,14 @@ class Setup:
         wanted: names of figures that cost something and that somebody asks for.
         inherited: a trained supernet, whose weights candidates begin with; None begins with fresh ones.
         objectives: names of figures, and the direction of each in `maximize`.
+        rungs: shares of a training after which a candidate is scored, and given up where it cannot reach the front.
         standing: what a candidate has to beat; None evaluates it to its end.
     """
 
     space: SearchSpace
     workload: Workload
     folder: Path
-    reference: Reference | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
     table: Path | None = None
     prediction_needed: bool = False
@@ -53,6 +54,7 @@ class Setup:
     inherited: Inherited | None = None
     objectives: tuple[str, ...] = ()
     maximize: tuple[bool, ...] = ()
+    rungs: tuple[float, ...] = ()
     standing: Standing | None = None
     _predictors: list[PredictLatency] = field(default_factory=list, init=False, repr=False, compare=False)
     _graphs: dict[str, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -74,6 +76,20 @@ class Setup:
     def is_least(self, name: str) -> bool:
         """Whether a limit on this figure is the least permitted value."""
         return is_more_better(name, higher_is_better=self.workload.higher_is_better)
+
+    @property
+    def first_share(self) -> float:
+        """What the latency that counts has of the first target's at least, as a factor.
+
+        All of it where the worst target counts, its weight among those that are measured where the mean does, nothing
+        where it is not measured.
+        """
+        measured = [each.target.id for each in (self.workload, *self.others) if each.runtime is not None]
+        if self.workload.runtime is None:
+            return 0.0
+        if self.weights is None:
+            return 1.0
+        return self.weights[self.workload.target.id] / sum(self.weights[target] for target in measured)
 
     @property
     def predict(self) -> PredictLatency | None:

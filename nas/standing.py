@@ -1,8 +1,9 @@
 """What a candidate has to beat: the front so far, and how far candidates rise above what they are first seen to be.
 
 A candidate that even at the good ends of its intervals is dominated by something measured is not trained or measured
-on. Its accuracy is bounded by what it inherits from shared weights and the gains of those that were scored; its latency
-by the low end of the prediction's interval.
+on. Its accuracy is bounded by what it inherits from shared weights, or scores in the midst of its training, and the
+gains of those that were scored from there on; its latency by the low end of the prediction's interval. So cheap
+fidelities decide about dear ones with any number of objectives, where Optuna's pruners take a single one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ from bitwright.nas.result import Outcome, Result
 _RISK = 0.05
 
 INHERITED, ACCURACY = "inherited_accuracy", "accuracy"
+_RUNG = "accuracy_after_"
 # The figure that bounds an objective from its good side before it is measured.
 _BOUNDS: Mapping[str, str] = {"latency_ms": "predicted_ms_low"}
+
+
+def rung(share: float) -> str:
+    """The figure of a network's accuracy, in float, after a share of its training."""
+    return f"{_RUNG}{share:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +35,12 @@ class Standing:
 
     Attributes:
         front: objectives of the best, turned so that less is better.
-        gain: by how much training betters the inherited accuracy at most; None while that is not known.
+        gains: by how much the accuracy is better at most than an early figure of it was, by the figure's name; those
+            that are not known yet are not there.
     """
 
     front: tuple[tuple[float, ...], ...] = ()
-    gain: float | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,7 +55,7 @@ class Standings:
     objectives: Sequence[str]
     maximize: Sequence[bool]
     _front: list[tuple[float, ...]] = field(default_factory=list)
-    _gains: list[float] = field(default_factory=list)
+    _gains: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         """One more result."""
@@ -56,37 +64,61 @@ class Standings:
         losses = pareto.losses([result.figures[name] for name in self.objectives], self.maximize)
         if not any(pareto.dominates(each, losses) or each == losses for each in self._front):
             self._front = [each for each in self._front if not pareto.dominates(losses, each)] + [losses]
-        if INHERITED in result.figures and ACCURACY in self.objectives:
+        if ACCURACY in self.objectives:
             up = self.maximize[list(self.objectives).index(ACCURACY)]
-            gain = result.figures[ACCURACY] - result.figures[INHERITED]
-            self._gains.append(gain if up else -gain)
+            for name in early_figures(result.figures):
+                gain = result.figures[ACCURACY] - result.figures[name]
+                self._gains.setdefault(name, []).append(gain if up else -gain)
 
     @property
     def now(self) -> Standing:
-        """The gain is the upper end of a conformal interval: the next gain exceeds it with a chance of at most 5 %.
+        """A gain is the upper end of a conformal interval: the next gain exceeds it with a chance of at most 5 %.
 
         That is the k-th smallest of n gains, k = ceil((n + 1) * 0.95), when the next candidate is as any before it
         (Vovk et al. 2005; Lei et al. 2018, Distribution-free predictive inference for regression); with fewer than 19
         there is none. Candidates that were given up have no gain, so those seen are the promising ones.
         """
-        rank = math.ceil((len(self._gains) + 1) * (1 - _RISK))
-        gain = sorted(self._gains)[rank - 1] if rank <= len(self._gains) else None
-        return Standing(front=tuple(self._front), gain=gain)
+        gains = {}
+        for name, seen in self._gains.items():
+            rank = math.ceil((len(seen) + 1) * (1 - _RISK))
+            if rank <= len(seen):
+                gains[name] = sorted(seen)[rank - 1]
+        return Standing(front=tuple(self._front), gains=gains)
+
+
+def early_figures(figures: Mapping[str, float]) -> list[str]:
+    """Names of accuracies that are known before a training has ended, the earliest first."""
+    rungs = sorted((name for name in figures if name.startswith(_RUNG)), key=lambda name: float(name[len(_RUNG) :]))
+    return [*([INHERITED] if INHERITED in figures else []), *rungs]
 
 
 def best_case(
-    figures: Mapping[str, float], objectives: Sequence[str], maximize: Sequence[bool], standing: Standing
+    figures: Mapping[str, float],
+    objectives: Sequence[str],
+    maximize: Sequence[bool],
+    standing: Standing,
+    *,
+    first_share: float = 1.0,
 ) -> tuple[float, ...]:
-    """The objectives at the good ends of their intervals, less is better; -inf where nothing bounds them."""
+    """The objectives at the good ends of their intervals, less is better; -inf where nothing bounds them.
+
+    Args:
+        figures: what is known of the candidate.
+        objectives: names of figures.
+        maximize: the direction of each.
+        standing: what it has to beat.
+        first_share: see `Setup.first_share`; latencies are predicted on the first target.
+    """
     found = []
     for name, up in zip(objectives, maximize, strict=True):
         sign = -1.0 if up else 1.0
         if name in figures:
             found.append(sign * figures[name])
-        elif name == ACCURACY and INHERITED in figures and standing.gain is not None:
-            found.append(sign * figures[INHERITED] - standing.gain)
+        elif name == ACCURACY and (early := [each for each in early_figures(figures) if each in standing.gains]):
+            found.append(sign * figures[early[-1]] - standing.gains[early[-1]])
         else:
-            found.append(figures.get(_BOUNDS.get(name, ""), -math.inf))
+            bound = _BOUNDS.get(name, "")
+            found.append(figures[bound] * first_share if bound in figures else -math.inf)
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,13 +47,23 @@ class Workload(Protocol):
     def example(self, model: torch.nn.Module) -> tuple[Any, ...]:
         """Arguments of `forward` to capture and to measure with."""
 
-    def train(self, model: torch.nn.Module, sparsity: Mapping[str, str] = NONE_SPARSE) -> None:
+    def train(
+        self,
+        model: torch.nn.Module,
+        sparsity: Mapping[str, str] = NONE_SPARSE,
+        go_on: Callable[[float], bool] | None = None,
+    ) -> None:
         """Trains in place, shortly, from the weights that the network has; the same network becomes the same weights.
 
         Args:
             model: the network.
             sparsity: patterns of zeros (`qat.sparsity`) that the weights of modules get in the training, by path.
+            go_on: asked now and then with the share of the training that is done; False ends it there. It may run the
+                network, and leaves it in the mode that it was in.
         """
+
+    def float_accuracy(self, model: torch.nn.Module) -> float:
+        """The score of the network itself, in float; only asked for by searches with rungs."""
 
     def calibration(self, model: torch.nn.Module) -> Iterable[Any]:
         """Batches of arguments to calibrate with."""

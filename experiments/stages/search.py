@@ -10,6 +10,7 @@ from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.search_result import SearchResult
 from bitwright.experiments.stage import Context, Stage
+from bitwright.quant.errors import InputError
 
 if TYPE_CHECKING:
     from bitwright.experiments.console import Console
@@ -29,8 +30,9 @@ def search_networks(context: Context) -> SearchResult:
     from bitwright.experiments.metrics import UNITS
     from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
     from bitwright.experiments.search_workload import RecipeWorkload
+    from bitwright.nas.earlier import earlier_results
     from bitwright.nas.figures import is_more_better
-    from bitwright.nas.latency import device_name
+    from bitwright.nas.latency import device_name, timed_runtimes
     from bitwright.nas.search import search
 
     recipe = context.recipe
@@ -41,6 +43,7 @@ def search_networks(context: Context) -> SearchResult:
     maximize = [is_more_better(name, higher_is_better=workload.higher_is_better) for name in settings.objectives]
     progress = SearchProgress(settings.objectives, maximize)
     space = workload.space
+    earlier = earlier_results(map(Path, recipe.search.earlier), space, settings.objectives)
     inherited = _inherited(workload, folder, context.console)
     with _workers(recipe.search, context.console) as workers:
         dashboard = getattr(workers, "dashboard", None)
@@ -59,20 +62,21 @@ def search_networks(context: Context) -> SearchResult:
                 folder,
                 others=others,
                 inherited=inherited,
+                earlier=earlier,
                 workers=workers,
                 database=recipe.search.storage,
                 name=_study_name(recipe, folder),
                 on_told=show,
                 on_wait=context.console.say,
             )
-    timed = workload.runtime if settings.wants_latency else None
+    timed = timed_runtimes((workload, *others)) if settings.wants_latency else ()
     metric = recipe.evaluate.metric
     writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited)
     return SearchResult.of(
         outcome,
         metric=metric,
         unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
-        device=device_name(timed) if timed else "",
+        device=device_name(*timed) if timed else "",
         finalists=writer.front(outcome),
         limits=writer.limits(outcome),
     )
@@ -101,10 +105,20 @@ def _workers(asked: Search, console: Console) -> AbstractContextManager[Workers 
 
 
 def search_settings(recipe: Recipe) -> SearchSettings:
-    """What the recipe says about the search itself."""
+    """What the recipe says about the search itself.
+
+    Raises:
+        InputError: its parts contradict each other.
+    """
+    from bitwright.experiments.recipe import AGREEMENT
     from bitwright.nas.settings import SearchSettings
 
     assert recipe.search is not None
+    if recipe.search.rungs and recipe.evaluate.metric == AGREEMENT:
+        raise InputError(
+            f"search.rungs = {list(recipe.search.rungs)}: evaluate.metric = {AGREEMENT!r} compares with the float "
+            "network, so no float network can be scored by it; name a metric of labels, or leave rungs out"
+        )
     return SearchSettings(
         trials=recipe.search.trials,
         sampler=recipe.search.sampler,
@@ -118,6 +132,7 @@ def search_settings(recipe: Recipe) -> SearchSettings:
         weights=recipe.search.weights,
         give_up=recipe.search.give_up,
         screened=recipe.search.screened,
+        rungs=recipe.search.rungs,
     )
 
 

@@ -73,7 +73,7 @@ class Attempt:
                 return self.result(Outcome.FAILED, reason=f"{name}: {reason}")
             if self.twin is not None:
                 break
-            if beaten := self._beaten():
+            if beaten := self.beaten():
                 return self.result(Outcome.BEATEN, reason=beaten)
         return self.result(Outcome.SCORED)
 
@@ -90,12 +90,12 @@ class Attempt:
         bad = next((key for key, value in self.figures.items() if not math.isfinite(value)), None)
         return violations, "" if bad is None else f"{bad} is {self.figures.pop(bad)}"
 
-    def _beaten(self) -> str:
+    def beaten(self) -> str:
         """Why it cannot reach the front any more; "" as long as it can, and for one whose scores are complete."""
         setup = self.setup
         if setup.standing is None or all(name in self.figures for name in setup.objectives):
             return ""
-        best = best_case(self.figures, setup.objectives, setup.maximize, setup.standing)
+        best = best_case(self.figures, setup.objectives, setup.maximize, setup.standing, first_share=setup.first_share)
         found = rival(best, setup.standing)
         if found is None:
             return ""
@@ -147,18 +147,19 @@ class Attempt:
             values = {ref: graph.load(ref).copy() for ref in graph.tensors if graph.is_constant(ref)}
         return replace(graph, load=values.__getitem__)
 
-    def note(self, name: str, by_side: Mapping[str, float]) -> None:
+    def note(self, name: str, by_side: Mapping[str, float], *, end: str = "") -> None:
         """Notes a figure of each target that has it (by `Side.suffix`), and the one that counts.
 
         Args:
             name: of the figure.
             by_side: values by suffix; a search on one target has only "".
+            end: `_low` or `_high` where these are the ends of the figure's interval.
         """
-        self.figures.update({f"{name}{suffix}": value for suffix, value in by_side.items()})
+        self.figures.update({f"{name}{end}{suffix}": value for suffix, value in by_side.items()})
         if by_side and "" not in by_side:
             up = is_more_better(name, higher_is_better=self.workload.higher_is_better)
             by_target = {suffix.removeprefix("@"): value for suffix, value in by_side.items()}
-            self.figures[name] = combined(by_target, weights=self.setup.weights, higher_is_better=up)
+            self.figures[f"{name}{end}"] = combined(by_target, weights=self.setup.weights, higher_is_better=up)
 
     def beyond_limits(self, names: Iterable[str]) -> Violations:
         """Which of these figures are beyond what the recipe allows; the amount is relative to the limit."""

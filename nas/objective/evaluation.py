@@ -50,7 +50,7 @@ def screen(candidate: Candidate, setup: Setup) -> Result:
 
 def time_scored(result: Result, setup: Setup) -> Result:
     """Adds the latency to a result of `score`; one that has no scores, or has them from a twin, stays as it is."""
-    if result.outcome is not Outcome.SCORED or result.same_as is not None or setup.reference is None:
+    if result.outcome is not Outcome.SCORED or result.same_as is not None or not setup.references:
         return result
     attempt = Attempt(Candidate(result.values), setup)
     attempt.figures, attempt.seconds, attempt.network = dict(result.figures), dict(result.seconds), result.network

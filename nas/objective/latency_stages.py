@@ -8,14 +8,14 @@ from bitwright.hw_constraints.cost.estimate import LatencyEstimate, estimate
 from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target_types import Capability
 from bitwright.nas.figures import LOWERED
-from bitwright.nas.latency import measure_against
+from bitwright.nas.latency import ComparableLatency, measure_against
 from bitwright.nas.objective.attempt import Attempt, Side, Violations
 from bitwright.nas.result import Violation
 from bitwright.quant.errors import InputError
 
 
 def predict_latency(attempt: Attempt) -> Violations:
-    """Refuses, untrained, what is too slow on the first target even at the fast end of its interval.
+    """Refuses, untrained, what is too slow for the first target alone even at the fast end of its interval.
 
     Raises:
         InputError: the network cannot be predicted, and the search needs the figure.
@@ -33,13 +33,12 @@ def predict_latency(attempt: Attempt) -> Violations:
     if math.isfinite(found.high_ms):  # a table with few whole networks promises no interval
         attempt.figures["predicted_ms_low"], attempt.figures["predicted_ms_high"] = found.low_ms, found.high_ms
     violations, limit = attempt.beyond_limits(("predicted_ms",)), attempt.setup.limits.get("latency_ms", math.inf)
-    if found.low_ms <= limit:
+    share = attempt.setup.first_share
+    predicted, least = found.latency_ms * share, found.low_ms * share
+    if least <= limit:
         return violations
-    too_slow = (
-        f"latency_ms is predicted as {found.latency_ms:.4g}, at least {found.low_ms:.4g}; "
-        f"the search's limit is {limit:.6g}"
-    )
-    return (*violations, Violation(constraint="latency_ms", amount=found.low_ms / limit - 1, reason=too_slow))
+    too_slow = f"latency_ms is predicted as {predicted:.4g}, at least {least:.4g}; the search's limit is {limit:.6g}"
+    return (*violations, Violation(constraint="latency_ms", amount=least / limit - 1, reason=too_slow))
 
 
 def model_latency(attempt: Attempt) -> Violations:
@@ -70,9 +69,15 @@ def _estimate(attempt: Attempt, side: Side) -> LatencyEstimate:
 
 
 def measure_latency(attempt: Attempt) -> Violations:
-    """Times the exported file of the first target against the study's reference."""
-    assert attempt.setup.reference is not None
-    latency = measure_against(attempt.setup.reference, attempt.sides[0].artifact)
-    attempt.figures["latency_ms"] = latency.latency_ms
-    attempt.figures["latency_ms_low"], attempt.figures["latency_ms_high"] = latency.low_ms, latency.high_ms
+    """Times the exported files of all targets that something here runs, each beside its runtime's reference.
+
+    The ends of the interval that counts are the combined ends of all targets' intervals.
+    """
+    found: dict[str, ComparableLatency] = {}
+    for runtime, reference in attempt.setup.references.items():
+        files = {side.suffix: side.artifact for side in attempt.sides if side.workload.runtime == runtime}
+        found.update(measure_against(reference, files))
+    attempt.note("latency_ms", {suffix: each.latency_ms for suffix, each in found.items()})
+    attempt.note("latency_ms", {suffix: each.low_ms for suffix, each in found.items()}, end="_low")
+    attempt.note("latency_ms", {suffix: each.high_ms for suffix, each in found.items()}, end="_high")
     return attempt.beyond_limits(("latency_ms",))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from safetensors.torch import load_file, save
 
 from bitwright.nas.objective.attempt import Attempt, Violations
 from bitwright.nas.result import replace_file
 from bitwright.nas.space import hash_of
+from bitwright.nas.standing import rung
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.ptq import quantize
@@ -19,13 +22,32 @@ def train_candidate(attempt: Attempt) -> Violations:
     if path.exists():
         attempt.model.load_state_dict(load_file(path))
         return ()
-    if attempt.sparsity:
-        attempt.workload.train(attempt.model, attempt.sparsity)
-    else:
-        attempt.workload.train(attempt.model)
+    settings: dict[str, Any] = {"sparsity": attempt.sparsity} if attempt.sparsity else {}
+    if attempt.setup.rungs:
+        settings["go_on"] = _Rungs(attempt)
+    attempt.workload.train(attempt.model, **settings)
+    if attempt.beaten():
+        return ()  # what it was given up with is nobody's
     state = {name: value.detach().clone().contiguous() for name, value in attempt.model.state_dict().items()}
     replace_file(path, save(state))
     return ()
+
+
+class _Rungs:
+    """Scores a candidate after shares of its training, and ends it where it cannot reach the front any more."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt, self._waiting = attempt, list(attempt.setup.rungs)
+
+    def __call__(self, done: float) -> bool:
+        """Whether to train on after this share; a rung is where the training first pauses at or behind it."""
+        reached = [each for each in self._waiting if each <= done]
+        if not reached:
+            return True
+        self._waiting = self._waiting[len(reached) :]
+        score = self.attempt.workload.float_accuracy(self.attempt.model)
+        self.attempt.figures[rung(reached[-1])] = score
+        return not self.attempt.beaten()
 
 
 def score_quantized(attempt: Attempt) -> Violations:

@@ -98,6 +98,8 @@ def test_an_entry_that_is_no_space_is_refused() -> None:
         ("search.sampler=tpo", r"search\.sampler = 'tpo'; accepts .*nsga2.*, random, tpe \(did you mean 'tpe'\?\)"),
         ("search.objectives=[latency]", r"search\.objectives.*latency_ms"),
         ("search.limits.macs=0", r"search\.limits\.macs = 0"),
+        ("search.rungs=[1.0]", r"search\.rungs.* = 1"),
+        ("search.rungs=[0.9]", r"rungs = \[0\.9\]: a training of 3 epochs pauses after each but the .* up to 0\.667"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named_with_their_place(override: str, message: str) -> None:
@@ -152,15 +154,18 @@ def test_a_recipe_reaches_every_setting_of_the_search() -> None:
         [
             "search.targets=[ethos-u85-1024]", "search.weights={x86-vnni: 1, ethos-u85-1024: 3}",
             "search.figures=[modelled_ms, naswot]", "search.objectives=[accuracy, modelled_uj]",
-            "search.limits={accuracy: 90, modelled_ms: 2}", "search.give_up=false", "search.screened=true",
-            "search.sampler=informed",
+            "search.limits={accuracy: 90, modelled_ms: 2}", "search.screened=true",
+            "search.sampler=informed", "search.rungs=[0.3, 0.6]", "search.earlier=[runs/before]",
         ],
     )  # fmt: skip
     settings = search_settings(recipe)
     assert settings.named == {"modelled_ms", "naswot", "accuracy", "modelled_uj"}
     assert settings.weights == {"x86-vnni": 1.0, "ethos-u85-1024": 3.0}
     assert settings.limits == {"accuracy": 90.0, "modelled_ms": 2.0}
-    assert (settings.give_up, settings.screened, settings.sampler) == (False, True, "informed")
+    assert (settings.give_up, settings.screened, settings.sampler) == (True, True, "informed")
+    assert settings.rungs == (0.3, 0.6)
+    assert recipe.search is not None
+    assert recipe.search.earlier == ("runs/before",)
 
 
 def test_a_target_s_file_that_is_edited_in_mid_study_is_noticed(tmp_path: Path) -> None:
@@ -170,3 +175,27 @@ def test_a_target_s_file_that_is_edited_in_mid_study_is_noticed(tmp_path: Path) 
     assert workload(f"target={target}").fingerprint["target file"] == before
     target.write_text(target.read_text().replace("Mine.", "Mine, changed."))
     assert workload(f"target={target}").fingerprint["target file"] != before
+
+
+def test_a_training_pauses_after_each_pass_and_looking_changes_nothing() -> None:
+    small = workload("search.train.epochs=3", "search.train.batch=256", "data.size=16", "evaluate.samples=100")
+    scores: list[tuple[float, float]] = []
+    models = [small.build({"width": 0.5, "depth": 1}) for _ in range(3)]
+
+    def look(done: float) -> bool:
+        scores.append((done, small.float_accuracy(models[0])))
+        return True
+
+    small.train(models[0], go_on=look)
+    small.train(models[1])
+    small.train(models[2], go_on=lambda done: done < 1 / 3)
+    assert [done for done, _ in scores] == pytest.approx([1 / 3, 2 / 3])
+    states = [each.state_dict() for each in models]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[1][name]) for name, value in states[2].items())
+
+
+def test_rungs_need_a_metric_that_scores_a_float_network() -> None:
+    recipe = load_recipe("digits_search", ["search.rungs=[0.3]", "evaluate.metric=agreement"])
+    with pytest.raises(InputError, match=r"search\.rungs = \[0\.3\]: evaluate\.metric = 'agreement' compares with the"):
+        search_settings(recipe)

@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.cost.estimate import estimate
 from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target import load_target
-from bitwright.nas.latency import ComparableLatency
+from bitwright.nas.latency import ComparableLatency, open_reference
 from bitwright.nas.objective import evaluate, screen
 from bitwright.nas.result import Outcome, Result, ResultFiles
 from bitwright.nas.search import search
@@ -94,7 +94,12 @@ class Stripes:
         stripes[labels == 1] = stripes[labels == 1].transpose(2, 3)
         return stripes + 0.3 * torch.randn(stripes.shape, generator=generator), labels
 
-    def train(self, model: nn.Module, sparsity: Mapping[str, str] = MappingProxyType({})) -> None:
+    def train(
+        self,
+        model: nn.Module,
+        sparsity: Mapping[str, str] = MappingProxyType({}),
+        go_on: Callable[[float], bool] | None = None,
+    ) -> None:
         self.trained.append(model)
         self.patterns.append(dict(sparsity))
         if self.fails == "train":
@@ -104,11 +109,21 @@ class Stripes:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         images, labels = self.pictures(64)
         model.train()
-        for _ in range(15):
+        for step in range(15):
+            if go_on is not None and not go_on(step / 15):
+                return
             loss = nn.functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+    def float_accuracy(self, model: nn.Module) -> float:
+        images, labels = self.pictures(40, seed=2)
+        mode = model.training
+        with torch.no_grad():
+            found = float((model.eval()(images).argmax(1) == labels).float().mean())
+        model.train(mode)
+        return found
 
     def calibration(self, model: nn.Module) -> Iterator[Any]:
         return ((image[None],) for image in self.pictures(16, seed=1)[0])
@@ -338,6 +353,57 @@ def test_two_targets_count_with_the_worst_or_by_weights(tmp_path: Path) -> None:
     assert found["worst"].figures["modelled_ms"] == found["worst"].figures["modelled_ms@ethos-u85-1024"]
 
 
+@pytest.mark.parametrize("weights", [None, {"x86-vnni": 1.0, "x86-avx2": 3.0, "ethos-u85-1024": 9.0}])
+def test_latency_is_measured_on_each_target_that_something_here_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Mapping[str, float] | None
+) -> None:
+    effort = {"min_rounds": 5, "max_seconds": 0.2, "target_half_width": 0.5}
+    monkeypatch.setattr("bitwright.nas.latency._EFFORT", effort)
+    others = (Stripes("x86-avx2"), Stripes("ethos-u85-1024", runtime=None))
+    reference = open_reference(Stripes(), "onnxruntime", tmp_path, threads=1)
+    setup = setup_for(tmp_path, others=others, weights=weights, references={"onnxruntime": reference})
+    figures = evaluate(candidate(), setup).figures
+    assert {name for name in figures if "latency" in name and "@" in name} == {
+        f"{name}@{target}"
+        for name in ("latency_ms", "latency_ms_low", "latency_ms_high")
+        for target in ("x86-vnni", "x86-avx2")
+    }
+    for name in ("latency_ms", "latency_ms_low", "latency_ms_high"):
+        one, two = figures[f"{name}@x86-vnni"], figures[f"{name}@x86-avx2"]
+        assert figures[name] == pytest.approx(max(one, two) if weights is None else one / 4 + two * 3 / 4)
+    assert 0 < figures["latency_ms_low"] <= figures["latency_ms"] <= figures["latency_ms_high"]
+
+
+def test_a_limit_on_the_mean_of_targets_is_not_held_against_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, weights = predicting(monkeypatch, low=1.5), {"x86-vnni": 1.0, "x86-avx2": 3.0}
+    for limit, outcome in {0.4: Outcome.SCORED, 0.3: Outcome.INFEASIBLE}.items():  # 1.5 ms count a quarter
+        setup = setup_for(
+            tmp_path / str(limit), others=(Stripes("x86-avx2"),), weights=weights, limits={"latency_ms": limit},
+            table=table,
+        )  # fmt: skip
+        result = screen(candidate(), setup)
+        assert result.outcome is outcome
+    assert result.violations[0].reason == "latency_ms is predicted as 0.5, at least 0.375; the search's limit is 0.3"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "others", "weights", "share"),
+    [
+        ("onnxruntime", (), None, 1.0),
+        ("onnxruntime", ("x86-avx2",), None, 1.0),
+        ("onnxruntime", ("x86-avx2",), {"x86-vnni": 1.0, "x86-avx2": 3.0}, 0.25),
+        (None, ("x86-avx2",), None, 0.0),
+    ],
+)
+def test_how_much_of_the_first_target_s_latency_counts(
+    tmp_path: Path, runtime: str | None, others: tuple[str, ...], weights: Mapping[str, float] | None, share: float
+) -> None:
+    setup = setup_for(tmp_path, Stripes(runtime=runtime), others=tuple(map(Stripes, others)), weights=weights)
+    assert setup.first_share == share
+
+
 def test_what_one_of_two_targets_refuses_is_infeasible(tmp_path: Path) -> None:
     result = screen(candidate(first="int16"), setup_for(tmp_path, Stripes("ethos-u85-1024"), others=(Stripes(),)))
     assert {each.constraint for each in result.violations} == {"lint.dtype@x86-vnni"}
@@ -357,14 +423,28 @@ def test_a_candidate_that_cannot_reach_the_front_is_not_trained(
         tmp_path, table=predicting(monkeypatch, low=1.5), inherited=Inherits(),
         objectives=("accuracy", "latency_ms"), maximize=(True, False),
     )  # fmt: skip
-    beaten = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.4),), gain=0.2)))
+    beaten = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.4),), gains={"inherited_accuracy": 0.2})))
     assert (beaten.outcome, beaten.stage) == (Outcome.BEATEN, "inherit")
     assert beaten.reason == "at best accuracy 0.7, latency_ms 1.5; another has accuracy 0.8, latency_ms 1.4"
     assert setup.workload.trained == []  # type: ignore[attr-defined]
-    unmeasured = evaluate(candidate(), setup.against(Standing(front=((-1.1, 1.4),), gain=0.9)))
+    unmeasured = evaluate(candidate(), setup.against(Standing(front=((-1.1, 1.4),), gains={"inherited_accuracy": 0.9})))
     assert (unmeasured.outcome, unmeasured.stage) == (Outcome.BEATEN, "quantize")
-    still = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.6),), gain=0.2)))
+    still = evaluate(candidate(), setup.against(Standing(front=((-0.8, 1.6),), gains={"inherited_accuracy": 0.2})))
     assert still.outcome is Outcome.SCORED
+
+
+def test_a_training_ends_at_the_rung_where_the_front_is_out_of_reach(tmp_path: Path) -> None:
+    setup = setup_for(tmp_path, objectives=("accuracy", "macs"), maximize=(True, False), rungs=(0.2, 0.3, 0.6))
+    no_work = Standing(front=((-2.0, 0.0),), gains={"accuracy_after_0.3": 0.1})
+    beaten = evaluate(candidate(), setup.against(no_work))
+    assert (beaten.outcome, beaten.stage) == (Outcome.BEATEN, "train")
+    assert {name for name in beaten.figures if "after" in name} == {"accuracy_after_0.2", "accuracy_after_0.3"}
+    assert beaten.reason.startswith(f"at best accuracy {beaten.figures['accuracy_after_0.3'] + 0.1:.5g}, macs ")
+    assert not (tmp_path / "weights").exists()
+    still = evaluate(candidate(), setup.against(Standing(front=((-2.0, 0.0),), gains={"accuracy_after_0.3": 9.0})))
+    assert still.outcome is Outcome.SCORED
+    assert "accuracy_after_0.6" in still.figures
+    assert still.figures["accuracy"] == evaluate(candidate(), setup_for(tmp_path / "plain")).figures["accuracy"]
 
 
 def test_a_limit_on_accuracy_is_the_least(tmp_path: Path) -> None:

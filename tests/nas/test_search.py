@@ -263,6 +263,12 @@ def test_a_lost_result_is_named(synthetic: ModuleType, tmp_path: Path) -> None:
         ({"objectives": ()}, r"search objectives = \[\]; give at least one"),
         ({"objectives": ("latency",)}, r"unknown search figure 'latency'; .*did you mean 'latency_ms'\?"),
         ({"objectives": ("predicted_ms",)}, r"'predicted_ms' needs search.table; make one: bitwright measure kernels"),
+        ({"rungs": (0.5, 0.25)}, r"search rungs = \[0.5, 0.25\]; give shares of a training between 0 and 1, ascending"),
+        (
+            {"rungs": (0.5,), "give_up": False},
+            r"search rungs = \[0.5\] say when a candidate is given up .* needs give_",
+        ),
+        ({"rungs": (0.5,), "objectives": ("macs",)}, r"needs give_up: true and accuracy among the objectives"),
         ({"limits": {"mac": 1.0}}, r"unknown search figure 'mac'; .*did you mean 'macs'\?"),
     ],
 )

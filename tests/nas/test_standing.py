@@ -5,7 +5,7 @@ import pytest
 
 from bitwright.nas import pareto
 from bitwright.nas.result import Outcome, Result
-from bitwright.nas.standing import Standing, Standings, best_case, rival
+from bitwright.nas.standing import Standing, Standings, best_case, early_figures, rival
 
 OBJECTIVES, MAXIMIZE = ("accuracy", "latency_ms"), (True, False)
 
@@ -32,8 +32,7 @@ def test_the_gain_bounds_the_next_one_in_95_of_100_cases(up: bool) -> None:
         for number in range(39):
             inherited = luck.random()
             standings.add(scored(number, accuracy=inherited + luck.gauss(0.1, 0.05), inherited_accuracy=inherited))
-        gain = standings.now.gain
-        assert gain is not None
+        gain = standings.now.gains["inherited_accuracy"]
         following = luck.gauss(0.1, 0.05)
         held += (following if up else -following) <= gain
     # exactly 38 of 40 by theory: 0.95 with a standard error of 0.011
@@ -44,17 +43,29 @@ def test_with_few_gains_there_is_no_bound() -> None:
     standings = Standings(OBJECTIVES, MAXIMIZE)
     for number in range(18):
         standings.add(scored(number, accuracy=0.9, latency_ms=1.0, inherited_accuracy=0.8))
-    assert standings.now.gain is None
+    assert standings.now.gains == {}
     standings.add(scored(18, accuracy=0.9, latency_ms=1.0, inherited_accuracy=0.8))
-    assert standings.now.gain == pytest.approx(0.1)
+    assert standings.now.gains == {"inherited_accuracy": pytest.approx(0.1)}
 
 
 def test_the_best_case_takes_the_good_ends() -> None:
-    standing = Standing(front=((-0.9, 2.0),), gain=0.1)
+    standing = Standing(front=((-0.9, 2.0),), gains={"inherited_accuracy": 0.1})
     figures = {"inherited_accuracy": 0.7, "predicted_ms": 3.0, "predicted_ms_low": 2.5}
     best = best_case(figures, OBJECTIVES, MAXIMIZE, standing)
     assert best == (pytest.approx(-0.8), 2.5)
     assert rival(best, standing) == (-0.9, 2.0)
     assert rival(best_case({**figures, "predicted_ms_low": 1.5}, OBJECTIVES, MAXIMIZE, standing), standing) is None
+    assert best_case(figures, OBJECTIVES, MAXIMIZE, standing, first_share=0.2)[1] == pytest.approx(0.5)
     assert best_case({"accuracy": 0.95}, OBJECTIVES, MAXIMIZE, standing) == (-0.95, -math.inf)
     assert rival(best_case({"predicted_ms_low": 9.0}, OBJECTIVES, MAXIMIZE, standing), standing) is None
+
+
+def test_the_latest_accuracy_of_a_training_bounds_it() -> None:
+    standing = Standing(gains={"inherited_accuracy": 0.3, "accuracy_after_0.5": 0.1})
+    figures = {"inherited_accuracy": 0.6, "accuracy_after_0.25": 0.7, "accuracy_after_0.5": 0.75}
+    assert best_case(figures, OBJECTIVES, MAXIMIZE, standing)[0] == pytest.approx(-0.85)
+    del figures["accuracy_after_0.5"]  # of the rung before it nothing is known yet
+    assert best_case(figures, OBJECTIVES, MAXIMIZE, standing)[0] == pytest.approx(-0.9)
+    assert early_figures({"accuracy_after_0.5": 1.0, "accuracy_after_0.125": 1.0, "inherited_accuracy": 1.0}) == [
+        "inherited_accuracy", "accuracy_after_0.125", "accuracy_after_0.5",
+    ]  # fmt: skip
