@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from bitwright.experiments.benchmarks.imagenet_sample import CROP, DEVIATION, MEAN, SHORT_SIDE
 from bitwright.hw_constraints.target import load_target
 from bitwright.qat import QATCallback, with_formats
-from bitwright.qat.distillation import distillation_loss
+from bitwright.qat.distillation import distillation_loss, feature_loss
 from bitwright.quant.capture import capture
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.graph import Graph
@@ -43,6 +43,12 @@ class Settings:
     divergence from the float network on the other 40: 0.081 at the start, 0.045 after 93 steps of a cosine over 100
     with these rates. Rates five times as high fell apart (0.62), still with the student's dropout.
 
+    The scored photographs are of other classes than those for calibration, and the divergence knows the classes of its
+    photographs alone. Judged on the last 40, whose classes no other has, beginning at 13.56 dB: 80 steps leave
+    13.58 dB with the divergence, 60 steps 13.87 dB with the error of all logits at five times the rates (13.01 dB at
+    three times those), 120 steps 13.68 dB with both, their photographs mixed, and the divergence is 0.053 to 0.064
+    with all, 0.056 at the start.
+
     Attributes:
         depthwise_int8: keep the depthwise layers' weights in 8 bits.
         steps: of the optimizer, Adam.
@@ -51,6 +57,9 @@ class Settings:
         depthwise_rate: the same for weights in 8 bits.
         scale_rate: how far a step moves a scale, as a share of it.
         bias_rate: how far a step moves a bias, as a share of the biases' deviation in its layer.
+        error_weight: of the squared error of all logits, in relation to their power, beside the divergence.
+        mixed: the probability that the photographs of a batch are blended two by two, and that each then gets a
+            rectangle of another.
         least_area: of a photograph that a random crop takes.
         seed: of crops and order.
     """
@@ -62,6 +71,8 @@ class Settings:
     depthwise_rate: float = 4e-3
     scale_rate: float = 5e-5
     bias_rate: float = 1e-4
+    error_weight: float = 0.0
+    mixed: float = 0.0
     least_area: float = 0.35
     seed: int = 0
 
@@ -106,7 +117,7 @@ class Photographs:
         rng = np.random.default_rng((self.settings.seed, step))
         rows = rng.permutation(len(self.pictures))[: self.settings.batch]
         crops = torch.cat([self._crop(self.pictures[row], rng) for row in rows])
-        return (crops / 255 - self.mean) / self.deviation
+        return mixed((crops / 255 - self.mean) / self.deviation, self.settings.mixed, rng)
 
     def _crop(self, picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Inception's crop (Szegedy et al. 2015, section 6): by area and aspect ratio, then mirrored by chance."""
@@ -118,6 +129,24 @@ class Photographs:
         cut = picture[None, :, top : top + high, left : left + wide].float()
         crop = F.interpolate(cut, size=(CROP, CROP), mode="bilinear", antialias=True)
         return crop.flip(3) if rng.random() < 0.5 else crop
+
+
+def mixed(images: torch.Tensor, probability: float, rng: np.random.Generator) -> torch.Tensor:
+    """Pictures of more than was photographed: the teacher says what they are, so that nobody has to mix labels.
+
+    Blended by 0.2 to 0.8 (mixup, Zhang et al. 2018), and a rectangle of 0.3 to 0.7 of each side from another (CutMix,
+    Yun et al. 2019), each by chance. float32 [n, channels, height, width], as the result.
+    """
+    if rng.random() < probability:
+        share = rng.uniform(0.2, 0.8)
+        images = share * images + (1 - share) * images.flip(0)
+    if rng.random() < probability:
+        height, width = (int(rng.uniform(0.3, 0.7) * side) for side in images.shape[2:])
+        top, left = (int(rng.integers(room + 1)) for room in (images.shape[2] - height, images.shape[3] - width))
+        place = (..., slice(top, top + height), slice(left, left + width))
+        images, other = images.clone(), images.flip(0)
+        images[place] = other[place]
+    return images
 
 
 class DistilledMobileNet:
@@ -192,7 +221,10 @@ class DistilledMobileNet:
             group["lr"] = group["rate"] * self.settings.factor(self.step)
         with torch.no_grad():
             wanted = self.teacher(images)
-        loss = distillation_loss(self.student(images), wanted)
+        logits = self.student(images)
+        loss = distillation_loss(logits, wanted)
+        if self.settings.error_weight:
+            loss = loss + self.settings.error_weight * feature_loss(logits, wanted)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
