@@ -176,10 +176,15 @@ def _device_problems(recipe: Recipe, locations: Locations) -> list[str]:
 
 def _missing_tables(recipe: Recipe, locations: Locations) -> list[str]:
     """Latency tables that are no files; what is in them is read when they are needed."""
+    named: list[tuple[KeyPath, str]] = [
+        (("predict", "tables", i), each) for i, each in enumerate(recipe.predict.tables)
+    ]
+    if recipe.search is not None and recipe.search.table is not None:
+        named.append((("search", "table"), recipe.search.table))
     return [
         f"{locations.where(path)}: {yaml_lines.dotted(path)} = {table!r}; there is no such file; "
         f"measure one first: bitwright measure kernels --out {table}"
-        for path, table in ((("predict", "tables", i), each) for i, each in enumerate(recipe.predict.tables))
+        for path, table in named
         if not Path(table).is_file()
     ]
 

@@ -22,6 +22,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 
 from bitwright.quant.errors import InputError
+from bitwright.quant.yaml_lines import shown
 
 # So long a database that does not answer is waited for: a restart, or a network that comes back.
 PATIENCE_S = 120.0
@@ -159,11 +160,10 @@ def _url(database: str) -> URL:
         url = make_url(database)
     except sqlalchemy.exc.ArgumentError:
         raise InputError(f"search.storage = {database!r}: not a URL; write postgresql://host/database") from None
-    if url.password is not None:
-        shown = url.render_as_string(hide_password=True)
+    if url.password is not None or any(name.endswith("password") for name in url.query):
         raise InputError(
-            f"search.storage = {shown!r}: a password in a recipe is kept and shown; take it out, and set PGPASSWORD or "
-            "write it to ~/.pgpass"
+            f"search.storage = {shown(database)}: a password in a recipe is kept and shown; take it out, and set "
+            "PGPASSWORD or write it to ~/.pgpass"
         )
     try:
         import psycopg  # noqa: F401
@@ -189,7 +189,7 @@ def _reach(url: URL, database: str, patience_s: float, on_wait: Callable[[str], 
         except sqlalchemy.exc.OperationalError as error:
             reason = _reason(error)
         if time.monotonic() >= deadline:
-            waited = f"for {patience_s:.0f} s; what was told is safe, the same search goes on" if patience_s else ""
+            waited = f"for {patience_s:.0f} s; what was told is safe, the same search goes on " if patience_s else ""
             raise InputError(f"search.storage = {database!r} does not answer {waited}({reason})")
         if not said:
             on_wait(f"database {database} does not answer ({reason}); waiting {patience_s:.0f} s for it")

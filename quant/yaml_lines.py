@@ -209,6 +209,8 @@ def _allowed(error: ErrorDetails, value: Any) -> str:
         listed = str(context.get("expected") or context.get("expected_tags"))
         choices = re.findall(r"'([^']*)'", listed)
         return f"accepts {', '.join(choices) or listed}{suggestion(str(value), choices)}"
+    if error["type"] == "too_short":
+        return f"give at least {context['min_length']}"
     if error["type"] == "union_tag_not_found":
         return f"needs the key {context['discriminator']}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -265,8 +267,9 @@ def dotted(path: KeyPath) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to one line; the password of a URL is not shown."""
-    text = re.sub(r"(://[^/@:]*:)[^/@]*@", r"\1***@", repr(value))
+    """A value for a message, cut to one line; a URL's passwords, before the host or among options, are not shown."""
+    text = re.sub(r"(://[^/@:]*:).*@", r"\1***@", repr(value))
+    text = re.sub(r"([?&]\w*password=)[^&']*", r"\1***", text)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

@@ -118,6 +118,11 @@ def test_binary_and_missing_files(recipe: Path) -> None:
          "'mysql://db/x'; give postgresql://host/database, or leave it out for SQLite in the run's folder"),
         ("search={storage: 'postgresql://me:secret@db/x', space: {kind: mobile_conv}}", "command line: search.storage = "
          "'postgresql://me:***@db/x'; a password in a recipe is kept and shown: set PGPASSWORD, or write it to ~/.pgpass"),
+        ("search={storage: 'postgresql://db/x?password=secret', space: {kind: mobile_conv}}", "command line: search.storage "
+         "= 'postgresql://db/x?password=***'; a password in a recipe is kept and shown: set PGPASSWORD, or write it to "),
+        ("search={objectives: [], space: {kind: mobile_conv}}", "command line: search.objectives = []; give at least 1"),
+        ("search={table: none.table, space: {kind: mobile_conv}}", "command line: search.table = 'none.table'; there is no "
+         "such file; measure one first: bitwright measure kernels --out none.table"),
     ],
 )  # fmt: skip
 def test_messages_about_the_command_line(recipe: Path, override: str, message: str) -> None:
