@@ -88,6 +88,15 @@ class BlockChoices:
             for stage in range(self.stages)
         )
 
+    def check(self, largest: torch.nn.Module) -> None:
+        """Refuses a network without such blocks before any candidate of it is made.
+
+        Raises:
+            InputError: it has none, or fewer than stages.
+        """
+        if self.formats or self.sparsity:
+            self._checked_paths(largest)
+
     def format_by_block(self, candidate: Candidate, model: torch.nn.Module) -> dict[str, str]:
         """The path of each block, with the format of its stage.
 
@@ -102,16 +111,20 @@ class BlockChoices:
         return {path: pattern for path, pattern in found.items() if pattern != DENSE}
 
     def _by_block(self, what: str, candidate: Candidate, model: torch.nn.Module) -> dict[str, str]:
+        paths = self._checked_paths(model)
+        return {
+            path: str(candidate.values[f"{what}_{index * self.stages // len(paths)}"])
+            for index, path in enumerate(paths)
+        }
+
+    def _checked_paths(self, model: torch.nn.Module) -> list[str]:
         paths = self._paths(model)
         if len(paths) < self.stages:
             raise InputError(
                 f"search space: the model has {len(paths)} blocks in {self.blocks!r}; "
                 f"stages = {self.stages} cannot be more"
             )
-        return {
-            path: str(candidate.values[f"{what}_{index * self.stages // len(paths)}"])
-            for index, path in enumerate(paths)
-        }
+        return paths
 
     def _paths(self, model: torch.nn.Module) -> list[str]:
         try:
@@ -119,6 +132,7 @@ class BlockChoices:
         except AttributeError:
             has = ", ".join(name for name, _ in model.named_children())
             raise InputError(
-                f"search space: blocks = {self.blocks!r}; the model has no such module, it has {has}"
+                f"search space: blocks = {self.blocks!r}; the model has no such module, it has {has}; name the one "
+                'whose children are the blocks that formats and sparsity are chosen for, or "" for the network itself'
             ) from None
         return [f"{self.blocks}.{name}".lstrip(".") for name, _ in container.named_children()]

@@ -95,8 +95,10 @@ def elasticize(
 
     Raises:
         CaptureError: the network cannot be captured whole.
-        InputError: nothing of it can shrink: says why.
+        InputError: nothing of it can shrink: says why; or it has not the blocks that `block_choices` are about.
     """
+    block_choices = block_choices or BlockChoices()
+    block_choices.check(model)
     largest = copy.deepcopy(model)
     captured = capture(largest, example)
     channels = channel_graph(captured.graph)
@@ -115,4 +117,4 @@ def elasticize(
     refused |= unlike_blocks | not_shallower | not_smaller
     trial = Trial(largest, captured, channels, [block for run in runs for block in run.blocks])
     decisions = trial.proven([*shallower, *narrower, *smaller], example, refused)
-    return Elasticized(trial, decisions, runs, refused, block_choices or BlockChoices())
+    return Elasticized(trial, decisions, runs, refused, block_choices)

@@ -330,6 +330,15 @@ def test_a_recipe_s_space_of_that_kind() -> None:
     found = kind.of_model(asked, model, (PICTURE,))
     formats = found.space.formats(largest_candidate(found.space), model)
     assert formats == {"stages.0": "int8", "stages.1": "int8"}
+    for wrong, message in (
+        (
+            {"blocks": "blocks"},
+            r"blocks = 'blocks'; the model has no such module, it has .*stages.*; name the one whose ",
+        ),
+        ({"stages": 3}, r"the model has 2 blocks in 'stages'; stages = 3 cannot be more$"),
+    ):
+        with pytest.raises(InputError, match=message):
+            kind.of_model(asked.model_copy(update=wrong), model, (PICTURE,))
 
 
 @pytest.fixture(scope="module")
