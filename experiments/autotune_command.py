@@ -165,7 +165,8 @@ def _rows(captured: CapturedModel, file: Path) -> Iterator[tuple[Any, ...]]:
     try:
         loaded = np.load(file, allow_pickle=False, mmap_mode="r" if file.suffix == ".npy" else None)
     except (OSError, ValueError) as error:
-        raise InputError(f"--data = {str(file)!r}: cannot be read as arrays ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--data = {str(file)!r}: cannot be read as arrays ({reason})") from error
     arrays = {names[0]: loaded} if file.suffix == ".npy" else dict(loaded)
     if set(arrays) != set(names):
         raise InputError(f"--data = {str(file)!r}: holds {sorted(arrays)}; the network takes {sorted(names)}")

@@ -13,6 +13,7 @@ from bitwright.experiments.record import Figure
 from bitwright.experiments.stage import Context
 from bitwright.quant.calibrate import take
 from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.errors import InputError
 from bitwright.quant.mixed_precision import Choice, MixedNetworks, MixedSearch
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
@@ -52,10 +53,13 @@ def mix_formats(
     search = MixedSearch(networks, mixed_costs(asked, recipe, target))
     context.console.say(f"    choosing formats of {len(problem.groups)} groups of layers")
     limits = limits_of(asked, search)
-    if asked.min_sqnr_db is None:
-        chosen = search.least_noise(limits)
-    else:
-        chosen = search.least_cost(asked.minimise, asked.min_sqnr_db, limits)
+    try:
+        if asked.min_sqnr_db is None:
+            chosen = search.least_noise(limits)
+        else:
+            chosen = search.least_cost(asked.minimise, asked.min_sqnr_db, limits)
+    except InputError as error:
+        raise InputError(f"quantize.mixed: {error}") from error
     front = search.pareto(next(iter(search.costs)), asked.front) if asked.front else ()
     mixed = problem.mixed_scheme(chosen.formats)
     result = _result(search, chosen, limits, front, mixed.overrides[len(scheme.overrides) :])

@@ -18,6 +18,7 @@ from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 from bitwright.hw_constraints.table import KernelTable, TableKey
 from bitwright.hw_constraints.target import Target, load_target
 from bitwright.quant.errors import InputError
+from bitwright.quant.onnx_import.reading import read_model
 
 _SHOWN = 10
 
@@ -66,6 +67,7 @@ def predict_file(file: Path, table: Path, target: str | None) -> Predicted:
             no such target, or it is not the table's runtime that runs it.
     """
     asked = None if target is None else load_target(target_of_this_cpu("--target") if target == THIS_CPU else target)
+    read_model(file)  # before anything is learned from the table, which takes a while the first time
     measured = KernelTable.load(table)
     if not measured.measured:
         raise InputError(f"{table}: has no measured kernel; fill it first: bitwright measure kernels --out {table}")

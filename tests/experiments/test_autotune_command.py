@@ -115,7 +115,10 @@ def test_ctrl_c_leaves_a_record_that_goes_on(folder):
         (("none.onnx", "--data", "pictures.npy"), "none.onnx: no such file"),
         (("float.onnx",), "an ONNX file needs --data: a .npz (arrays by input name), a .npy, or"),
         (("float.onnx", "--data", "pictures.npy"), "an ONNX file in float needs --target"),
-        (("float.onnx", "--data", "none.npy", "--target", "x86-vnni"), "--data = 'none.npy': cannot be read as arrays"),
+        (
+            ("float.onnx", "--data", "none.npy", "--target", "x86-vnni"),
+            "--data = 'none.npy': cannot be read as arrays (No such file or directory)",
+        ),
         (("float.onnx", "--data", "own.py", "--target", "x86-vnni"), "--data = 'own.py'; expected a .npz, a .npy, or"),
         (("own:network", "--target", "x86-vnni"), "a network by its entry needs --target and --data"),
         (

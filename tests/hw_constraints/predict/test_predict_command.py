@@ -80,7 +80,8 @@ def test_what_cannot_be_used_is_one_line(folder: Path, capsys: pytest.CaptureFix
             [model, "--table", made_up, "--target", "edge-tpu"],
             "--target = 'edge-tpu'; 'edge-tpu' runs in edgetpu-compiler, not in 'onnxruntime'",
         ),
-        ([str(folder), "--table", made_up], f"{folder}: is a folder; name an ONNX file"),
+        ([str(folder), "--table", made_up], f"{folder}: is a folder; give the .onnx file in it"),
+        ([str(folder / "no.onnx"), "--table", str(empty.path)], f"{folder / 'no.onnx'}: not an ONNX model"),
         ([model, "--table", str(empty.path)], f"{empty.path}: has no measured kernel; fill it first: bitwright"),
         ([str(folder / "missing.onnx"), "--table", made_up], "missing.onnx"),
     ):
