@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 # Operators that keep neither their result nor anything of its size.
 _KEEP_NO_RESULT = ("ConvolutionBackward", "AddmmBackward", "NativeBatchNormBackward", "AddBackward", "SubBackward")
@@ -83,17 +83,18 @@ class BatchNormResult:
         found: torch.Tensor = self.node._saved_input.detach()
         return found
 
-    @torch.no_grad()
-    def again(self, part: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
-        """Of some samples of the input, divided: equal up to the last bits of the deviation and of the quotient.
+    def divided(self, divisor: torch.Tensor, samples: int) -> Iterator[torch.Tensor]:
+        """The result divided, so many samples at a time: equal up to the last bits of deviation and quotient.
 
         `((x - mean) / deviation * weight + bias) / divisor`, in one pass with `weight / divisor` and `bias / divisor`.
         """
-        node = self.node
+        node, divisor = self.node, divisor.detach()
         weight, mean, inverse = node._saved_weight, node._saved_result1, node._saved_result2
+        variance = inverse.square().reciprocal()
         factor = divisor.reciprocal().expand_as(mean) if weight is None else weight.detach() / divisor
         shift = None if self.bias is None else self.bias / divisor
-        return F.batch_norm(part, mean, inverse.square().reciprocal(), factor, shift, False, 0.0, 0.0)
+        for part in torch.split(self.input, samples):  # type: ignore[no-untyped-call]
+            yield torch.batch_norm(part, factor, shift, mean, variance, False, 0.0, 0.0, False)
 
 
 def is_dense(x: torch.Tensor) -> bool:

@@ -140,16 +140,17 @@ class RoundActivation(torch.autograd.Function):
             return passed, None, None, None, None, None
         gradient = gradient.contiguous(memory_format=_layout(kept if ctx.norm is None else ctx.norm.input))
         result = torch.empty_like(gradient)
-        by_scale = torch.zeros_like(scale) if wants_scale else None
+        by_scale: list[torch.Tensor] = []
         clipped = torch.zeros_like(scale) if wants_zero else None
         limit = math.inf if ctx.ceiling is None else ctx.ceiling / float(scale)
         for within, above, passed in _divided(kept if ctx.norm is None else ctx.norm, scale, gradient, result):
             grid.pass_inside(above, within, out=passed, limit=limit)
             if clipped is not None:
                 clipped += above.sum() - passed.sum()
-            if by_scale is not None:
-                by_scale += _by_scale(above, passed, within, grid, limit, clipping_only=ctx.clipping_only)
-        return result, by_scale, None if clipped is None else -scale * clipped, None, None, None
+            if wants_scale:
+                by_scale.append(_by_scale(above, passed, within, grid, limit, clipping_only=ctx.clipping_only))
+        summed = torch.stack(by_scale).sum().reshape(scale.shape) if by_scale else None
+        return result, summed, None if clipped is None else -scale * clipped, None, None, None
 
 
 def _by_scale(
@@ -162,7 +163,7 @@ def _by_scale(
     """
     if limit < grid.high:  # the ceiling comes first: what it clips counts as a value there, and nothing above is cut
         if clipping_only:
-            return torch.zeros_like(above[0])
+            return above.new_zeros(())
         within.clamp_(grid.low, limit)
         by_value = torch.dot(above, within)
         return torch.dot(above, grid.nearest_(within)) - by_value
@@ -353,6 +354,6 @@ def _divided(
             yield torch.div(part, scale, out=scratch), *others
         return
     samples = max(1, _PIECE * len(x.input) // x.input.numel())
-    for parts in zip(*(torch.split(each, samples) for each in (x.input, *beside)), strict=True):
-        within = x.again(parts[0], scale)
-        yield tuple(each.as_strided((each.numel(),), (1,)) for each in (within, *parts[1:]))
+    cut = [torch.split(each, samples) for each in beside]
+    for parts in zip(x.divided(scale, samples), *cut, strict=True):
+        yield tuple(each.as_strided((each.numel(),), (1,)) for each in parts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bitwright.experiments.benchmarks.distilled_mobilenet import Photographs, Settings
+from bitwright.experiments.benchmarks.distilled_mobilenet import Photographs, Settings, mixed
 from bitwright.experiments.benchmarks.records import Record
 from bitwright.experiments.benchmarks.rows import qat_accuracy
 from bitwright.experiments.benchmarks.rows.qat_accuracy import _interval, _records
@@ -71,3 +71,16 @@ def test_ours_is_paired_with_the_best_other(monkeypatch: pytest.MonkeyPatch) -> 
     worse = {**scores, "torchao": [99.0] * 3}
     over, _ = (each for each in _records(contest, "W4A4", worse, {}))
     assert over.value == pytest.approx(-2.5) and over.holds is False
+
+
+def test_mixed_photographs_are_blends_and_rectangles_of_the_batchs_own() -> None:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 10).contiguous()
+    assert torch.equal(mixed(images, 0.0, np.random.default_rng(0)), images)
+    blends = mixed(images, 1.0, np.random.default_rng(0))
+    # Of a and 3 - a, by a share: where the rectangle is the share is the other's, so both mean the same of the pair.
+    assert torch.allclose(blends + blends.flip(0), torch.full_like(images, 3.0))
+    values = blends[0].unique()
+    assert len(values) == 2 and 0.6 - 1e-6 <= float(values.min()) <= float(values.max()) <= 2.4 + 1e-6
+    inside = (blends[0, 0] != blends[0, 0, 0, 0]).float().mean()
+    assert 0.3 * 0.3 * 0.6 < float(min(inside, 1 - inside)) <= 0.5
+    assert torch.equal(blends, mixed(images, 1.0, np.random.default_rng(0)))
