@@ -93,7 +93,7 @@ class BatchNormResult:
         variance = inverse.square().reciprocal()
         factor = divisor.reciprocal().expand_as(mean) if weight is None else weight.detach() / divisor
         shift = None if self.bias is None else self.bias / divisor
-        for part in torch.split(self.input, samples):  # type: ignore[no-untyped-call]
+        for part in torch.split(self.input, samples):
             yield torch.batch_norm(part, factor, shift, mean, variance, False, 0.0, 0.0, False)
 
 
