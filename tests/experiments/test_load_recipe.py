@@ -54,7 +54,7 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
          f"{TARGETS} (did you mean 'x86-vnni'?)"),
         (GOOD.replace("digits_mobilenet", "mobilenet"), "mine.yaml:3: model.kind = 'mobilenet'; unknown model "
          "'mobilenet'; there are: cifar_resnet, digits_mobilenet, elastic_conv, elastic_part, elastic_segmenter, "
-         "elastic_transformer, mobile_detector, mobile_segmenter, mobilenet_v2, row_gru (did you mean 'mobilenet_v2'?)"),
+         "elastic_transformer, mobile_detector, mobile_segmenter, mobilenet_v2, mobilenet_v2_segmenter, row_gru (did you mean 'mobilenet_v2'?)"),
         (GOOD.replace("kind: digits}", "kind: digit}"), "mine.yaml:4: data.kind = 'digit'; unknown data set 'digit'; "
          "there are: digit_scenes, digits, image_folder, segmentation_folder, segmentation_patches (did you mean 'digits'?)"),
         (GOOD + "calibrate: {observer: percentil}\n", "mine.yaml:5: calibrate.observer = 'percentil'; unknown observer "
