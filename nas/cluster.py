@@ -90,6 +90,14 @@ class Cluster:
             self._slots_until = now + _SLOTS_S
         return self._slots + self._slots // 8
 
+    def say_without_workers(self) -> None:
+        """Tells that there are no workers yet: they are waited for, however long that takes."""
+        if not self.client.nthreads():
+            self._on_wait(
+                f"the scheduler {self.address} has no workers yet; waiting for one: dask worker {self.address} "
+                f'--nthreads 1 --resources "{DEVICE}=1"'
+            )
+
     def on_device(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Calls it on the worker with the device.
 
@@ -267,6 +275,7 @@ def remote_cluster(address: str, **options: Any) -> Iterator[Cluster]:
                 "dask scheduler, or leave the scheduler out to search on this machine"
             ) from error
         try:
+            found.say_without_workers()
             yield found
         finally:
             found.client.close()

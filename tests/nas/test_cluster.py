@@ -164,7 +164,7 @@ def test_a_lost_scheduler_is_waited_for(synthetic: ModuleType, tmp_path: Path) -
             finally:
                 over.set()
         second.join()
-    assert said == [
+    assert said[-2:] == [
         f"the scheduler {address} is lost; waiting for it (Ctrl-C ends the search, nothing is lost)",
         "the scheduler is back",
     ]
@@ -207,6 +207,19 @@ def test_only_the_worker_with_the_device_measures(synthetic: ModuleType, tmp_pat
         assert len(set(worker_pids(workers))) == 2
 
 
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_said() -> None:
+    port, said = free_port(), list[str]()
+    address = f"tcp://127.0.0.1:{port}"
+    with scheduler(port), remote_cluster(address, on_wait=said.append):
+        pass
+    assert said == [
+        f"the scheduler {address} has no workers yet; waiting for one: dask worker {address} --nthreads 1 "
+        '--resources "device=1"'
+    ]
+
+
+@pytest.mark.slow
 def test_no_worker_with_a_device_is_said() -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
