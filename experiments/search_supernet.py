@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from bitwright.nas.elastic import Elastic
     from bitwright.nas.space import SearchSpace
     from bitwright.nas.supernet import InheritedAccuracy
-    from bitwright.nas.supernet.training import Scalars
 
 
 class Supernet(Section):
@@ -67,7 +66,6 @@ def trained_supernet(
     folder: Path,
     *,
     elastic: Elastic | None = None,
-    writer: Scalars | None = None,
 ) -> InheritedAccuracy:
     """Trains the supernet, or goes on where it was cut, or reads it where it has ended.
 
@@ -75,10 +73,10 @@ def trained_supernet(
         workload: the recipe.
         space: of the search.
         asked: the recipe's section.
-        folder: gets the weights and the inherited scores.
+        folder: gets the weights, the curves of the training and the inherited scores.
         elastic: the networks where they are not the recipe's builder's.
-        writer: gets the curves of the training.
     """
+    from bitwright.experiments.supernet_events import supernet_events
     from bitwright.nas.elastic.built import BuiltElastic
     from bitwright.nas.moves import largest_candidate
     from bitwright.nas.supernet import InheritedAccuracy, SupernetSettings, train_supernet
@@ -88,5 +86,6 @@ def trained_supernet(
         largest = workload.build(space.architecture(largest_candidate(space)))
         elastic = BuiltElastic(space, workload.build, example=workload.example(largest), largest=largest)
     settings = SupernetSettings(**asked.model_dump(exclude={"batch", "samples"}), seed=workload.recipe.seed)
-    train_supernet(elastic, task, settings, folder, writer=writer)
+    with supernet_events(folder) as events:
+        train_supernet(elastic, task, settings, folder, writer=events)
     return InheritedAccuracy(elastic=elastic, task=task, folder=folder, calibration=asked.calibration)

@@ -33,6 +33,7 @@ from bitwright.experiments.results import (
     VerdictResult,
 )
 from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.supernet_events import copy_supernet_events
 from bitwright.experiments.tensorboard_parity import write_parity
 from bitwright.experiments.tensorboard_tensors import write_tensors
 from bitwright.nas.review import write_review
@@ -60,6 +61,7 @@ def write_tensorboard(run: Path, final: Path) -> Path:
             write(record, runs)
         runs.close()
         copy_events(record, run, partial)
+        copy_supernet_events(run, partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ from bitwright.quant.errors import InputError
 if TYPE_CHECKING:
     from bitwright.experiments.console import Console
     from bitwright.experiments.search_workload import RecipeWorkload
-    from bitwright.nas.search_outcome import Told
+    from bitwright.nas.result import Result
+    from bitwright.nas.search_outcome import SearchOutcome, Told
     from bitwright.nas.settings import SearchSettings
     from bitwright.nas.workers import Workers
     from bitwright.nas.workload import Inherited
@@ -28,47 +30,19 @@ def search_networks(context: Context) -> SearchResult:
     """
     from bitwright.experiments.finalist_recipes import FOLDER, FinalistWriter
     from bitwright.experiments.metrics import UNITS
-    from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
     from bitwright.experiments.search_workload import RecipeWorkload
     from bitwright.nas.earlier import earlier_results
-    from bitwright.nas.figures import is_more_better
     from bitwright.nas.latency import device_name, timed_runtimes
-    from bitwright.nas.search import search
 
     recipe = context.recipe
     assert recipe.search is not None
     workload = RecipeWorkload(recipe)
     others = [RecipeWorkload(recipe.model_copy(update={"target": each})) for each in recipe.search.targets]
-    settings, folder = search_settings(recipe), study_folder(context.run_folder.absolute())
-    maximize = [is_more_better(name, higher_is_better=workload.higher_is_better) for name in settings.objectives]
-    progress = SearchProgress(settings.objectives, maximize)
-    space = workload.space
+    settings, space = search_settings(recipe), workload.space
+    # Before anything dear: what is wrong with these would show only when the supernet has been trained.
     earlier = earlier_results(map(Path, recipe.search.earlier), space, settings.objectives)
-    inherited = _inherited(workload, folder, context.console)
-    with _workers(recipe.search, context.console) as workers:
-        dashboard = getattr(workers, "dashboard", None)
-        for line in ways_to_watch(study_folder(context.run_folder), recipe.search.storage, dashboard):
-            context.console.say(f"    {line}")
-        with context.console.track("searching, candidates", recipe.search.trials) as advance:
-
-            def show(told: Told) -> None:
-                progress.add(told)
-                advance(progress.counts.total(), progress.text)
-
-            outcome = search(
-                space,
-                workload,
-                settings,
-                folder,
-                others=others,
-                inherited=inherited,
-                earlier=earlier,
-                workers=workers,
-                database=recipe.search.storage,
-                name=_study_name(recipe, folder),
-                on_told=show,
-                on_wait=context.console.say,
-            )
+    inherited = _inherited(workload, study_folder(context.run_folder.absolute()), context.console)
+    outcome = _search(context, (workload, *others), settings, inherited, earlier)
     timed = timed_runtimes((workload, *others)) if settings.wants_latency else ()
     metric = recipe.evaluate.metric
     writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited)
@@ -80,6 +54,49 @@ def search_networks(context: Context) -> SearchResult:
         finalists=writer.front(outcome),
         limits=writer.limits(outcome),
     )
+
+
+def _search(
+    context: Context,
+    workloads: Sequence[RecipeWorkload],
+    settings: SearchSettings,
+    inherited: Inherited | None,
+    earlier: Sequence[Result],
+) -> SearchOutcome:
+    """The search itself, with its progress on the console."""
+    from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
+    from bitwright.nas.figures import is_more_better
+    from bitwright.nas.search import search
+
+    asked, folder = context.recipe.search, study_folder(context.run_folder.absolute())
+    assert asked is not None
+    first, *others = workloads
+    maximize = [is_more_better(name, higher_is_better=first.higher_is_better) for name in settings.objectives]
+    progress = SearchProgress(settings.objectives, maximize)
+    with _workers(asked, context.console) as workers:
+        dashboard = getattr(workers, "dashboard", None)
+        for line in ways_to_watch(study_folder(context.run_folder), asked.storage, dashboard):
+            context.console.say(f"    {line}")
+        with context.console.track("searching, candidates", asked.trials) as advance:
+
+            def show(told: Told) -> None:
+                progress.add(told)
+                advance(progress.counts.total(), progress.text)
+
+            return search(
+                first.space,
+                first,
+                settings,
+                folder,
+                others=others,
+                inherited=inherited,
+                earlier=earlier,
+                workers=workers,
+                database=asked.storage,
+                name=_study_name(context.recipe, folder),
+                on_told=show,
+                on_wait=context.console.say,
+            )
 
 
 def _inherited(workload: RecipeWorkload, folder: Path, console: Console) -> Inherited | None:

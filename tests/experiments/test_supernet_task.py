@@ -60,5 +60,6 @@ def test_a_recipes_candidates_inherit_weights_that_travel(tmp_path: Path) -> Non
     chosen = largest_candidate(space)
     score = inherited(chosen)
     assert score > 30  # ten classes
+    assert list((tmp_path / "events").iterdir())
     elsewhere = pickle.loads(pickle.dumps(inherited))
     assert elsewhere.task.score(elsewhere.network(chosen)) == score
