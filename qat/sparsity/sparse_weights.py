@@ -57,7 +57,9 @@ class Sparsity:
         skip: paths of modules whose weights stay dense.
         begin: the step at which zeros begin.
         end: the step at which the pattern is complete; in between along a cubic (Zhu & Gupta 2017). By default at once.
-        freeze_after: the step after which the choice of weights stays; None never before `finish`.
+        freeze_after: the step after which the choice of weights stays; None never before `finish`. In a short training
+            of a network that is trained already, 0 leaves most: with 128 steps on digits, half the divergence from the
+            dense network that a choice growing over half of them leaves (0.0039 against 0.0069, validation samples).
         decay: λ.
 
     Attributes:
