@@ -1,7 +1,7 @@
 """Latencies of whole networks predicted from a table of kernels, beside what was then measured.
 
 The tables' hashes are committed (`latency/table_hashes.json`) before any of these networks is measured; their families
-(`latency/unseen.py`) are none of those that the predictor was tuned on (`latency/pool.py`).
+(`latency/fresh.py`) are none of those that the predictor was tuned on (`latency/pool.py`, `latency/unseen.py`).
 Measured by `python -m bitwright.experiments.benchmarks.latency.measured`. nn-Meter (MobiSys 2021) reports ± 10 % for
 99 % of networks on its mobile processor, with kernels of the same families in its tables.
 """
