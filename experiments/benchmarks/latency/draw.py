@@ -17,7 +17,7 @@ from bitwright.experiments.benchmarks.latency.unseen import unseen
 from bitwright.quant.errors import InputError
 
 HASHES = Path(__file__).parent / "table_hashes.json"
-COUNT = 110
+COUNT = 120
 
 
 def table_hashes() -> dict[str, str]:

@@ -63,6 +63,27 @@ _OWN: dict[str, tuple[Callable[..., nn.Module], list[tuple[tuple[int, ...], tupl
 }  # fmt: skip
 
 
+# More sizes, so that there are 100 networks.
+_MORE: dict[str, list[tuple[tuple[int, ...], tuple[Any, ...]]]] = {
+    "cells": [(_SMALL, (32, 1, "13s3p1")), (_MAIN, (16, 1, "s33s3p")), (_SMALL, (12, 3, "3ss1p3"))],
+    "harmonic": [(_SMALL, (12, 6, 8)), (_WIDE, (16, 8, 4))],
+    "mixed_branches": [(_MAIN, (8, 2)), (_SMALL, (24, 2))],
+    "gated_separable": [(_SMALL, (64, 6, 3)), (_WIDE, (24, 6, 3))],
+    "preactivated": [(_MAIN, (16, 1)), (_SMALL, (12, 3))],
+    "in_network": [(_MAIN, (32, 10)), (_SMALL, (24, 20))],
+    "of_screens": [((1, 4, 84, 84), (16, 256))],
+    "steering": [((1, 3, 66, 200), (32, 200))],
+    "brain_waves": [((1, 1, 22, 512), (16, 2, 22))],
+    "sounds": [((1, 64, 1, 96), (48, 5, 9))],
+    "points": [((1, 3, 1, 256), (24, 256))],
+    "dilated_pyramids": [(_MAIN, (48, 4)), (_WIDE, (16, 6))],
+    "denoiser": [((1, 1, 96, 96), (16, 3)), ((1, 1, 32, 32), (32, 6))],
+    "distilled": [((1, 3, 48, 48), (16, 3)), (_SMALL, (32, 4))],
+    "nested_decoder": [(_MAIN, (8,)), (_SMALL, (24,))],
+    "weighted_fusion": [(_WIDE, (24,)), (_MAIN, (64,))],
+}
+
+
 def fresh() -> tuple[Variant, ...]:
     """Every variant, in a fixed order."""
     return (*from_libraries(_LIBRARY, "classification"), *_own())
@@ -70,6 +91,6 @@ def fresh() -> tuple[Variant, ...]:
 
 def _own() -> Iterator[Variant]:
     for family, (make, members) in _OWN.items():
-        for shape, arguments in members:
+        for shape, arguments in (*members, *_MORE.get(family, [])):
             name = f"{family}-{'x'.join(map(str, arguments))}-{shape[-1]}"
             yield seeded_variant(family, name, shape, make, *arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.experiments.benchmarks.latency import draw, network_files
+from bitwright.experiments.benchmarks.latency.fresh import fresh
 from bitwright.experiments.benchmarks.latency.network_files import NetworkFiles
 from bitwright.experiments.benchmarks.latency.pool import DEVELOPING, Variant, pool
 from bitwright.experiments.benchmarks.latency.predicted import tau_within_bands
@@ -34,7 +35,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """All networks but one, without exporting any."""
 
     def files(variant: Variant) -> NetworkFiles:
-        return NetworkFiles(files={}, reason="no translation" if variant.name == "resnest14d-96" else "")
+        return NetworkFiles(files={}, reason="no translation" if variant.name == "test_resnet-96" else "")
 
     monkeypatch.setattr(draw, "network_files", files)
 
@@ -58,15 +59,15 @@ def test_hashes_alone_decide_the_draw(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_every_family_comes_once_before_one_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _hashes(tmp_path, monkeypatch, "a")
     families = [each.family for each in draw.drawn()]
-    every = {each.family for each in unseen()}
+    every = {each.family for each in fresh()}
     assert set(families[: len(every)]) == every
-    assert "resnest14d-96" not in [each.name for each in draw.drawn(1000)]
+    assert "test_resnet-96" not in [each.name for each in draw.drawn(1000)]
 
 
 def test_no_family_that_is_drawn_is_one_that_the_predictor_was_tuned_on() -> None:
-    drawn, tuned = ({each.family for each in variants} for variants in (unseen(), pool()))
+    drawn, tuned = ({each.family for each in variants} for variants in (fresh(), (*pool(), *unseen())))
     assert not drawn & tuned
-    assert len(drawn) >= 10 and len(unseen()) >= 60
+    assert len(drawn) >= 10 and len(fresh()) >= 60
 
 
 def test_without_hashes_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
