@@ -1,8 +1,7 @@
 """The predictor of one thread of ONNX Runtime, adapted to another runtime, thread count and version by 20 networks.
 
 The 20 are networks of the table's own draw, chosen before they are measured; the errors are those in float and int8 of
-the networks of `predict_networks`, and for threads and versions of those of earlier draws, on which adapting was tuned;
-beside them what the predictor says without adapting (times one factor).
+the networks of `predict_networks`; beside them what the predictor says without adapting (times one factor).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.experiments.benchmarks.context import Bench
-from bitwright.experiments.benchmarks.latency.draw import drawn, earlier
+from bitwright.experiments.benchmarks.latency.draw import drawn
 from bitwright.experiments.benchmarks.latency.measured import (
     LONGEST_MS,
     SETTINGS,
@@ -146,7 +145,7 @@ def _truths(setting: str) -> Iterator[Truth]:
     known = latencies(setting)
     in_table = setting == "openvino"  # where the samples come from; else from the same file as the networks
     reference_us = benchmark_table(setting).reference_us if in_table else reference_of(known.values())
-    for variant in drawn() if in_table else earlier():
+    for variant in drawn():
         for number_format in FORMATS:
             measured = known.get((variant.name, number_format))
             if measured is None or measured.rejected or measured.us(reference_us) > 1e3 * LONGEST_MS:
