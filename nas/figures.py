@@ -54,3 +54,11 @@ def combined(by_target: Mapping[str, float], *, weights: Mapping[str, float] | N
         return min(by_target.values()) if higher_is_better else max(by_target.values())
     total = sum(weights[target] for target in by_target)
     return sum(value * weights[target] for target, value in by_target.items()) / total
+
+
+def short(value: float, digits: int = 6) -> str:
+    """A number on an axis: `0.25`, `8.652`, `1.076 M`; so many significant digits, no exponent below 10¹²."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if factor <= abs(value) < 1e12:
+            return f"{value / (1e3 if prefix == 'k' else factor):.{digits}g} {prefix}"
+    return f"{value:.{digits}g}"

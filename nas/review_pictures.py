@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bitwright.nas.figures import FIGURES
+from bitwright.nas.figures import FIGURES, short
 from bitwright.nas.result import Outcome
 from bitwright.nas.review_importance import Importance, leading_choices
 from bitwright.nas.search_outcome import SearchOutcome
@@ -146,7 +146,7 @@ def parallel_columns(outcome: SearchOutcome, choices: Sequence[str]) -> list[Col
         values = [each.figures[name] for each in scored]
         low, high = min(values), max(values)
         heights = tuple((value - low) / ((high - low) or 1.0) for value in values)
-        ticks = ((f"{low:.4g}", 0.0), (f"{high:.4g}", 1.0)) if high > low else ((f"{low:.4g}", 0.0),)
+        ticks = ((short(low, 4), 0.0), (short(high, 4), 1.0)) if high > low else ((short(low, 4), 0.0),)
         columns.append(Column(name=name, heights=heights, ticks=ticks))
     return columns
 

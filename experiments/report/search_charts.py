@@ -37,8 +37,8 @@ def front_chart(search: SearchResult, outcome: SearchOutcome) -> Markup:
     )
     along = _scale([each.figures[horizontal] for each in scored], 60, 980)
     up = _scale([each.figures[vertical] for each in scored], 300, 30)
-    drawing.axis_left(up, along.start, f"{label(search, vertical)}, {unit(search, vertical)}", right=along.end)
-    drawing.axis_below(along, up.start, f"{label(search, horizontal)}, {unit(search, horizontal)}", top=up.end)
+    drawing.axis_left(up, along.start, _measured(search, vertical), right=along.end)
+    drawing.axis_below(along, up.start, _measured(search, horizontal), top=up.end)
 
     def place(each: Result) -> Point:
         return along(each.figures[horizontal]), up(each.figures[vertical])
@@ -51,6 +51,11 @@ def front_chart(search: SearchResult, outcome: SearchOutcome) -> Markup:
         drawing.circle(place(each), 6.5 if on_front else 4.5, "front" if on_front else "scored", hint=hint)
     _infeasible_row(drawing, search, refused, along)
     return drawing.markup()
+
+
+def _measured(search: SearchResult, name: str) -> str:
+    """What an axis shows; MACs are counted, and need no unit beside their name."""
+    return label(search, name) if unit(search, name) == "MAC" else f"{label(search, name)}, {unit(search, name)}"
 
 
 def _steps(points: Sequence[Point]) -> list[Point]:

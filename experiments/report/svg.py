@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from bitwright.nas.figures import short
+
 Point = tuple[float, float]
 
 
@@ -85,14 +87,14 @@ class Svg:
         """Ticks with grid lines up to `top`, and what is measured."""
         for tick in scale.ticks(count):
             self.line((scale(tick), top), (scale(tick), y), "grid")
-            self.text((scale(tick), y + 15), f"{tick:g}", "tick", anchor="middle")
+            self.text((scale(tick), y + 15), short(tick), "tick", anchor="middle")
         self.text((scale.end, y + 31), label, "label", anchor="end")
 
     def axis_left(self, scale: Scale, x: float, label: str, *, right: float, count: int = 5) -> None:
         """Ticks with grid lines to the right, and what is measured."""
         for tick in scale.ticks(count):
             self.line((x, scale(tick)), (right, scale(tick)), "grid")
-            self.text((x - 6, scale(tick) + 4), f"{tick:g}", "tick", anchor="end")
+            self.text((x - 6, scale(tick) + 4), short(tick), "tick", anchor="end")
         self.text((4, scale.end - 8), label, "label")
 
     def markup(self) -> Markup:

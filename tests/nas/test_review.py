@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from bitwright.nas.figures import short
 from bitwright.nas.result import Outcome, Result, Violation
 from bitwright.nas.review import hypervolume_by_trial, write_review
 from bitwright.nas.review_importance import Importance, importance_of_choices
@@ -225,3 +226,12 @@ def test_stages_count_whom_they_ended(outcome: SearchOutcome) -> None:
         StageToll(stage="lint", reached=3, ended={"infeasible": 1}, seconds=3.0),
         StageToll(stage="train", reached=2, ended={"failed": 1}, seconds=11.0),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.25, "0.25"), (-0.5, "-0.5"), (0.0, "0"), (9000.0, "9000"), (4e5, "400 k"), (1e6, "1 M"), (-2.5e9, "-2.5 G")],
+)
+def test_numbers_on_axes_have_no_exponents(value: float, text: str) -> None:
+    assert short(value) == text
+    assert short(1076290.0, 4) == "1.076 M"
