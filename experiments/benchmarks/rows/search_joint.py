@@ -3,8 +3,12 @@
 Both ways take as many evaluations (inherited weights, pruned, quantized after training, scored in the runtime), propose
 with the same sampler and know the same predicted latencies; the two-step way spends half of them on each step. Formats
 come "after" in two senses: the architecture is found in float, or in int8 throughout. What was chosen was chosen on
-`developed`: another space, another supernet, other seeds. Fronts are compared by latencies that are measured, those of
-one seed in the same rounds: `front_shares` says how.
+`developed`: another space, another supernet, another seed. By predicted latencies the joint front was there better in
+52 % and 23 % of the two others' ranges where only latencies were known of candidates, in 57 % and 76 % where their MACs
+were known too, and in 99 % and 81 % where moreover 512 candidates in place of 128 were looked at for a proposal and
+patterns that save no time on the target were not proposed; all against two-step fronts of the first setting. What is
+recorded gives both ways the last one. Fronts are compared by latencies that are measured, those of one seed in the same
+rounds: `front_shares` says how. The supernet is trained for minutes only, so accuracies are low (chance is 10 %).
 
 Everything is kept; `BITWRIGHT_JOINT_DEVELOP=1` shows the figures of `developed` by predicted latencies, and
 `BITWRIGHT_JOINT_UNTIMED=1` ends before anything is timed.
@@ -102,7 +106,6 @@ def run(bench: Bench) -> list[Record]:
                 area="nas",
                 value=float(np.mean(better)),
                 unit="% of its range that the joint front dominates",
-                spread=(min(better), max(better)),
                 reach=Reach("≥", 80),
                 n=len(SEEDS),
                 table=table,
