@@ -13,7 +13,7 @@ from bitwright.hw_constraints.target import Target, load_target
 from bitwright.qat.batches import ToArguments, default_arguments, first_samples, rows
 from bitwright.qat.checkpoint import FORMAT, random_state, read_whole, set_random_state, write_whole
 from bitwright.qat.checks import check_attachable, check_optimizer, check_scales, refuse_broken_gradients
-from bitwright.qat.deploy import exporter_for, proven_model
+from bitwright.qat.deploy import exporter_for, prepare_place, proven_model
 from bitwright.qat.distributed import check_rank_equal, plain_twin, shared_samples, start_equal, whole_twin
 from bitwright.qat.methods import Method, method_named, scheme_of
 from bitwright.qat.origin import origin_of_nan
@@ -181,9 +181,17 @@ class QATCallback:
         skips it; so a loop may also leave the call out.
 
         Raises:
-            InputError: a scale has collapsed or is no longer finite; says which and what helps.
+            InputError: a scale has collapsed or is no longer finite; says which and what helps. Or `finish` has ended
+                the training.
         """
+        self._refuse_ended("on_step")
         self._stepping.asked()
+
+    def _refuse_ended(self, what: str) -> None:
+        if not self.replay.is_attached:
+            raise InputError(
+                f"{what}() behind finish(): the model is a float network again; attach another QATCallback to train on"
+            )
 
     def before_step(self) -> None:
         """What the schedule does to gradients; the optimizer's hook calls it when the optimizer is about to step.
@@ -249,9 +257,13 @@ class QATCallback:
             path: where the artefact for the target's toolchain is written, by the first process; None writes nothing.
 
         Raises:
-            InputError: see `quantized`; or the target's artefact has no exporter.
+            InputError: see `quantized`; the target's artefact has no exporter, the path cannot be written, or the
+                training has ended before. Training can go on then.
         """
+        self._refuse_ended("finish")
         export = exporter_for(self.target) if path is not None else None
+        if path is not None and is_first():
+            prepare_place(Path(path))
         result = self.quantized()
         self.replay.detach()
         self._stepping.end()

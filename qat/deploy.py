@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +56,23 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
     detached = {name: value.detach().clone() for name, value in values.items()}
     dynamic = {ref: quantizer.rule for ref, quantizer in parts.dynamic.items()}
     return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams, dynamic=dynamic)
+
+
+def prepare_place(path: Path) -> None:
+    """Makes the folder of a file that will be written, and tries whether it can be.
+
+    Raises:
+        InputError: it cannot; said before a training is taken apart.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"finish: {path} cannot be written ({error}); training is as it was: give another path"
+        ) from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        what = "is a folder" if path.is_dir() else f"cannot be written: no right to write into {path.parent}"
+        raise InputError(f"finish: {path} {what}; training is as it was: give another path")
 
 
 def proven_model(replay: Replay, plan: QuantPlan, examples: Sequence[tuple[Any, ...]]) -> QuantizedModel:

@@ -358,3 +358,28 @@ def test_norms_that_shift_nothing_yet_learn_biases_that_the_artefact_keeps_as_co
     layer = next(node for node in artefact.captured.graph.nodes if node.op == "conv2d")
     assert layer.name in artefact.plan.biases
     assert artefact.captured.graph.array(layer.tensors[2]).any()
+
+
+def test_a_training_that_has_ended_is_not_ended_again(everything: nn.Module) -> None:
+    qat = QATCallback(
+        everything, torch.optim.SGD(everything.parameters(), lr=0.1), target="x86-vnni", calibration=[batch(4)[0]]
+    )
+    qat.finish()
+    for name in ("on_step", "finish"):
+        with pytest.raises(InputError, match=rf"{name}\(\) behind finish\(\): .* attach another QATCallback"):
+            getattr(qat, name)()
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_taken_apart(
+    everything: nn.Module, tmp_path: Path
+) -> None:
+    qat = QATCallback(
+        everything, torch.optim.SGD(everything.parameters(), lr=0.1), target="x86-vnni", calibration=[batch(4)[0]]
+    )
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/model.onnx cannot be written .* give another path"):
+        qat.finish(tmp_path / "file" / "model.onnx")
+    with pytest.raises(InputError, match="is a folder; training is as it was"):
+        qat.finish(tmp_path)
+    qat.finish(tmp_path / "new" / "model.onnx")
+    assert (tmp_path / "new" / "model.onnx").exists()
