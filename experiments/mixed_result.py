@@ -47,7 +47,7 @@ class MixedResult(Part):
         limits: what each cost was allowed to be.
         costs: what the chosen network costs.
         sqnr: of the chosen network's results before its final calibration.
-        found_by: the integer program, the greedy heuristic, or one format for all.
+        found_by: the integer program, the greedy heuristic, the best of them improved, or one format for all.
         ends: each cost with everything in float and with everything in the scheme's own formats.
         front: of the first cost and SQNR.
         overrides: the same choice as a recipe's `quantize.overrides`.
@@ -57,7 +57,7 @@ class MixedResult(Part):
     limits: dict[str, Figure]
     costs: dict[str, Figure]
     sqnr: Figure
-    found_by: Literal["program", "greedy", "one format"]
+    found_by: Literal["program", "greedy", "refined", "one format"]
     ends: dict[str, tuple[float, float]]
     front: tuple[FrontPoint, ...] = ()
     overrides: tuple[dict[str, object], ...] = ()

@@ -60,6 +60,13 @@ def agreement_percent(reference: Floats, logits: Floats) -> Estimate:
     return share_percent(same)
 
 
+def more_agreement(reference: Floats, one: Floats, other: Floats) -> Estimate:
+    """By how many points one network has the reference's top-1 class more often than another, image by image."""
+    wanted = reference.argmax(axis=1)
+    same = [(scores.argmax(axis=1) == wanted).astype(np.float64) for scores in (one, other)]
+    return _mean(100.0 * (same[0] - same[1]))
+
+
 def top1_percent(logits: Floats, labels: Labels) -> Estimate:
     """Share of images whose top-1 class is the label, in percent."""
     return share_percent(logits.argmax(axis=1) == labels)

@@ -18,7 +18,7 @@ class Choice:
         costs: of the whole network, by the cost's name.
         noise: Σ (result - float result)² ÷ Σ float result², by running it.
         estimated_noise: the same as the table of sensitivities sums it up.
-        found_by: `program`, `greedy` or `all NAME`.
+        found_by: `program`, `greedy`, `refined` or `all NAME`.
     """
 
     formats: Mapping[str, str]

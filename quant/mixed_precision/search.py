@@ -3,7 +3,8 @@
 Cheap first: noise is estimated from gradients for every layer. Exact where it matters: layers whose format changes when
 the limit moves a little are quantized alone and run. What the program finds is then checked as a whole: its cost by the
 cost itself (the tables leave out what three layers do together; by how much is learnt from each try), its noise by
-running it, beside the next best assignments, the greedy one and those of one format.
+running it, beside the next best assignments, the greedy one and those of one format; the best of them is improved by
+what its own changes do (`refine`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bitwright.quant.mixed_precision.networks import MixedNetworks, decibels
 from bitwright.quant.mixed_precision.noise_table import NoiseTable
 from bitwright.quant.mixed_precision.problem import Assignment
 from bitwright.quant.mixed_precision.program import Program
+from bitwright.quant.mixed_precision.refine import Solve, refined
 from bitwright.quant.mixed_precision.tables import Table, expand
 from bitwright.quant.plan import QuantPlan
 
@@ -95,8 +97,9 @@ class MixedSearch:
         rows = [(self._row(name), limit) for name, limit in limits.items()]
         self._require(rows)
         self._look_closer(limits)
-        found = self._candidates(self._noise_row, rows)
-        return min(found, key=lambda choice: choice.noise)
+        best = min(self._candidates(self._noise_row, rows), key=lambda choice: choice.noise)
+        better = refined(best.formats, self.networks.noise, self.problem.allowed, self._near(rows))
+        return best if better == best.formats else self._choice(better, "refined")
 
     def least_cost(self, name: str, floor_db: float, limits: Mapping[str, float] | None = None) -> Choice:
         """The cheapest assignment whose results keep an SQNR.
@@ -201,6 +204,15 @@ class MixedSearch:
         uniform = [(self.problem.uniform(name), f"all {name}") for name in self.problem.allowed]
         found += [(each, by) for each, by in (*uniform, (end, "program")) if _holds(each, limits)]
         return [self._choice(each, by) for each, by in found]
+
+    def _near(self, limits: Sequence[tuple[_Row, float]]) -> Solve:
+        """The program for `refined`."""
+
+        def solve(noise: Table, changes: Table, most: float) -> dict[str, str] | None:
+            distance = _Row(name="changes", table=changes, true=changes.total)
+            return self._best(_Row(name="noise", table=noise, true=noise.total), [*limits, (distance, most)], [])
+
+        return solve
 
     def _cheapest(self, limits: Sequence[tuple[_Row, float]]) -> dict[str, str]:
         """What comes nearest to limits of nothing, so the cheapest in all of them together."""

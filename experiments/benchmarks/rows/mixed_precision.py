@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bitwright.experiments.benchmarks.context import Bench
 from bitwright.experiments.benchmarks.float_networks import example_inputs, float_network
 from bitwright.experiments.benchmarks.latency.predicted import predictor
-from bitwright.experiments.benchmarks.metrics import agreement_percent, sqnr_db
+from bitwright.experiments.benchmarks.metrics import agreement_percent, more_agreement, sqnr_db
 from bitwright.experiments.benchmarks.onnx_logits import onnx_logits
 from bitwright.experiments.benchmarks.ours import images_of
 from bitwright.experiments.benchmarks.peers.asking import ask
@@ -71,7 +71,7 @@ def run(bench: Bench) -> list[Record]:
     search, reference = _search(bench), bench.float_logits(NETWORK)
     chosen, versions = modelopt_choices(bench, search.problem)
     lines = [line for share in SHARES for line in _lines(bench, search, chosen, share)]
-    table = [_told(line, reference) for line in lines]
+    table = [_told(line, mine, reference) for mine, line in _beside_ours(lines)]
     common: dict[str, Any] = {"area": "quant", "n": len(reference), "peers": versions, "table": table}
     return [each for share in SHARES for each in _records(share, lines, reference, common)]
 
@@ -180,7 +180,13 @@ def _assignment(problem: Problem, in_int8: set[str]) -> dict[str, str]:
     return {name: formats[name] for name in problem.groups}
 
 
-def _told(line: Line, reference: npt.NDArray[np.float32]) -> dict[str, object]:
+def _beside_ours(lines: Sequence[Line]) -> Iterator[tuple[Line, Line]]:
+    """Each line with ours under the same budget, which comes first."""
+    mine = {share: next(line for line in lines if line.share == share) for share in SHARES}
+    return ((mine[line.share], line) for line in lines)
+
+
+def _told(line: Line, mine: Line, reference: npt.NDArray[np.float32]) -> dict[str, object]:
     return {
         "budget": f"{100 * line.share:.0f} % of the way",
         "who": line.who,
@@ -188,4 +194,7 @@ def _told(line: Line, reference: npt.NDArray[np.float32]) -> dict[str, object]:
         "layers in int8": line.layers,
         "SQNR dB": f"{sqnr_db(reference, line.logits):.2f}",
         "agreement %": f"{agreement_percent(reference, line.logits):.2f}",
+        "ours more, points, in pairs": ""
+        if line is mine
+        else f"{more_agreement(reference, mine.logits, line.logits):.2f}",
     }

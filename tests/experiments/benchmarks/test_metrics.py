@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from bitwright.experiments.benchmarks.metrics import (
     agreement_percent,
     bootstrap,
+    more_agreement,
     sqnr_db,
     top1_drop_points,
     top1_percent,
@@ -71,3 +72,10 @@ def test_bootstrap_is_repeatable():
     first = bootstrap(data, lambda sums: sums[..., 0])
     assert first == bootstrap(data, lambda sums: sums[..., 0])
     assert first.low < first.value < first.high
+
+
+def test_more_agreement_is_the_difference_of_agreements_with_an_interval_of_pairs():
+    truth, one, other = one_hot([0, 1, 2, 3]), one_hot([0, 1, 2, 0]), one_hot([0, 1, 0, 0])
+    found = more_agreement(truth, one, other)
+    assert found.value == agreement_percent(truth, one).value - agreement_percent(truth, other).value == 25.0
+    assert more_agreement(truth, one, one).interval == (0.0, 0.0)

@@ -9,6 +9,7 @@ import torch
 from bitwright.quant.errors import InputError
 from bitwright.quant.mixed_precision import FLOAT, Cost, MixedNetworks, MixedSearch, Problem
 from bitwright.quant.mixed_precision.networks import decibels
+from bitwright.quant.mixed_precision.refine import refined
 from bitwright.quant.ptq import quantize
 from bitwright.quant.sensitivity import rounding_noise
 from bitwright.quant.stored_size import element_bits, stored_bits
@@ -59,6 +60,18 @@ def test_it_is_near_the_best_of_all_assignments_and_keeps_the_limit(search, smal
     allowed = sorted(small.noise(each) for each in every(small.problem) if search.cost("time", each) <= limit)
     assert decibels(found.noise) > decibels(allowed[0]) - 1.5  # noises are summed up as if they were independent
     assert found.noise <= allowed[len(allowed) // 20]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_refined_from_a_bad_start_it_ends_where_no_change_of_one_layer_helps(search, small, share):
+    limit = search.at_share("time", share)
+    within = [each for each in every(small.problem) if search.cost("time", each) <= limit]
+    start = max(within, key=small.noise)
+    found = refined(start, small.noise, NAMES, search._near([(search._row("time"), limit)]))
+    assert search.cost("time", found) <= limit
+    beside = [each for each in within if sum(each[group] != found[group] for group in found) == 1]
+    assert small.noise(found) < small.noise(start)
+    assert small.noise(found) <= min(map(small.noise, beside))
 
 
 def test_all_limits_are_kept(search):
