@@ -34,8 +34,9 @@ def histogram_image(tensor: TensorQuality) -> Pixels:
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
     axes.set(xlabel="value in float", ylabel="count, logarithmic")
+    kind = tensor.op or ("input" if tensor.tensor.startswith("$") else "weight")
     figure.suptitle(
-        f"{tensor.tensor} ({tensor.op or 'input'}, {tensor.format}): own {tensor.own_sqnr.value:.1f} dB, "
+        f"{tensor.tensor} ({kind}, {tensor.format}): own {tensor.own_sqnr.value:.1f} dB, "
         f"with all before it {tensor.sqnr.value:.1f} dB, {tensor.clipped.value:.2g} % clipped",
         size=9,
     )
@@ -54,6 +55,7 @@ def sqnr_image(tensors: Sequence[TensorQuality]) -> Pixels:
         axes.plot(places, plain, color=FLOAT, linestyle="--", linewidth=1.2, label="the same, rounded to nearest")
     axes.set_xticks(places, [each.tensor for each in tensors], rotation=90, fontsize=6)
     axes.set(ylabel="SQNR, dB", title="Signal to quantization noise per activation", xlim=(-1, len(tensors)))
+    axes.margins(y=0.22)  # room for the legend above the bars
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return pixels_of(figure)
 

@@ -66,6 +66,8 @@ def draw_front(
     axes.set(xlabel=figure_label(horizontal), ylabel=figure_label(vertical), title=title)
     if limits is not None:
         axes.set(xlim=limits[0], ylim=limits[1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: short(value, 4))
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.colorbar(points, ax=axes, label="order of evaluation")
