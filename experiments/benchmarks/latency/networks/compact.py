@@ -5,6 +5,8 @@ What int8 gains in a kernel, conversions and the many small kernels of such netw
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -41,7 +43,7 @@ class Cell(nn.Module):
 
     def __init__(self, width: int, edges: str) -> None:
         super().__init__()
-        make = {
+        make: dict[str, Callable[[], nn.Module]] = {
             "s": nn.Identity,
             "1": lambda: conv(width, width, 1),
             "3": lambda: conv(width, width, 3),
