@@ -5,8 +5,9 @@ Sensitivities of layers alone add up only as far as noises are independent. Arou
     noise(x) ≈ noise(b) + Σ_g d(g, x_g),    d(g, f) = noise(b; g=f) - noise(b)
 
 has the noise of all others in it. The program is solved on this table for assignments that change at most so many
-groups of b; what it finds is run, and taken when it is better. When it is not, fewer groups may change (a trust region: Conn,
-Gould and Toint 2000, chapter 6); when one alone changes nothing for the better, b is best among its neighbours.
+groups of b; what it finds is run, and taken when it is better. When it is not, fewer groups may change (a trust
+region: Conn, Gould and Toint 2000, chapter 6); when one alone changes nothing for the better, b is best among its
+neighbours.
 """
 
 from __future__ import annotations
