@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
@@ -59,5 +60,10 @@ class Importance:
         """The weights of every `step`-th value in memory order, float64."""
         order = memory_order(values)
         behind = math.prod(values.shape[dim] for dim in order[order.index(self.axis) + 1 :])
-        places = torch.arange(0, values.numel(), step)
-        return self.weights[places // behind % values.shape[self.axis]]
+        return self.weights[_channels(values.numel(), step, behind, values.shape[self.axis])]
+
+
+@lru_cache(maxsize=256)
+def _channels(elements: int, step: int, behind: int, channels: int) -> torch.Tensor:
+    """The channel of every `step`-th element, where `behind` of one channel follow each other."""
+    return torch.arange(0, elements, step) // behind % channels

@@ -11,11 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from bitwright.quant.graph import Node
 from bitwright.quant.quantized_model import QuantizedModel
@@ -69,13 +67,23 @@ class Layer:
             return rows[_every(len(rows), 1, self.positions, sample)[0]].T[None]
         kernel = self.weight_shape[2:]
         stride, padding, dilation = (self._window(name, spatial, fill) for name, fill in _WINDOW)
-        windows = F.pad(data, [width for pad in reversed(padding) for width in (pad, pad)])
-        for axis, (size, spread, by) in enumerate(zip(kernel, dilation, stride, strict=True), start=2):
-            windows = windows.unfold(axis, spread * (size - 1) + 1, by)
-        places = _every(math.prod(windows.shape[2 : 2 + spatial]), spatial, self.positions, sample)
-        windows = windows[(slice(None), slice(None), *places, *(slice(None, None, spread) for spread in dilation))]
-        # [B, C, positions…, kernel…] to [C, kernel…, B, positions…]
-        order = (1, *range(2 + spatial, 2 + 2 * spatial), 0, *range(2, 2 + spatial))
+        sizes = [
+            (length + 2 * pad - spread * (size - 1) - 1) // by + 1
+            for length, pad, spread, size, by in zip(data.shape[2:], padding, dilation, kernel, stride, strict=True)
+        ]
+        places = _every(math.prod(sizes), spatial, self.positions, sample)
+        if math.prod(kernel) == 1 and not any(padding):
+            every = (slice(at.start * by, None, at.step * by) for at, by in zip(places, stride, strict=True))
+            chosen = data[(slice(None), slice(None), *every)]
+            return chosen.transpose(0, 1).reshape(self.groups, self.weight_shape[1], -1)
+        windows = data
+        for axis, (place, size, count) in enumerate(zip(places, kernel, sizes, strict=True)):
+            # Only what is read is copied: [B, C, positions and kernel so far…, the axes to come…]
+            first = torch.arange(count)[place] * stride[axis] - padding[axis]
+            read = first[:, None] + dilation[axis] * torch.arange(size)
+            windows = _taken(windows, 2 + 2 * axis, read)
+        # [B, C, positions, kernel, positions, kernel…] to [C, kernel…, B, positions…]
+        order = (1, *range(3, 3 + 2 * spatial, 2), 0, *range(2, 2 + 2 * spatial, 2))
         return windows.permute(order).reshape(self.groups, math.prod(self.weight_shape[1:]), -1)
 
     def results(self, result: torch.Tensor, sample: int) -> torch.Tensor:
@@ -97,11 +105,23 @@ class Layer:
 _WINDOW = (("stride", 1), ("padding", 0), ("dilation", 1))
 
 
+def _taken(data: torch.Tensor, axis: int, places: torch.Tensor) -> torch.Tensor:
+    """The values at places `[n, k]` of an axis, which become two; 0 outside."""
+    length = data.shape[axis]
+    inside = places.clamp(0, length - 1).flatten()
+    taken = data.index_select(axis, inside)
+    outside = (places.flatten() != inside).nonzero().flatten()
+    if outside.numel():
+        taken.index_fill_(axis, outside, 0.0)
+    return taken.reshape(*data.shape[:axis], *places.shape, *data.shape[axis + 1 :])
+
+
 def _every(there: int, spatial: int, wanted: int, sample: int) -> tuple[slice, ...]:
     """Which positions along each axis; of few all."""
     share: float = (there / wanted) ** (1 / spatial)
     step = max(1, math.ceil(share - _ROUNDING))
-    offsets = list(product(range(step), repeat=spatial))[sample % step**spatial]
+    number = sample % step**spatial
+    offsets = (number // step**axis % step for axis in reversed(range(spatial)))
     return tuple(slice(offset, None, step) for offset in offsets)
 
 

@@ -1,8 +1,8 @@
 """Rounds the weights of a quantized network layer by layer, each with the inputs that it will really get.
 
-Two walks go through the network side by side over all samples: the float one up to and with the layer, which says what
-its result should be, and the quantized one up to the layer, with every layer in front of it already rounded, which says
-what it gets. Time is one forward of each beside the methods' own; memory does not grow with the data (`walk`).
+One forward of each sample in float says what every layer's result should be (`float_results`); a walk of the quantized
+network over all samples, layer after layer, with every layer in front already rounded, says what a layer gets. Time is
+one forward of each beside the methods' own; memory does not grow with the data (`walk`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import torch
 
 from bitwright.quant.calibrate import Arguments, Progress
 from bitwright.quant.fake_quantize import fake_quantize
+from bitwright.quant.fx_nodes import REF
 from bitwright.quant.inference import give_back_memory
 from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.reconstruct.float_results import FloatResults
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer, find_layers
 from bitwright.quant.reconstruct.method import BlockMethod, LayerData, Positions, Rounded, RoundingMethod
@@ -77,8 +79,9 @@ class Reconstruction:
             for node in quantized.captured.graph.nodes
             if node.name in quantized.plan.quantized and node.name not in rounded and self.running.runs(node.name)
         }
-        states = incoming_states(quantized.captured, samples)
-        self.truth = Walk(self.running.captured, samples, states=states)
+        states = self.states = incoming_states(quantized.captured, samples)
+        made = {self.running.node(layer.node.name).meta[REF][0]: layer for layer in self.layers}
+        self.truth = FloatResults(self.running.captured, made, samples, states)
         self.rounded = Walk(
             self.running.captured,
             samples,
@@ -87,10 +90,10 @@ class Reconstruction:
             states=states,
             forget=lambda name: self.own.pop(name, None),
         )
-        self.running.release()
 
     def run(self, progress: Progress | None) -> QuantizedModel:
         """All layers one after the other."""
+        self.running.release()
         for done, layer in enumerate(self.layers, start=1):
             found = self.chosen.get(layer.node.name)
             if found is None:
@@ -137,13 +140,12 @@ class Reconstruction:
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
         positions, most = Positions(), self._positions_a_sample(weight)
-        pairs = zip(self.rounded.advance(place), self.truth.advance(place + 1), strict=True)
-        for sample, (given, wanted) in enumerate(pairs):
+        for sample, given in enumerate(self.rounded.advance(place)):
             columns = layer.columns(given[node.all_input_nodes[0]], sample)
-            truth = layer.results(wanted[node], sample)
-            result = weight @ columns + bias[:, :, None]
-            shown = truth.clamp(*layer.bounds)
-            share = halves[sample % HALVES].add(columns, shown - result.clamp(*layer.bounds), shown)
+            truth = self.truth.of(layer, sample)
+            result = torch.baddbmm(bias[:, :, None], weight, columns).clamp_(*layer.bounds)
+            shown = truth if layer.unbounded else truth.clamp(*layer.bounds)
+            share = halves[sample % HALVES].add(columns, shown - result, shown)
             if most:
                 positions.add(columns, truth, share, most)
         for half in halves:

@@ -35,9 +35,11 @@ class BlockReconstruction(Reconstruction):
     ) -> None:
         super().__init__(quantized, samples, method, chosen)
         self.block_method = method
+        self.float_walk = Walk(self.running.captured, samples, states=self.states)
 
     def run(self, progress: Progress | None) -> QuantizedModel:
         """See the module."""
+        self.running.release()
         captured = self.quantized.captured
         blocks = {
             layer.node.name: block
@@ -74,9 +76,9 @@ class BlockReconstruction(Reconstruction):
 
     def _learned(self, block: Block, captured: CapturedModel) -> dict[str, torch.Tensor]:
         held = sum(captured.graph.tensors[ref].elements * 4 for ref in (block.entry, block.entry, block.exit))
-        count = min(len(self.truth.samples), max(1, HELD_BYTES // held))
+        count = min(len(self.rounded.samples), max(1, HELD_BYTES // held))
         waiting = self.rounded
-        entries, float_entries = self._at(waiting, block.entry, count), self._at(self.truth, block.entry, count)
+        entries, float_entries = self._at(waiting, block.entry, count), self._at(self.float_walk, block.entry, count)
         self.rounded = waiting.fork()
         found, wanted = {}, {}
         for layer in block.layers:
@@ -86,7 +88,7 @@ class BlockReconstruction(Reconstruction):
             found.update(values)
             weight = layer.matrix(captured.values[layer.weight])
             wanted[layer.node.name] = weight if rounded.wanted is None else rounded.wanted
-        exits = self._at(self.truth, block.exit, count)
+        exits = self._at(self.float_walk, block.exit, count)
         self.rounded = waiting
         quantized = replace(self.quantized, captured=replace(captured, values=dict(self.values)))
         learned = self.block_method.round_block(
