@@ -29,7 +29,7 @@ Changes = dict[str, Any]
 _MORE_DB = (3.0, 6.0, 9.0, 12.0)
 _FINE_BITS = 8  # AWQ is for weights in fewer (section 3 of Lin et al. 2023, arXiv:2306.00978)
 # In the order of what they cost.
-_ROUNDINGS = {
+ROUNDING_RUNGS = {
     "gptq": "weights rounded in view of their inputs, each column making up for those before it",
     "adaround": "which weights are rounded up learned by gradient descent, layer by layer",
     "brecq": "which weights are rounded up learned by gradient descent, block by block",
@@ -129,7 +129,7 @@ def ladder(subject: Subject) -> Iterator[Rung]:
             changes=_setting({"quantize.prepare": [name]}),
             useless=partial(useless, subject),
         )
-    for name, what in _ROUNDINGS.items():
+    for name, what in ROUNDING_RUNGS.items():
         if name not in ROUNDINGS.names():
             continue
         yield Rung(

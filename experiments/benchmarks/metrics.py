@@ -85,10 +85,20 @@ def sqnr_db(reference: Floats, approximation: Floats) -> Estimate:
         reference: float logits, [images, classes, …].
         approximation: the quantized network's, same shape.
     """
+    signal = np.square(reference, dtype=np.float64).sum(axis=tuple(range(1, reference.ndim)))
+    return bootstrap(np.stack([signal, _noise(reference, approximation)], axis=1), _decibels)
+
+
+def more_sqnr(reference: Floats, one: Floats, other: Floats) -> Estimate:
+    """By how many dB one network's SQNR is above another's, resampled in pairs."""
+    return bootstrap(np.stack([_noise(reference, other), _noise(reference, one)], axis=1), _decibels)
+
+
+def _noise(reference: Floats, approximation: Floats) -> npt.NDArray[np.float64]:
+    """The squared error of each image, [images]."""
     axes = tuple(range(1, reference.ndim))
-    signal = np.square(reference, dtype=np.float64).sum(axis=axes)
-    noise = np.square(reference.astype(np.float64) - approximation).sum(axis=axes)
-    return bootstrap(np.stack([signal, noise], axis=1), _decibels)
+    errors: npt.NDArray[np.float64] = np.square(reference.astype(np.float64) - approximation).sum(axis=axes)
+    return errors
 
 
 def share_percent(per_image: npt.NDArray[np.bool_] | Floats) -> Estimate:
