@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +47,16 @@ def bootstrap(
         resamples: how many; the interval's ends are percentiles of so many figures.
         seed: of the resampling.
     """
-    images = len(per_image)
-    generator = np.random.default_rng(seed)
-    # How often each image is drawn in each resample: the sums are then one matrix product.
-    drawn = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
+    drawn = _drawn(len(per_image), resamples, seed)
     low, high = np.percentile(statistic(drawn @ per_image), [2.5, 97.5], method="inverted_cdf")
     return Estimate(float(statistic(per_image.sum(axis=0))), float(low), float(high))
+
+
+@lru_cache(maxsize=1)  # figures of one table are of the same images, and drawing takes longer than all else
+def _drawn(images: int, resamples: int, seed: int) -> npt.NDArray[np.int32]:
+    """How often each image is drawn in each resample, [resamples, images]: sums are then one matrix product."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
 def agreement_percent(reference: Floats, logits: Floats) -> Estimate:
