@@ -1,6 +1,7 @@
 """QDrop (Wei et al. 2022, arXiv:2203.05740): BRECQ, with the rounding of activations dropped at random while learning.
 
 Layers are refitted and rounded by GPTQ first, which is the start and what has to be beaten; see `block_learning`.
+In the row `rounding_methods` (W4A8) nothing sets its SQNR apart from that of GPTQ, in five to seven times as long.
 """
 
 from __future__ import annotations

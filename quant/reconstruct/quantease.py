@@ -5,7 +5,8 @@ With `H = E[x x^T]` and the error `E = Q - W`, the best value of column k while 
     q_k  <-  round(q_k - (E H)_k / H_kk)
 
 (cyclic coordinate descent); each step leaves less error in the layer's result or the same.
-It starts from GPTQ on scales chosen as in `seqmse`, and so ends no worse.
+It starts from GPTQ on scales chosen as in `seqmse`, and so ends no worse on the samples it sees; on
+others the row `rounding_methods` has it in W4A8 level with GPTQ on one network and 0.8 dB behind on the other.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Calibration chooses a weight's scale by the weight alone. With the inputs in vie
 
 for each row, where `Q_f` rounds to nearest with `f` times the scale. The weight is refitted before and rounded by GPTQ
 after. Where rows do not have scales of their own, in any number (per tensor, blocks, powers of two), it is GPTQ alone.
+In the row `rounding_methods` (W4A8, scales of the least squared error) nothing sets it apart from GPTQ.
 """
 
 from __future__ import annotations

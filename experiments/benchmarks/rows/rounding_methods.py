@@ -1,4 +1,4 @@
-"""Every rounding method on two small networks, in W4A8 and W4A4: which earn their time, is --auto's order right?
+"""Every rounding method on two small networks, in W4A8: which earn their time, is --auto's order right?
 
 ResNet-20 on patches of road scenes (the network of `w8a8_resnet20`) and a MobileNet on handwritten digits; all layers
 in the formats, 200 pictures calibrate, others are scored, on ONNX Runtime. Methods differ in the rounding alone, so
@@ -28,7 +28,7 @@ from bitwright.experiments.benchmarks.trained_networks import TrainedNetwork
 ROW = "rounding_methods"
 TARGET = "x86-vnni"
 WORKER = "bitwright_rounding"
-SCHEMES = {"W4A8": "int4,uint8", "W4A4": "int4,uint4"}
+SCHEMES = {"W4A8": "int4,uint8"}
 CASES = (("camvid_patches", "W4A8"), ("digits", "W4A8"))
 PLAIN, GPTQ = "plain", "gptq"
 METHODS = (PLAIN, "nearest", GPTQ, "seqmse", "quantease", "adaround", "brecq", "qdrop")
