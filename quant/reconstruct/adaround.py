@@ -9,7 +9,7 @@ reconstruction), and beta falls from 20 to 2, so that h ends at 0 or 1. The erro
 rounding to nearest, so that lambda means the same for every layer. Learning starts from the refitted weight; what a
 column or sample counts is that of `moments`.
 
-In the row `rounding_methods` it takes over ten times as long as GPTQ and is nowhere nearer to float.
+In the row `rounding_methods` (W4A8) it takes over ten times as long as GPTQ and is nowhere nearer to float.
 """
 
 from __future__ import annotations
