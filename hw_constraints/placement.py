@@ -7,6 +7,7 @@ the CPU instead" (ethos-u-vela 5.2.0, `--supported-ops-report`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from bitwright.hw_constraints.target_types import Otherwise, Target
@@ -53,7 +54,7 @@ def _place(graph: Graph, node: Node, target: Target, fused: frozenset[str], plan
             return _OTHERWISE[operators.others]
         if node.name in plan.quantized:
             return Place.MOVED if node.op in operators.shared_qparams else Place.LOW
-        if not target.numerics.float_formats and _is_on_real_numbers(graph, node, plan):
+        if not target.numerics.float_formats and _is_on_real_numbers(graph, node, plan, operators.shared_qparams):
             return _OTHERWISE[operators.others]
     if node.name in fused or node.op in operators.quantized or node.op in operators.decomposed:
         return Place.LOW
@@ -66,7 +67,16 @@ def is_excepted(node: Node, plan: QuantPlan) -> bool:
     return override is not None and override.keep_float
 
 
-def _is_on_real_numbers(graph: Graph, node: Node, plan: QuantPlan) -> bool:
-    """Whether a call that the plan has in no codes reads real numbers that are not known before the network runs."""
+def _is_on_real_numbers(graph: Graph, node: Node, plan: QuantPlan, moves: Collection[str]) -> bool:
+    """Whether a call that the plan has in no codes reads real numbers that are not known before the network runs.
+
+    A move of the network's own inputs does not: rounding commutes with it, so codes move where inputs come in codes.
+    """
     read = [ref for ref in node.tensors if graph.tensors[ref].is_floating and not graph.is_constant(ref)]
-    return any(ref not in plan.activations for ref in read)
+    real = [ref for ref in read if ref not in plan.activations]
+    if node.op not in moves:
+        return bool(real)
+    makers = [graph.producers.get(ref) for ref in real]
+    return any(
+        each is not None and (each.op not in moves or _is_on_real_numbers(graph, each, plan, moves)) for each in makers
+    )
