@@ -39,6 +39,8 @@ def _format(name: str, index: int, scheme: QuantScheme, target: Target) -> Layer
     if not added:
         return LayerFormat(name=name)
     path, numerics = (*_WHERE, "formats", index), target.numerics
+    if added[0].keep_float and not numerics.float_formats:
+        raise RefusedSettingError(path, name, target, "; ".join(dict.fromkeys(map(spelled, numerics.weights))))
     _require_permitted(added[0].weights, numerics.weights, name, target, path)
     _require_permitted(added[0].activations, numerics.activations, name, target, path)
     return LayerFormat(
@@ -61,8 +63,16 @@ def mixed_costs(asked: Mixed, recipe: Recipe, target: Target) -> list[Cost]:
     """What is limited or made small, each with the way to find it out.
 
     Raises:
-        InputError: neither a table nor a cost model knows latency here, or no model knows energies.
+        InputError: neither a table nor a cost model knows latency here, or no model knows energies; or a share of the
+            way from float is asked for where nothing runs in float, so that nothing is known of that end.
     """
+    for name, unit in (("latency", "ms"), ("energy", "uJ")):
+        value = getattr(asked.budget, name)
+        if isinstance(value, float) and not target.numerics.float_formats:
+            raise InputError(
+                f"quantize.mixed.budget.{name} = {value:g} is a share of the way from float, and {target.id!r} has no "
+                f"floating point; give an amount, such as 0.5{unit}"
+            )
     names = [name for name in ("latency", "size", "energy") if getattr(asked.budget, name) is not None]
     if asked.min_sqnr_db is not None and asked.minimise not in names:
         names.append(asked.minimise)

@@ -71,6 +71,22 @@ def test_a_format_that_the_target_lacks_is_refused(graph):
         mixed_problem(asked, graph, TARGET.scheme(), TARGET)
 
 
+def test_float_is_refused_where_nothing_runs_in_float(graph):
+    target, asked = load_target("ethos-u85-1024"), Mixed(budget={"size": "1 MB"})
+    with pytest.raises(InputError, match=re.escape("quantize.mixed.formats[1] = 'float32'; target 'ethos-u85-1024' a")):
+        mixed_problem(asked, graph, target.scheme(), target)
+
+
+@pytest.mark.parametrize(("name", "unit"), [("latency", "ms"), ("energy", "uJ")])
+def test_a_share_of_the_way_from_float_is_refused_where_nothing_runs_in_float(name, unit):
+    with pytest.raises(InputError) as refusal:
+        mixed_costs(Mixed(budget={name: 0.75}), recipe(), load_target("ethos-u85-1024"))
+    assert str(refusal.value) == (
+        f"quantize.mixed.budget.{name} = 0.75 is a share of the way from float, and 'ethos-u85-1024' has no floating "
+        f"point; give an amount, such as 0.5{unit}"
+    )
+
+
 def test_an_unknown_format_lists_the_choices(graph):
     asked = Mixed(budget={"size": 0.5}, formats=("int8", "int9"))
     with pytest.raises(
