@@ -89,10 +89,9 @@ def quantize(
         seen(each.name, folded)
     importance: dict[TensorRef, Importance] = {}
     if equalization and first:
-        ahead_samples = take(folded, first, BIAS_SAMPLES)
-        equalized, weights = _equalized(folded, scheme, ahead_samples)
-        if equalization is True or equalization_helps(folded, equalized, weights, scheme, ahead_samples):
-            folded, importance = equalized, weights
+        found_equal = _equalized(folded, scheme, take(folded, first, BIAS_SAMPLES), asked=equalization is True)
+        if found_equal is not None:
+            folded, importance = found_equal
             seen("equalization", folded)
     decided = plan(folded.graph, scheme)
     found = calibrate(folded, decided, itertools.chain(first, batches), importance=importance, progress=progress)
@@ -119,15 +118,18 @@ def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: KeptSamples,
 
 
 def _equalized(
-    folded: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]
-) -> tuple[CapturedModel, dict[TensorRef, Importance]]:
-    """The network with like channels, and what an error in each of them weighs."""
+    folded: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments], *, asked: bool
+) -> tuple[CapturedModel, dict[TensorRef, Importance]] | None:
+    """The network with like channels and what an error in each of them weighs; None where it hurts and nobody asked."""
     axes = channel_axes(folded.graph)
     before = channel_sensitivity(folded, axes, samples)
     equalized = equalize(folded, scheme, before, samples)
     after = equalized.sensitivity(before)
     importance = {ref: Importance(weights.double(), axes[ref]) for ref, weights in after.items()}
-    return equalized.captured, _with_typical_energy(equalized.captured, importance, samples)
+    importance = _with_typical_energy(equalized.captured, importance, samples)
+    if not asked and not equalization_helps(folded, equalized.captured, importance, scheme, samples):
+        return None
+    return equalized.captured, importance
 
 
 def _with_typical_energy(

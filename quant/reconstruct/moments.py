@@ -88,8 +88,8 @@ class Moments:
         if self._waiting:
             columns, difference = (torch.cat(parts, 2) for parts in zip(*self._waiting, strict=True))
             transposed = columns.transpose(1, 2)
-            self.hessian += columns @ transposed
-            self.cross += difference @ transposed
+            self.hessian.baddbmm_(columns, transposed)  # in place: a wide layer's product has a hundred megabytes
+            self.cross.baddbmm_(difference, transposed)
             self._waiting.clear()
 
     def __add__(self, other: Moments) -> Moments:

@@ -6,6 +6,7 @@ Standard library and NumPy alone, since every peer's environment has to run it.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -47,24 +48,30 @@ class Request:
     repeat: int = 1
 
     @cached_property
-    def _images(self) -> Images:
-        loaded: Images = np.load(self.calibration, mmap_mode="r")
-        return loaded
+    def _stored(self) -> tuple[int, tuple[int, ...]]:
+        """Where the images begin in the file, and their shape.
+
+        They are read, not mapped: pages of a mapped file that were touched count as memory of the process.
+        """
+        mapped = np.load(self.calibration, mmap_mode="r")
+        return mapped.offset, mapped.shape
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one image as the network takes it: (1, 3, H, W)."""
-        return (1, *self._images.shape[1:])
+        return (1, *self._stored[1][1:])
 
     @property
     def count(self) -> int:
         """How many calibration images there are, repetitions included."""
-        return len(self._images) * self.repeat
+        return self._stored[1][0] * self.repeat
 
     def image(self, index: int) -> Images:
         """One calibration image, float32 [1, 3, H, W], read from disk as it is used."""
-        position = index % len(self._images)
-        return np.array(self._images[position : position + 1])
+        offset, (count, *one) = self._stored
+        size = math.prod(one)
+        place = offset + (index % count) * size * np.dtype(np.float32).itemsize
+        return np.fromfile(self.calibration, np.float32, size, offset=place).reshape(1, *one)
 
     def batches(self, size: int) -> Iterator[Images]:
         """The calibration images in batches."""
