@@ -43,6 +43,7 @@ _PRECISION_OF = {
     "double": "float64",
 }
 _FLOAT8 = frozenset(range(17, 21))  # TensorProto.FLOAT8E4M3FN to FLOAT8E5M2FNUZ
+_NARROW = frozenset((21, 22, 23, 25, 26))  # UINT4, INT4, FLOAT4E2M1, UINT2, INT2
 _QUANTIZES_INSIDE = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 _EXACT = "session.x64quantprecision"
 _KERNEL_SUFFIX = "_kernel_time"
@@ -121,9 +122,18 @@ def _graph(artifact: Path | bytes) -> Any:
         return None
 
 
-def _has_float8(artifact: Path | bytes) -> bool:
+def _types(artifact: Path | bytes) -> tuple[frozenset[int], frozenset[int]]:
+    """Element types of a model's initializers, and those that its QuantizeLinear nodes write."""
     graph = _graph(artifact)
-    return graph is not None and any(tensor.data_type in _FLOAT8 for tensor in graph.initializer)
+    if graph is None:
+        return frozenset(), frozenset()
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    written = set()
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            written.update(each.i for each in node.attribute if each.name == "output_dtype")
+            written.update(stored[name] for name in node.input[2:] if name in stored)
+    return frozenset(stored.values()), frozenset(written)
 
 
 def model_operators(artifact: Path | bytes) -> frozenset[str]:
@@ -146,10 +156,16 @@ class OnnxRuntimeSession:
         if machine.saturates_u8s8:
             # Without it u8 x s8 products saturate at 16 bits on this processor, silently.
             self.settings[_EXACT] = "1"
-        if _has_float8(artifact):
+        stored, written = _types(artifact)
+        if stored & _FLOAT8:
             # It fuses float8 Q/DQ into integer operators and then rejects the model that it made; unfused, float8
             # tensors are converted and the arithmetic is float32.
             self.settings["session.disable_quant_qdq"] = "1"
+        if written & (_FLOAT8 | _NARROW):
+            # Its rules for a clamp in front of QuantizeLinear know integers of 8 and 16 bits. Of float8 and int4 they
+            # take a ReLU out although codes below zero are left (silently: a network of them gives other results), and
+            # of a Clip they refuse the file.
+            self.settings["disabled_optimizers"] = "ReluQuantRewrite,ClipQuantRewrite"
         self._session = self._create_exact_if_possible()
         self.input_infos = tuple(map(_tensor_spec, self._session.get_inputs()))
         self.output_infos = tuple(map(_tensor_spec, self._session.get_outputs()))
@@ -183,8 +199,11 @@ class OnnxRuntimeSession:
             options.profile_file_prefix = profile_prefix
         if optimized_path:
             options.optimized_model_filepath = optimized_path
+        disabled = [each for each in self.settings.get("disabled_optimizers", "").split(",") if each]
         try:
-            return onnxruntime.InferenceSession(self._artifact, options, providers=self._providers())
+            return onnxruntime.InferenceSession(
+                self._artifact, options, providers=self._providers(), disabled_optimizers=disabled
+            )
         except Exception as error:  # its exception types share no base class
             raise InputError(f"{self._label}: onnxruntime cannot load it: {one_line(error)}") from error
 

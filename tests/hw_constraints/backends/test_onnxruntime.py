@@ -89,3 +89,30 @@ def test_a_file_that_the_exact_option_breaks_is_loaded_without_it():
     machine = replace(this_machine(), architecture="x86_64", isa=frozenset({"avx2"}))
     session = OnnxRuntimeSession(model, threads=1, machine=machine)
     assert session.run({"x": np.zeros(IMAGE, np.float32)})["y"].shape == tuple(IMAGE)
+
+
+@pytest.mark.parametrize("code", ["FLOAT8E4M3FN", "FLOAT8E5M2", "INT4", "UINT4"])
+@pytest.mark.parametrize("clamp", ["Relu", "Clip"])
+def test_a_clamp_in_front_of_narrow_codes_stays(code, clamp):
+    """ONNX Runtime 1.31.1 takes the ReLU out, codes below zero or not, and refuses a Clip in front of int4."""
+    kind = getattr(TensorProto, code)
+    tensors = {"scale": np.float32(0.25), "low": np.float32(0), "high": np.float32(1)}
+    nodes = [
+        helper.make_node(clamp, ["x", "low", "high"] if clamp == "Clip" else ["x"], ["clamped"]),
+        helper.make_node("QuantizeLinear", ["clamped", "scale", "zero"], ["codes"]),
+        helper.make_node("DequantizeLinear", ["codes", "scale", "zero"], ["y"]),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "clamped",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+            [helper.make_tensor("zero", kind, [], [0]), *(numpy_helper.from_array(v, n) for n, v in tensors.items())],
+        ),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    session = OnnxRuntimeSession(model.SerializeToString(), threads=1, machine=this_machine())
+    found = session.run({"x": np.array([-1.0, -0.25, 0.5, 1.0], np.float32)})["y"]
+    assert found.tolist() == [0.0, 0.0, 0.5, 1.0]
