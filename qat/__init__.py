@@ -17,18 +17,22 @@ if TYPE_CHECKING:
     from bitwright.qat.deploy import Difference, differences
     from bitwright.qat.distillation import distillation_loss
     from bitwright.qat.format_search import FormatSearch, SearchSettings
+    from bitwright.qat.quantized_regions import QuantizedRegions
     from bitwright.qat.quantizer import Quantizer
+    from bitwright.qat.regions import FloatPart
     from bitwright.qat.schedule import Freezing, QATSchedule, Ramp, Stage
     from bitwright.qat.scheme import with_formats
 
 __all__ = [
     "Deployed",
     "Difference",
+    "FloatPart",
     "FormatSearch",
     "Freezing",
     "QATBoard",
     "QATCallback",
     "QATSchedule",
+    "QuantizedRegions",
     "Quantizer",
     "Ramp",
     "SearchSettings",

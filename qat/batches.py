@@ -10,6 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
+from bitwright.quant.captured_model import Keywords
 from bitwright.quant.errors import InputError
 
 Arguments = tuple[Any, ...]
@@ -81,3 +82,19 @@ def first_samples(batches: Iterable[Any], read: ToArguments, samples: int) -> It
             return
     if left == samples:
         raise InputError("calibration: the loader is empty; give at least one batch")
+
+
+def call_with(module: nn.Module, args: Arguments) -> Any:
+    """Calls a module with arguments whose last element may be `Keywords`."""
+    positional, keywords = parted(args)
+    return module(*positional, **keywords)
+
+
+def parted(args: Arguments) -> tuple[Arguments, dict[str, Any]]:
+    """Positional and keyword arguments of a tuple that may end in `Keywords`."""
+    return (args[:-1], dict(args[-1])) if args and isinstance(args[-1], Keywords) else (args, {})
+
+
+def joined(args: Arguments, kwargs: dict[str, Any]) -> Arguments:
+    """The inverse of `parted`."""
+    return (*args, Keywords(kwargs)) if kwargs else args

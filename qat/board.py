@@ -35,7 +35,7 @@ _SHOWN = 4096
 _TOGETHER = {
     "network": {
         "distance from the deployed network, dB": [r"qat/deployed_sqnr_db"],
-        "latency of the deployed network, ms": [r"qat/deployed_latency_ms"],
+        "latency of the deployed network, ms": [r"qat/deployed_latency_ms.*"],
         "share that is clipped, of weights and activations": [r"qat/.*clip_share"],
         "share of weights that oscillate, are frozen, are zero": [r"qat/weights_(oscillating|frozen|zero_share)"],
     },
@@ -208,14 +208,21 @@ class QATBoard:
             self._scalar("qat/activations_clip_share", sum(clipped.values()) / len(clipped))
 
     def _deploy(self, asked: Deployed) -> None:
-        """The distance from the deployed network, and its latency."""
-        quantized = self.callback.quantized()
+        """The distance from the deployed network, and its latency; of regions that of each."""
         run = asked.run or (lambda network, args: network.run(*args))
+        if self.callback.prepared.is_whole:
+            quantized = self.callback.quantized()
+            named, theirs = {"": quantized}, run(quantized, self.held_out)
+        else:
+            regions = self.callback.quantized_regions()
+            named = {f"/{name}": network for name, network in regions.regions.items()}
+            theirs = regions.run_by(run, *self.held_out)
         with undisturbed(self.callback.model):
             ours = self.callback.model(*self.held_out)
-        self._scalar("qat/deployed_sqnr_db", _sqnr_db(ours, run(quantized, self.held_out)))
+        self._scalar("qat/deployed_sqnr_db", _sqnr_db(ours, theirs))
         if asked.latency_ms is not None:
-            self._scalar("qat/deployed_latency_ms", asked.latency_ms(quantized))
+            for name, network in named.items():
+                self._scalar(f"qat/deployed_latency_ms{name}", asked.latency_ms(network))
 
     def _scalar(self, tag: str, value: float) -> None:
         self.writer.add_scalar(tag, value, self.callback.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from bitwright.qat.deploy import exporter_for, prepare_place, proven_model
 from bitwright.qat.distributed import check_rank_equal, plain_twin, shared_samples, start_equal, whole_twin
 from bitwright.qat.methods import Method, method_named, scheme_of
 from bitwright.qat.origin import origin_of_nan
-from bitwright.qat.prepare import prepare
+from bitwright.qat.prepared import prepare_model
+from bitwright.qat.quantized_regions import QuantizedRegions, proven_regions
 from bitwright.qat.replay import Replay
 from bitwright.qat.resume import WRONG_PLAN, fingerprint, follow_loads
 from bitwright.qat.schedule import QATSchedule
@@ -26,14 +28,9 @@ from bitwright.qat.scheme import with_formats
 from bitwright.qat.shards import is_first, is_sharded, ranks
 from bitwright.qat.stepping import Stepping
 from bitwright.qat.warm_start import warm_start
-from bitwright.quant.calibrate import calibrate
-from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
-from bitwright.quant.plan import plan
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QuantScheme
-from bitwright.quant.weights import weight_qparams
 
 # Samples on which the trained module and the quantized network are compared at the end.
 _PROOFS = 8
@@ -58,6 +55,10 @@ class QATCallback:
     `torch.compile`, also with inductor, comes after it and changes no code: layers in containers are compiled, while a
     module whose forward calls quantized functions (an addition, say) runs eagerly, with all inside.
 
+    A model whose Python decides on the values of tensors is not one graph. Then its regions train, each by the plan
+    that it would have after training; the rest trains in float and is named, with the line, in a warning and in
+    `prepared.left_float`.
+
     What works for a network that is trained already: a few epochs of AdamW at a learning rate of 5e-4 falling along a
     cosine, `distillation_loss` from a copy of the float network in place of the labels, batch norms frozen from the
     start.
@@ -81,6 +82,7 @@ class QATCallback:
 
     Attributes:
         step: how many steps it has trained.
+        prepared: what trains in low precision, in one piece or in regions, and what does not and why.
         quant_plan: what is quantized, and how, at the end of the schedule.
 
     Raises:
@@ -117,7 +119,12 @@ class QATCallback:
         samples = shared_samples(samples, calibration_samples)
         start_equal(model.state_dict().values())
         self.examples = [row for batch in samples[:_PROOFS] for row in rows(batch, _PROOFS)][:_PROOFS]
-        self.replay = self._prepared(asked, samples)
+        self.prepared = prepare_model(model, asked, samples, self.examples, self.method)
+        if not self.prepared.is_whole:
+            warnings.warn(str(self.prepared), stacklevel=2)
+        self.quant_plan = self.prepared.plan
+        self.prepared.parts.quantizers.to(next(model.parameters()).device)
+        self.replay = Replay(model, self.prepared.parts)
         self._twin = plain_twin(model, self.replay.parts) if ranks() > 1 else None
         self.scheduled = ScheduleRun(schedule, self.replay, self.quant_plan, self.examples)
         self._group = self._add_scales()
@@ -132,28 +139,6 @@ class QATCallback:
     def step(self) -> int:
         """How many steps it has trained."""
         return self._stepping.step
-
-    def _prepared(self, scheme: QuantScheme, samples: list[tuple[Any, ...]]) -> Replay:
-        captured = capture(self.model, self.examples[0])
-        folded = fold_batch_norm(captured, trains_on=True)
-        self.quant_plan = plan(folded.graph, scheme)
-        if not self.quant_plan.weights:
-            reasons = sorted(set(self.quant_plan.kept_float.values()))
-            raise InputError(f"scheme {scheme.name!r} quantizes no layer of this model: {'; '.join(reasons)}")
-        found = calibrate(folded, self.quant_plan, samples)
-        parts = prepare(
-            self.model,
-            captured,
-            folded,
-            self.quant_plan,
-            {**found.qparams, **weight_qparams(folded.graph, self.quant_plan, found.qparams)},
-            self.examples[0],
-            dynamic=found.dynamic,
-            method=self.method,
-        )
-        device = next(self.model.parameters()).device
-        parts.quantizers.to(device)
-        return Replay(self.model, parts)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The scales as groups for an optimizer: no weight decay, and a learning rate of their own if one was given."""
@@ -211,7 +196,7 @@ class QATCallback:
         """
         quantizers = self.replay.parts.quantizers
         quantizers.step.fill_(step)
-        check_scales(quantizers, step)
+        check_scales(quantizers, step, rate=self._stepping.scale_rate, asked=self.scale_lr)
         self.replay.follow()
         self.scheduled.after_step(step)
         if step & (step - 1) == 0:  # early, and ever more rarely
@@ -237,24 +222,51 @@ class QATCallback:
 
         Raises:
             InputError: the trained module and its simulation do not compute the same codes; names the first tensor.
+                Or the model trains in regions.
         """
+        found = self._artefact()
+        if isinstance(found, QuantizedModel):
+            return found
+        raise InputError(
+            f"the model is not one graph: it trains in the regions {', '.join(found.regions)}; "
+            "call quantized_regions(), which has a network for each"
+        )
+
+    def quantized_regions(self) -> QuantizedRegions:
+        """The same where the model trains in regions: a network for each, proven as in `quantized`.
+
+        Raises:
+            InputError: see `quantized`; or the model is one graph.
+        """
+        found = self._artefact()
+        if isinstance(found, QuantizedRegions):
+            return found
+        raise InputError("the model is one graph; call quantized()")
+
+    def _artefact(self) -> QuantizedModel | QuantizedRegions:
         self._check_ranks()
-        replay = self.replay
+        replay, decided = self.replay, self.scheduled.formats.plan
         if any(is_sharded(parameter) for parameter in self.model.parameters()):
             replay = whole_twin(self._twin, self.replay)
-        result = proven_model(replay, self.scheduled.formats.plan, self.examples)
+        if self.prepared.is_whole:
+            result: QuantizedModel | QuantizedRegions = proven_model(replay, decided, self.examples)
+        else:
+            result = proven_regions(replay, self.prepared, decided, self.examples)
         if replay is not self.replay:
             replay.detach()
         return result
 
-    def finish(self, path: str | Path | None = None) -> QuantizedModel:
+    def finish(self, path: str | Path | None = None) -> QuantizedModel | QuantizedRegions:
         """Ends the training: the quantized network, proven to compute the same codes as the trained module.
+
+        Of a model that trains in regions it is `QuantizedRegions`: a network for each of them.
 
         The user's model is a float network again afterwards, with the trained weights and without anything added; the
         optimizer loses the group of the scales. Of several processes each has to call it.
 
         Args:
             path: where the artefact for the target's toolchain is written, by the first process; None writes nothing.
+                Of regions one file each, beside a list of them; see `QuantizedRegions.write`.
 
         Raises:
             InputError: see `quantized`; the target's artefact has no exporter, the path cannot be written, or the
@@ -264,7 +276,7 @@ class QATCallback:
         export = exporter_for(self.target) if path is not None else None
         if path is not None and is_first():
             prepare_place(Path(path))
-        result = self.quantized()
+        result = self._artefact()
         self.replay.detach()
         self._stepping.end()
         for handle in self._loads:
@@ -275,7 +287,10 @@ class QATCallback:
             for scale in self._group["params"]:
                 self.optimizer.state.pop(scale, None)
         if export is not None and path is not None and is_first():
-            export.write(result, Path(path))
+            if isinstance(result, QuantizedRegions):
+                result.write(export, Path(path))
+            else:
+                export.write(result, Path(path))
         return result
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch.utils._pytree as pytree
 
 from bitwright.quant.errors import InputError
 
-# Forwards whose calls are remembered until their backward comes, as under gradient accumulation before one backward.
-_FORWARDS = 8
+# Forwards whose calls are remembered until their backward comes, as under gradient accumulation before one backward;
+# of a region that a loop calls, each of its calls is one.
+_FORWARDS = 64
 
 
 def is_repeated() -> bool:

@@ -103,8 +103,31 @@ def refuse_broken_gradients(parts: Parts, step: int, origin: Callable[[], str]) 
     )
 
 
-def check_scales(quantizers: Quantizers, step: int) -> None:
+def refuse_rate(rate: float, step: int) -> None:
+    """Stops before a step that could carry scales away at once: plain descent moves one by a factor of `exp(rate)`.
+
+    Args:
+        rate: the learning rate of the scales in the step that is due.
+        step: the number of steps taken.
+
+    Raises:
+        InputError: it is too large; nothing has changed.
+    """
+    if rate > _LARGEST_RATIO:
+        raise InputError(
+            f"step {step}: the optimizer's learning rate is {rate:g}, and scales learn at it in shares of themselves; "
+            "the step was not taken: lower the learning rate, or give scale_lr, which is below 1"
+        )
+
+
+def check_scales(quantizers: Quantizers, step: int, *, rate: float | None = None, asked: float | None = None) -> None:
     """Stops when a scale has run away.
+
+    Args:
+        quantizers: whose scales.
+        step: the number of steps taken.
+        rate: the learning rate of the scales in the last step; None where no optimizer was seen.
+        asked: the `scale_lr` that the user gave; None where scales learn at the optimizer's own rate.
 
     Raises:
         InputError: names the tensor and what helps.
@@ -123,7 +146,8 @@ def check_scales(quantizers: Quantizers, step: int) -> None:
         raise InputError(f"step {step}: another process holds a scale that ran away; see its message")
     name, part = parts[worst]
     factor = float(part.flatten()[part.abs().argmax()].exp())
+    cause = "" if rate is None or asked is not None else f"scales learn at the optimizer's own rate, {rate:g}; "
     raise InputError(
-        f"step {step}: the scale of {name} is {factor:.3g} times what it was at the start; "
+        f"step {step}: the scale of {name} is {factor:.3g} times what it was at the start; {cause}"
         "give a smaller scale_lr, or method='ranges'"
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from bitwright.hw_constraints.target import Target
+from bitwright.qat.batches import Arguments, call_with, parted
 from bitwright.qat.locate import undisturbed
 from bitwright.qat.replay import Parts, Replay
 from bitwright.quant.capture import capture
@@ -24,22 +25,26 @@ from bitwright.quant.plan import QuantPlan
 from bitwright.quant.quantized_model import QuantizedModel
 
 
-def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[Any, ...]) -> QuantizedModel:
-    """The network as it is to be exported.
+def deployed_model(
+    module: nn.Module, parts: Parts, plan: QuantPlan, args: Arguments, *, region: str = ""
+) -> QuantizedModel:
+    """A network as it is to be exported.
 
     It is captured anew, so that whatever is computed from parameters is computed from the trained ones. Weights
     stand on their grid already: rounding them again changes nothing.
 
     Args:
-        model: the user's module in float, with the trained parameters.
-        parts: what was trained with it.
-        plan: what is quantized, and how.
+        module: the user's model or a region of it, in float, with the trained parameters.
+        parts: what was trained with the model.
+        plan: what is quantized of the module, and how.
         args: the example arguments.
+        region: the module's path; empty for the model.
 
     Raises:
         InputError: the module no longer computes what it did when it was prepared.
     """
-    folded = fold_batch_norm(capture(model, args), trains_on=True)
+    positional, keywords = parted(args)
+    folded = fold_batch_norm(capture(module, positional, keywords, region=region), trains_on=True)
     known = {*plan.activations, *plan.weights}
     if not known <= set(folded.graph.tensors):
         lost = sorted(known - set(folded.graph.tensors))
@@ -47,6 +52,8 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
     values = dict(folded.values)
     qparams = {ref: parts.by_ref[ref].qparams() for ref in known if ref not in parts.dynamic}
     for layer in parts.layers:
+        if layer.weight.region != region:
+            continue
         weight, bias, weight_qparams = layer.folded.deployed(layer.module)
         values[folded.value_refs[layer.weight]] = weight
         if layer.bias is not None and bias is not None:
@@ -54,7 +61,7 @@ def deployed_model(model: nn.Module, parts: Parts, plan: QuantPlan, args: tuple[
         if weight_qparams is not None:
             qparams[layer.weight] = weight_qparams
     detached = {name: value.detach().clone() for name, value in values.items()}
-    dynamic = {ref: quantizer.rule for ref, quantizer in parts.dynamic.items()}
+    dynamic = {ref: parts.dynamic[ref].rule for ref in plan.activations if ref in parts.dynamic}
     return QuantizedModel(captured=replace(folded, values=detached), plan=plan, qparams=qparams, dynamic=dynamic)
 
 
@@ -75,7 +82,7 @@ def prepare_place(path: Path) -> None:
         raise InputError(f"finish: {path} {what}; training is as it was: give another path")
 
 
-def proven_model(replay: Replay, plan: QuantPlan, examples: Sequence[tuple[Any, ...]]) -> QuantizedModel:
+def proven_model(replay: Replay, plan: QuantPlan, examples: Sequence[Arguments]) -> QuantizedModel:
     """The network as it is to be exported, compared with the trained module on some samples, which stays attached.
 
     Args:
@@ -86,20 +93,39 @@ def proven_model(replay: Replay, plan: QuantPlan, examples: Sequence[tuple[Any, 
     Raises:
         InputError: the two do not compute the same codes; names the first tensor.
     """
+    with in_float(replay):
+        result = deployed_model(replay.model, replay.parts, plan, examples[0])
+    with replay.own_forward():
+        for args in examples:
+            prove(replay, result, args)
+    return result
+
+
+@contextlib.contextmanager
+def in_float(replay: Replay) -> Iterator[None]:
+    """The trained module without quantizers, in its own forward, for as long as the context is open."""
     if replay.is_attached:
         replay.detach()
     with replay.own_forward():
         try:
-            result = deployed_model(replay.model, replay.parts, plan, examples[0])
+            yield
         finally:
             replay.attach()
-        for args in examples:
-            _prove(replay, result, args)
-    return result
 
 
-def _prove(replay: Replay, result: QuantizedModel, args: tuple[Any, ...]) -> None:
-    found = differences(replay, result, args)
+def prove(replay: Replay, result: QuantizedModel, args: Arguments, module: nn.Module | None = None) -> None:
+    """Holds that the trained module and the quantized network compute the same codes.
+
+    Args:
+        replay: the module tree with the plan in force.
+        result: what `deployed_model` made of it.
+        args: arguments of `forward`.
+        module: the region whose network it is; None for the model.
+
+    Raises:
+        InputError: they do not; names the first tensor.
+    """
+    found = differences(replay, result, args, module)
     if found:
         first = found[0]
         node = result.captured.graph.producers.get(first.ref)
@@ -142,13 +168,16 @@ class Difference:
     largest: float
 
 
-def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]) -> list[Difference]:
+def differences(
+    replay: Replay, quantized: QuantizedModel, args: Arguments, module: nn.Module | None = None
+) -> list[Difference]:
     """Runs the attached module in eval mode beside the simulation and compares every code and the results.
 
     Args:
         replay: the module with the plan in force.
         quantized: what `deployed_model` made of it.
         args: arguments of `forward`, at the captured batch size.
+        module: the region whose network it is; None for the model.
 
     Returns:
         The tensors with codes that differ, in the order of the graph; empty when the two are the same.
@@ -165,7 +194,7 @@ def differences(replay: Replay, quantized: QuantizedModel, args: tuple[Any, ...]
     replay.parts.tap.look = lambda ref, tensor: eager.update({ref: tensor.clone()})
     try:
         with undisturbed(replay.model):
-            own = quantized.captured.outputs(replay.model(*args))
+            own = quantized.captured.outputs(call_with(module or replay.model, args))
     finally:
         replay.parts.tap.look = None
     theirs = quantized.captured.outputs(quantized.run(*args, transform=watch))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bitwright.qat.batches import call_with
 from bitwright.qat.call_sites import Boundary, CallSites, Event, Key, kept
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
@@ -182,7 +183,7 @@ def _observe(
         boundary.events = []
     try:
         with undisturbed(model):
-            model(*args)
+            call_with(model, args)
     finally:
         for handle in handles:
             handle.remove()
@@ -199,7 +200,7 @@ def calls_of(model: nn.Module, modules: Iterable[nn.Module], args: tuple[Any, ..
     handles = [module.register_forward_pre_hook(count) for module in calls]
     try:
         with undisturbed(model):
-            model(*args)
+            call_with(model, args)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.call_sites import Rewrite, Site, Tap
+from bitwright.qat.entries import Entry
 from bitwright.qat.layers import FoldedWeight, RoundedBias, RoundedConstant, in_place_class
 from bitwright.qat.locate import FunctionCall, Request, calls_of, describe, locate, module_of
 from bitwright.qat.methods import Method
@@ -44,11 +45,12 @@ def prepare(
     *,
     dynamic: Mapping[TensorRef, DynamicQParams],
     method: Method,
+    tap: Tap,
 ) -> Parts:
     """Finds each tensor of the plan in the user's module tree and makes its quantizer.
 
     Args:
-        model: the user's module, in float; not changed.
+        model: the user's module, or a region of it, in float; not changed.
         captured: the same in eval mode.
         folded: the same with batch norms folded, for which the plan was made.
         plan: what is quantized, and how.
@@ -56,11 +58,12 @@ def prepare(
         args: the example arguments.
         dynamic: how the others take theirs from the data.
         method: how the scales are trained.
+        tap: whom the sites hand their results to.
 
     Raises:
         InputError: something that cannot be replayed eagerly, with the source line.
     """
-    return _Preparation(model, captured, folded, plan, qparams, dynamic, method).parts(args)
+    return _Preparation(model, captured, folded, plan, qparams, dynamic, method, tap).parts(args)
 
 
 class _Preparation:
@@ -73,11 +76,12 @@ class _Preparation:
         qparams: Mapping[TensorRef, QParams],
         dynamic: Mapping[TensorRef, DynamicQParams],
         method: Method,
+        tap: Tap,
     ) -> None:
         self.model, self.captured, self.folded, self.plan = model, captured, folded, plan
         self.qparams, self.method = qparams, method
         self.buffers = {name for name, _ in model.named_buffers()}
-        self.quantizers, self.tap = Quantizers(), Tap()
+        self.quantizers, self.tap = Quantizers(), tap
         self.graph = folded.graph
         # The tensor of the unfolded graph that each folded layer's result was: its batch norm's.
         self.unfolded = {after: before for before, after in folded.replaced.items()}
@@ -109,7 +113,7 @@ class _Preparation:
             layers=tuple({id(layer.module): layer for layer in layers.values()}.values()),
             sites=tuple(sites),
             operands=tuple(operands),
-            inputs=tuple(self._site(ref) for ref in self.graph.inputs),
+            entries=(Entry(self.model, tuple(self._site(ref) for ref in self.graph.inputs)),),
             by_ref=self.by_ref,
             dynamic=self.dynamic,
             quantizers=self.quantizers,

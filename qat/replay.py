@@ -8,19 +8,17 @@ model stay; what is added hangs in one child, `qat_quantizers`.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import nn
-from torch._compile import _disable_dynamo
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bitwright.qat.call_sites import Boundary, CallSite, CallSites, Key, Rewrite, Site, Tap
-from bitwright.qat.calls import CallCounter, is_repeated
+from bitwright.qat.calls import CallCounter
+from bitwright.qat.entries import Beginning, Entry, Forward, LastForward
 from bitwright.qat.layers import (
     EagerForward,
     FoldedNorm,
@@ -58,7 +56,7 @@ class Parts:
         layers: the layers with weights.
         sites: each activation that is quantized where it arises, with the place.
         operands: constants that single calls read quantized: (place, constant, what it is replaced by).
-        inputs: the sites of the model's own tensor arguments, in their flattened order; None where one stays float.
+        entries: where the captured networks begin: at the model, or at each region that trains; none lies in another.
         by_ref: the quantizer of every tensor of the plan whose scale is its own.
         dynamic: that of every other.
         quantizers: all of them, as the module that is hung into the model.
@@ -68,7 +66,7 @@ class Parts:
     layers: tuple[Layer, ...]
     sites: tuple[tuple[Location, Site], ...]
     operands: tuple[tuple[FunctionCall, TensorRef, Rewrite], ...]
-    inputs: tuple[Site | None, ...]
+    entries: tuple[Entry, ...]
     by_ref: Mapping[TensorRef, Quantizer]
     dynamic: Mapping[TensorRef, DynamicQuantizer]
     quantizers: Quantizers
@@ -123,14 +121,18 @@ class Replay:
         for module, boundary in boundaries.items():
             if boundary.operators:
                 self._swap(module, EagerForward)
-        counting = [
-            *(boundary.counter for boundary in boundaries.values()),
-            *(each.counter for each in returned.values()),
-            *(layer.folded.counter for layer in self.parts.layers),
+        counters = [
+            *((module, boundary.counter) for module, boundary in boundaries.items()),
+            *((module, each.counter) for module, each in returned.items()),
+            *((layer.module, layer.folded.counter) for layer in self.parts.layers),
         ]
-        begin = _Beginning(mode, counting, self.parts.inputs)
-        self.last_forward = begin.last
-        self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
+        for entry in self.parts.entries:
+            inside = set(entry.module.modules())
+            begin = Beginning(mode, [counter for module, counter in counters if module in inside], entry.inputs)
+            self._handles.append(entry.module.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
+        forward = Forward()
+        self.last_forward = forward.last
+        self._handles.append(self.model.register_forward_pre_hook(forward, prepend=True, with_kwargs=True))
         for module, result in returned.items():
             if (name := rectifier_of(module)) and not module._forward_hooks:  # else somebody sees its own result
                 result.rectifier = name
@@ -246,56 +248,3 @@ class _Returned:
         site = self.sites[self.counter.next(len(self.sites), module, args)]
         rested, self._resting = self._resting, ""
         return result if site is None else site(result, rested=rested)
-
-
-# Arguments and keyword arguments of the forward that trained last; empty before the first.
-LastForward = list[tuple[Any, Any]]
-
-
-class _Beginning:
-    """The forward pre-hook of the model: counts calls from zero and quantizes the arguments."""
-
-    def __init__(self, mode: CallSites, counting: list[CallCounter], inputs: tuple[Site | None, ...]) -> None:
-        self.mode, self.counting, self.inputs = mode, counting, inputs
-        self.last: LastForward = []
-
-    @_disable_dynamo
-    def __call__(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if getattr(model, "_is_replica", False):
-            raise InputError(
-                "nn.DataParallel copies the model in every step, and its copies train other scales; "
-                "use DistributedDataParallel, one process a GPU"
-            )
-        if self.mode.frames:
-            self.mode.reset()
-        for each in self.counting:
-            each.seen = 0
-        if model.training and not is_repeated():
-            self.last[:] = [(args, kwargs)]
-        return self._rounded(model, args, kwargs) if any(self.inputs) else None
-
-    def _rounded(self, model: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        places = [i for i in self._in_order(model, args, kwargs) if isinstance(leaves[i], torch.Tensor)]
-        if len(places) < len(self.inputs):
-            raise InputError(
-                f"forward got {len(places)} tensors; the model was prepared with {len(self.inputs)}: "
-                "give the same arguments as the calibration batches have"
-            )
-        for place, site in zip(places, self.inputs, strict=False):
-            if site is not None:
-                leaves[place] = site(leaves[place])
-        return pytree.tree_unflatten(leaves, spec)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _in_order(model: nn.Module, args: Any, kwargs: Any) -> list[int]:
-        """The places of the flattened arguments in the order of forward's parameters, however they are called."""
-        names = list(inspect.signature(model.forward).parameters)
-        known = {name: place for place, name in enumerate(names)}
-        first = len(pytree.tree_leaves(args))
-        groups = [(-1, list(range(first)))]
-        for name, value in kwargs.items():
-            count = len(pytree.tree_leaves(value))
-            groups.append((known.get(name, len(names)), list(range(first, first + count))))
-            first += count
-        return [place for _, places in sorted(groups, key=lambda group: group[0]) for place in places]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from bitwright.qat.checks import refuse_rate
 from bitwright.qat.replay import Replay
 from bitwright.qat.scale_group import ScalesApart
+from bitwright.quant.errors import InputError
 
 
 class Stepped(Protocol):
@@ -34,10 +38,12 @@ class Stepping:
 
     Attributes:
         step: how many were taken.
+        scale_rate: the learning rate of the scales in the last step; None before one, and where none of them learns.
     """
 
     def __init__(self, owner: Stepped, optimizer: torch.optim.Optimizer | None) -> None:
         self.step = 0
+        self.scale_rate: float | None = None
         self._owner = weakref.ref(owner)
         self._is_counted = False
         self._is_waiting = optimizer is None
@@ -72,10 +78,18 @@ class Stepping:
         owner = self._owner()
         if owner is None or not self._trains(optimizer, owner):
             return
-        if not has_closure and not _will_skip(optimizer):  # a closure has yet to compute the gradients
-            owner.before_step()
-        if self._is_waiting:
-            self._apart.take_out(optimizer, list(owner.replay.parts.quantizers.parameters()))
+        scales = [scale for scale in owner.replay.parts.quantizers.parameters() if scale.requires_grad]
+        try:
+            if self._is_waiting:
+                self._apart.take_out(optimizer, list(owner.replay.parts.quantizers.parameters()))
+            self.scale_rate = _rate_of(optimizer, scales)
+            if self.scale_rate is not None:
+                refuse_rate(self.scale_rate, self.step)
+            if not has_closure and not _will_skip(optimizer):  # a closure has yet to compute the gradients
+                owner.before_step()
+        except InputError:
+            self._apart.put_back()
+            raise
 
     def _after(self, optimizer: torch.optim.Optimizer, _has_closure: bool) -> None:
         owner = self._owner()
@@ -90,6 +104,14 @@ class Stepping:
             return True
         own = {id(parameter) for parameter in owner.replay.model.parameters()}
         return any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _rate_of(optimizer: torch.optim.Optimizer, scales: Sequence[nn.Parameter]) -> float | None:
+    """Of the group that the scales are in, which is the last one but where the user made another choice."""
+    for group in reversed(optimizer.param_groups) if scales else ():
+        if any(each is scales[0] for each in group["params"]):
+            return float(group["lr"])
+    return None
 
 
 def _weak(stepping: Stepping, name: str) -> Any:

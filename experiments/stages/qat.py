@@ -92,6 +92,7 @@ def _during_training(
     from bitwright.experiments.smaller_network import sparsity_of, zeros_of
     from bitwright.experiments.training import Schedule, fit
     from bitwright.qat import QATCallback
+    from bitwright.quant.quantized_model import QuantizedModel
 
     recipe, bench = context.recipe, context.bench
     assert recipe.qat is not None
@@ -130,6 +131,7 @@ def _during_training(
     model.eval()
     report = None if sparsity is None else sparsity.finish()
     trained = callback.finish()
+    assert isinstance(trained, QuantizedModel)  # what recipes train was captured whole to be quantized first
     return trained, tuple(epochs), None if report is None else zeros_of(report, trained)
 
 

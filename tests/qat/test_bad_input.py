@@ -279,9 +279,48 @@ def test_a_scale_that_collapses_is_named(everything: nn.Module) -> None:
     step(qat, 0)
     named = dict(qat.replay.parts.quantizers.named())
     named["head.weight"].log_ratio.data[2] = -9.0
-    message = "step 2: the scale of head.weight is 0.000123 times what it was at the start; give a smaller scale_lr"
-    with pytest.raises(InputError, match=f"^{re.escape(message)}, or method='ranges'$"):
+    message = (
+        "step 2: the scale of head.weight is 0.000123 times what it was at the start; scales learn at the optimizer's "
+        "own rate, 0.003; give a smaller scale_lr, or method='ranges'"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         qat.on_step()
+
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["optimizer", "optimizer_made_later"])
+def test_a_learning_rate_that_carries_scales_away_is_refused_before_the_step(
+    everything: nn.Module, is_later: bool
+) -> None:
+    def made() -> torch.optim.Optimizer:
+        return torch.optim.AdamW(everything.parameters(), lr=1e30)
+
+    if is_later:
+        qat = QATCallback(everything, None, target="x86-vnni", calibration=[batch()])
+        optimizer = made()
+    else:
+        optimizer = made()
+        qat = attached(everything, optimizer)
+    groups = [list(group["params"]) for group in optimizer.param_groups]
+    everything.train()
+    F.cross_entropy(everything(batch()[0]), batch()[1]).backward()
+    before = state(everything)
+    message = (
+        "step 0: the optimizer's learning rate is 1e+30, and scales learn at it in shares of themselves; "
+        "the step was not taken: lower the learning rate, or give scale_lr, which is below 1"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        optimizer.step()
+    untouched(before, everything)
+    assert qat.step == 0 and not optimizer.state
+    assert all(
+        a is b
+        for had, has in zip(groups, optimizer.param_groups, strict=True)
+        for a, b in zip(had, has["params"], strict=True)
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = 3e-3
+    optimizer.step()
+    assert qat.step == 1
 
 
 # --- checkpoints ---

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from bitwright.hw_constraints.target import load_target
 from bitwright.qat import QATCallback, QATSchedule, with_formats
-from bitwright.quant.capture import CaptureError
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import EXPORTERS
 from bitwright.quant.scheme import QuantScheme
@@ -249,23 +248,6 @@ def test_a_model_without_layers_to_quantize_is_refused(everything: nn.Module, sc
             return self.norm(x)
 
     refused(Float(), r"quantizes no layer of this model: .*no quantized 'layer_norm'")
-
-
-def test_a_model_that_does_not_capture_is_refused_with_the_line() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(12, 5)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.mean() > 0:
-                x = -x
-            return self.head(x)
-
-    model = Branching()
-    with pytest.raises(CaptureError, match=r"test_callback\.py:\d+: if x\.mean\(\) > 0"):
-        QATCallback(model, None, target="x86-vnni", calibration=[batch()])
-    assert list(model.state_dict()) == ["head.weight", "head.bias"]
 
 
 def test_a_functional_batch_norm_behind_a_layer_is_refused() -> None:

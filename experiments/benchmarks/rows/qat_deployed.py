@@ -61,7 +61,9 @@ def _trained(bench: Bench, file: Path) -> QuantizedModel:
         qat.on_step()
     network.eval()
     file.parent.mkdir(parents=True, exist_ok=True)
-    return qat.finish(file)
+    trained = qat.finish(file)
+    assert isinstance(trained, QuantizedModel)
+    return trained
 
 
 def _beside(
