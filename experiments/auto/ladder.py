@@ -28,11 +28,11 @@ Changes = dict[str, Any]
 # Half the noise power each: 3 dB.
 _MORE_DB = (3.0, 6.0, 9.0, 12.0)
 _FINE_BITS = 8  # AWQ is for weights in fewer (section 3 of Lin et al. 2023, arXiv:2306.00978)
-# In the order of what they cost (row `rounding_methods`: 4, 17 and 47 s of one core on a ResNet-20).
+# In the order of what they cost (row `rounding_methods`).
 ROUNDING_RUNGS = {
     "gptq": "weights rounded in view of their inputs, each column making up for those before it",
-    "brecq": "which weights are rounded up learned by gradient descent, block by block",
     "adaround": "which weights are rounded up learned by gradient descent, layer by layer",
+    "brecq": "which weights are rounded up learned by gradient descent, block by block",
 }
 # Ranges for other trade-offs between clipping and rounding; `moving_average` forgets, which helps training only.
 _OBSERVERS = ("mse", "percentile", "min_max", "entropy")

@@ -5,34 +5,37 @@ With `h(V) = clamp(sigmoid(V) (zeta - gamma) + gamma, 0, 1)` (equation 23) a wei
     E |f(W x_float + b) - f(W_soft x + b')|^2 / E_0 + lambda mean(1 - |2 h(V) - 1|^beta)     (equations 24 and 25)
 
 is minimized over V: f is the activation behind the layer, x what the quantized network feeds it (asymmetric
-reconstruction), and beta falls from 20 to 2, so that h ends at 0 or 1. The error is taken in units of E_0, that of
-rounding to nearest, so that lambda means the same for every layer. Learning starts from the refitted weight; what a
-column or sample counts is that of `moments`.
-
-In the row `rounding_methods` (W4A8) it takes over ten times as long as GPTQ and is nowhere nearer to float.
+reconstruction), and beta falls from 20 to 2, so that h ends at 0 or 1. Learning starts near GPTQ's rounding of the
+refitted weight, and what was learned is taken only where it leaves less error in samples that are kept out of it. The
+error is taken in units of E_0, that of the start, so that lambda means the same for every layer; what a column or
+sample counts is that of `moments`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.reconstruct.gptq import gptq
 from bitwright.quant.reconstruct.grid import Grid
-from bitwright.quant.reconstruct.method import LayerData, Rounded, rounded_bias
-from bitwright.quant.reconstruct.refit import refit
+from bitwright.quant.reconstruct.method import LayerData, Rounded, Seen, rounded_bias
+from bitwright.quant.reconstruct.refit import Fit, refit
 
 ZETA, GAMMA = 1.1, -0.1  # section 3.3 of the paper
 BETA = (20.0, 2.0)
 WARM_UP = 0.2  # of the steps, without the regularizer
-STRENGTH = 5.0  # weaker ones leave weights in between, which the last rounding then moves at random
-STEPS = 500
+# 200 calibration patches of a ResNet-20 in 4 bits, three quarters for learning: these leave 0.0 dB more to 0.04 dB less
+# than the start in the layers' other quarter of samples, rates of 3e-2 0.2 to 1.8 dB more whatever the strength.
+STRENGTH = 20.0
+STEPS = 200
 RATE = 1e-2
 CHOSEN = 0.7  # how near to a rounding that is already good learning starts
-_BATCH = 1024  # positions
+HELD_OUT = 4  # every so-many-th sample judges
+_BATCH = 256  # positions
 _SEED = 0
 
 
@@ -75,6 +78,12 @@ class SoftRounding:
         h = CHOSEN * (codes - below) + (1.0 - CHOSEN) * (scaled - below).clamp(0.0, 1.0)
         return cls(grid, below), inverse_rectified_sigmoid(h)
 
+    @cached_property
+    def clipped(self) -> torch.Tensor:
+        """Which weights lie at or beyond an end of the grid, and move nowhere."""
+        low, high = self.grid.spec.code_range
+        return (self.below < low - self.grid.zero_point) | (self.below >= high - self.grid.zero_point)
+
     def weight(self, h: torch.Tensor) -> torch.Tensor:
         """The weight that is `h` of the way up, `[G, R, K]`."""
         low, high = self.grid.spec.code_range
@@ -89,50 +98,92 @@ class AdaRound:
     name = "adaround"
     samples = 256
     wants_products = True
-    position_bytes = 64 << 20
+    position_bytes = 32 << 20
 
     def round(self, data: LayerData) -> Rounded:
         """See the module."""
         fit = refit(data.halves, bias=data.has_bias)
         wanted = data.weight + fit.change
+        weight = gptq(wanted, data.hessian_(), data.grid)
         if isinstance(data.grid.spec.format, IntFormat):
-            data.halves[:] = [half.of_first_order() for half in data.halves]  # room for what is learned
-            weight = _learned(data, wanted, rounded_bias(data, wanted, fit.follows))
-        else:
-            weight = gptq(wanted, data.hessian_(), data.grid)
-        return Rounded(weight, rounded_bias(data, weight, fit.follows))
+            weight = _Learning(data, fit).better_than(weight)
+        return Rounded(weight, rounded_bias(data, weight, fit.follows), wanted)
 
 
-def _learned(data: LayerData, wanted: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    assert data.positions is not None
-    columns, truth, shares = data.positions.joined()
-    truth = truth.clamp_(*data.layer.bounds)
-    bias = (data.bias + shift).to(torch.float32)[:, :, None]
+class _Learning:
+    """Of one layer, on some positions of its inputs; every `HELD_OUT`-th sample judges."""
 
-    def error(weight: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        result = (weight @ columns[:, :, chosen] + bias).clamp(*data.layer.bounds)
-        return ((result - truth[:, :, chosen]).square() * shares[chosen]).sum((0, 1)).mean()
+    def __init__(self, data: LayerData, fit: Fit) -> None:
+        assert data.positions is not None
+        self.data, self.fit = data, fit
+        samples = range(len(data.positions.columns))
+        judges = [sample for sample in samples if sample % HELD_OUT == HELD_OUT - 1]
+        self.seen = data.positions.joined([sample for sample in samples if sample not in judges])
+        self.judges = data.positions.joined(judges) if judges else None
 
-    everything = torch.arange(len(shares))
-    nearest = data.grid.nearest(wanted)
-    unit = float(error(nearest, everything)) + torch.finfo(torch.float32).tiny
-    soft, start = SoftRounding.of(wanted, data.grid)
-    generator = torch.Generator().manual_seed(_SEED)
-    with torch.enable_grad():
-        v = start.requires_grad_(True)
+    def better_than(self, chosen: torch.Tensor) -> torch.Tensor:
+        """What was learned from a rounding `[G, R, K]`, or that rounding where it is no better."""
+        if self.judges is None:
+            return chosen
+        learned = self._learned(chosen)
+        before, after = (self._error(each, self._bias(each), self.judges) for each in (chosen, learned))
+        return learned if float(after) < float(before) else chosen
+
+    def _learned(self, chosen: torch.Tensor) -> torch.Tensor:
+        soft, v = SoftRounding.around(self.data.weight + self.fit.change, chosen, self.data.grid)
+        bias = self._bias(chosen)
+        unit = float(self._error(chosen, bias, self.seen)) + torch.finfo(torch.float32).tiny
+        generator = torch.Generator().manual_seed(_SEED)
+        count = self.seen.shares.numel()
         optimizer = torch.optim.Adam([v], lr=RATE)
         for step in range(STEPS):
-            chosen = torch.randint(len(shares), (min(_BATCH, len(shares)),), generator=generator)
-            h = rectified_sigmoid(v)
-            loss = error(soft.weight(h), chosen) / unit
-            beta = beta_of(step / STEPS)
-            if beta is not None:
-                loss = loss + STRENGTH * (1.0 - (2.0 * h - 1.0).abs().pow(beta)).mean()
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            picks = torch.randint(count, (min(_BATCH, count),), generator=generator)
+            columns, truth, shares = (part[..., picks] for part in self.seen)
+            seen = Seen(columns, truth, shares / unit)
+            v.grad = gradient(soft, v, bias, seen, self.data.layer.bounds, beta_of(step / STEPS))
             optimizer.step()
-    hard = data.grid.nearest(soft.weight((rectified_sigmoid(v.detach()) >= 0.5).to(torch.float32)))
-    return hard if float(error(hard, everything)) < unit else nearest
+        return self.data.grid.nearest(soft.weight((rectified_sigmoid(v) >= 0.5).to(torch.float32)))
+
+    def _bias(self, weight: torch.Tensor) -> torch.Tensor:
+        """The layer's bias beside a rounded weight, `[G, R, 1]`."""
+        shift = rounded_bias(self.data, weight, self.fit.follows)
+        return (self.data.bias + shift).to(torch.float32)[:, :, None]
+
+    def _error(self, weight: torch.Tensor, bias: torch.Tensor, seen: Seen) -> torch.Tensor:
+        return error(weight, bias, seen, self.data.layer.bounds)
+
+
+def error(weight: torch.Tensor, bias: torch.Tensor, seen: Seen, bounds: tuple[float, float]) -> torch.Tensor:
+    """What a weight `[G, R, K]` beside a bias `[G, R, 1]` leaves, a number: the mean over the positions."""
+    result = torch.baddbmm(bias, weight, seen.columns).clamp(*bounds)
+    return ((result - seen.truth.clamp(*bounds)).square() * seen.shares).sum((0, 1)).mean()
+
+
+def gradient(
+    soft: SoftRounding,
+    v: torch.Tensor,
+    bias: torch.Tensor,
+    seen: Seen,
+    bounds: tuple[float, float],
+    beta: float | None,
+) -> torch.Tensor:
+    """Of `error` of the soft weight and the regularizer, by V; `[G, R, K]`.
+
+    Written out, since autograd takes three times as long: of a wide layer every pass over its weights counts.
+    """
+    sigmoid = torch.sigmoid(v)
+    h = (sigmoid * (ZETA - GAMMA)).add_(GAMMA)
+    still = (h <= 0.0).logical_or_(h >= 1.0)
+    h.clamp_(0.0, 1.0)
+    result = torch.baddbmm(bias, soft.weight(h), seen.columns)
+    lack = (result.clamp(*bounds) - seen.truth.clamp(*bounds)) * seen.shares * (2.0 / seen.shares.numel())
+    lack.masked_fill_((result <= bounds[0]) | (result >= bounds[1]), 0.0)
+    slope = (lack @ seen.columns.mT).mul_(soft.grid.scale).masked_fill_(soft.clipped, 0.0)
+    if beta is not None:
+        centred = h.mul_(2.0).sub_(1.0)
+        push = centred.abs().pow_(beta - 1.0).copysign_(centred)
+        slope.sub_(push, alpha=2.0 * STRENGTH * beta / v.numel())
+    return slope.mul_((1.0 - sigmoid).mul_(sigmoid).mul_(ZETA - GAMMA)).masked_fill_(still, 0.0)
 
 
 def beta_of(progress: float) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +15,14 @@ from bitwright.quant.reconstruct.refit import shift_of, sum_of, sum_of_
 
 if TYPE_CHECKING:
     from bitwright.quant.reconstruct.block_learning import BlockData, Learned
+
+
+class Seen(NamedTuple):
+    """Inputs of a layer `[G, K, N]`, what they should give `[G, R, N]`, and how much each position counts, `[N]`."""
+
+    columns: torch.Tensor
+    truth: torch.Tensor
+    shares: torch.Tensor
 
 
 @dataclass
@@ -37,11 +46,12 @@ class Positions:
         self.truth.append(truth[:, :, ::step].clone())
         self.shares.append(share)
 
-    def joined(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Columns `[G, K, N]`, truth `[G, R, N]` and shares `[N]`, of mean 1."""
-        counts = torch.tensor([part.shape[2] for part in self.columns])
-        shares = torch.tensor(self.shares).repeat_interleave(counts)
-        return torch.cat(self.columns, 2), torch.cat(self.truth, 2), shares / shares.mean()
+    def joined(self, samples: Sequence[int]) -> Seen:
+        """Those of some samples side by side; shares of mean 1."""
+        columns, truth = ([parts[sample] for sample in samples] for parts in (self.columns, self.truth))
+        counts = torch.tensor([part.shape[2] for part in columns])
+        shares = torch.tensor([self.shares[sample] for sample in samples]).repeat_interleave(counts)
+        return Seen(torch.cat(columns, 2), torch.cat(truth, 2), shares / shares.mean())
 
 
 @dataclass(frozen=True, kw_only=True)

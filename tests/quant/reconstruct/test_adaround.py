@@ -9,14 +9,17 @@ from bitwright.quant.formats import FORMATS
 from bitwright.quant.graph import Node
 from bitwright.quant.reconstruct.adaround import (
     ROUNDING,
+    STRENGTH,
     SoftRounding,
     beta_of,
+    error,
+    gradient,
     inverse_rectified_sigmoid,
     rectified_sigmoid,
 )
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer
-from bitwright.quant.reconstruct.method import LayerData, Positions
+from bitwright.quant.reconstruct.method import LayerData, Positions, Seen
 from bitwright.quant.reconstruct.moments import Moments
 from bitwright.quant.scheme import Granularity, QParamsSpec
 from bitwright.quant.weights import choose_weight_qparams
@@ -46,6 +49,24 @@ def test_beta_falls_from_20_to_2_behind_the_warm_up() -> None:
     assert beta_of(0.1) is None
     assert beta_of(0.2) == pytest.approx(20.0)
     assert beta_of(1.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("bounds", [(-torch.inf, torch.inf), (0.0, 6.0)], ids=["linear", "relu6"])
+@pytest.mark.parametrize("beta", [None, 7.5])
+def test_the_gradient_is_that_of_autograd(bounds: tuple[float, float], beta: float | None) -> None:
+    weight, bias = 4 * torch.randn(2, 3, TERMS), torch.randn(2, 3, 1)
+    seen = Seen(torch.randn(2, TERMS, 40), 3 * torch.randn(2, 3, 40), torch.rand(40))
+    qparams = choose_weight_qparams(weight.reshape(6, TERMS) / 2, INT4, 0)  # half of the weights lie beyond its ends
+    grid = Grid.of(qparams, weight.reshape(6, TERMS), lambda part: part.expand(6, TERMS).reshape(2, 3, TERMS))
+    soft, _ = SoftRounding.of(weight, grid)
+    v = (3 * torch.randn(weight.shape)).requires_grad_(True)
+    h = rectified_sigmoid(v)
+    loss = error(soft.weight(h), bias, seen, bounds)
+    if beta is not None:
+        loss = loss + STRENGTH * (1.0 - (2.0 * h - 1.0).abs().pow(beta)).mean()
+    (expected,) = torch.autograd.grad(loss, [v])
+    assert soft.clipped.any() and not soft.clipped.all()
+    torch.testing.assert_close(gradient(soft, v.detach(), bias, seen, bounds, beta), expected)
 
 
 def layer_data(weight: torch.Tensor, columns: torch.Tensor, bounds: tuple[float, float]) -> LayerData:
