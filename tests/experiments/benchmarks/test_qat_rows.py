@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from bitwright.experiments.benchmarks.distilled_mobilenet import Photographs, Settings, mixed
 from bitwright.experiments.benchmarks.records import Record
-from bitwright.experiments.benchmarks.rows import qat_accuracy
+from bitwright.experiments.benchmarks.rows import qat_accuracy, qat_sparsity
 from bitwright.experiments.benchmarks.rows.qat_accuracy import _interval, _records
 
 
@@ -84,3 +85,43 @@ def test_mixed_photographs_are_blends_and_rectangles_of_the_batchs_own() -> None
     inside = (blends[0, 0] != blends[0, 0, 0, 0]).float().mean()
     assert 0.3 * 0.3 * 0.6 < float(min(inside, 1 - inside)) <= 0.5
     assert torch.equal(blends, mixed(images, 1.0, np.random.default_rng(0)))
+
+
+def test_sparse_networks_are_paired_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {"bitwright": (98.0, 99.0, 97.0), "modelopt": (99.0, 98.0, 98.5)}
+
+    class Measured:
+        def latency(self, name: str) -> Any:
+            assert name == "whole"
+            return SimpleNamespace(median_us=384.6)
+
+    class Contest:
+        contest = SimpleNamespace(float_score=lambda: 99.2)
+
+        def __init__(self, bench: Any) -> None:
+            pass
+
+        def best(self, side: str, variant: str, seeds: tuple[int, ...]) -> list[Any]:
+            assert variant == "2:4"
+            return [{"test": scores[side][seed], "zeros": 0.4987, "rate": 1e-3} for seed in seeds]
+
+        def whole_shapes(self) -> dict[str, list[int]]:
+            return {}
+
+        def file(self, shapes: dict[str, list[int]], name: str) -> Path:
+            return Path(name)
+
+        def measured(self, files: dict[str, Path], seconds: float) -> Measured:
+            assert files == {"whole": Path("whole")} and seconds > 0
+            return Measured()
+
+    monkeypatch.setattr(qat_sparsity, "SparsityContest", Contest)
+    bench: Any = None
+    (found,) = qat_sparsity.run(bench)
+    assert found.row == "qat_sparsity.2_4.over_modelopt" and found.holds is False
+    assert found.value == pytest.approx(-0.5) and found.spread == pytest.approx(_interval(np.array([-1.0, 1.0, -1.5])))
+    assert found.table[0] == {"who": "float, whole; latency of its W8A8", "top1 %": "99.20", "measured us": "385"}
+    assert found.table[1]["top1 %"] == "98.00, 99.00, 97.00" and found.table[1]["zeros"] == "0.499"
+    scores["bitwright"] = scores["modelopt"]
+    (found,) = qat_sparsity.run(bench)
+    assert found.value == 0 and found.holds is True
