@@ -128,7 +128,7 @@ def _types(artifact: Path | bytes) -> tuple[frozenset[int], frozenset[int]]:
     if graph is None:
         return frozenset(), frozenset()
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    written = set()
+    written: set[int] = set()
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
             written.update(each.i for each in node.attribute if each.name == "output_dtype")

@@ -6,7 +6,13 @@
     converted = convert_pt2e(prepared)       # or ExecuTorch's own next steps
 
 XNNPACK's delegate in ExecuTorch rounds biases itself and has no linear layer that reads codes and writes real values:
-`replace(scheme, bias=BiasKind.FLOAT32, quantize_outputs=True)` lets it take the whole network.
+`replace(scheme, bias=BiasKind.FLOAT32, quantize_outputs=True)` lets it take the whole network. litert-torch rounds
+biases itself, too:
+
+    scheme = replace(load_target("ethos-u85-1024").scheme(), bias=BiasKind.FLOAT32)
+    ...
+    converted = convert_pt2e(prepared, fold_quantize=False)
+    edge = litert_torch.convert(converted, args, quant_config=QuantConfig(pt2e_quantizer=quantizer))
 
 What is quantized, who shares scale and zero point and how ranges are chosen is the plan's and our observers'; what is
 done to weights and biases beyond that (equalization, rounding, bias correction) is `quant.ptq.quantize`'s alone.
@@ -14,7 +20,8 @@ done to weights and biases beyond that (equalization, rounding, bias correction)
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 import torch.fx
@@ -52,7 +59,10 @@ class SchemeQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
         scheme: what is quantized, and how.
         decided: the plan of the program that was annotated last; `decided.kept_float` tells what stays in float, and
             why.
+        global_config: litert-torch asks it whether scales follow the data; those that do are refused.
     """
+
+    global_config: ClassVar[Any] = SimpleNamespace(is_dynamic=False)
 
     def __init__(self, scheme: QuantScheme) -> None:
         super().__init__()

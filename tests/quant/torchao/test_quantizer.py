@@ -1,6 +1,7 @@
 """Our plan in torchao's flow: coverage and scales are ours; the file runs wherever torchao is installed."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.fake_quantize import quantize as codes_of
 from bitwright.quant.formats import FORMATS
 from bitwright.quant.fx_nodes import REF
 from bitwright.quant.ptq import quantize
@@ -51,12 +53,12 @@ def flow() -> tuple[nn.Module, list[torch.Tensor], SchemeQuantizer, Any]:
     return network, batches, quantizer, converted(network, batches, quantizer)
 
 
-def converted(network: nn.Module, batches: list[torch.Tensor], quantizer: Any) -> Any:
+def converted(network: nn.Module, batches: list[torch.Tensor], quantizer: Any, **how: Any) -> Any:
     prepared = prepare_pt2e(torch.export.export(network, (batches[0],)).module(), quantizer)
     with torch.no_grad():
         for batch in batches:
             prepared(batch)
-    return convert_pt2e(prepared)
+    return convert_pt2e(prepared, **how)
 
 
 def layers_in_codes(module: Any) -> list[str]:
@@ -123,6 +125,36 @@ def test_executorch_runs_it_whole_in_one_delegate_with_the_codes_of_our_simulati
     ours = quantize(capture(network, (batches[0],)), scheme, batches, bias_correction=False)
     for batch in batches:
         torch.testing.assert_close(method.execute([batch])[0], ours.run(batch), rtol=0, atol=1e-6)
+
+
+def test_litert_torch_converts_it_whole_to_int8_and_litert_computes_our_codes(tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch", reason="package litert-torch is not installed")
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    torch.manual_seed(0)
+    network, batches = Residual().eval(), [torch.randn(1, 3, 16, 16) for _ in range(3)]
+    scheme = load_target("ethos-u85-1024").scheme()
+    quantizer = SchemeQuantizer(replace(scheme, bias=BiasKind.FLOAT32))
+    module = converted(network, batches, quantizer, fold_quantize=False)
+    edge = litert_torch.convert(module, (batches[0],), quant_config=QuantConfig(pt2e_quantizer=quantizer))
+    edge.export(str(tmp_path / "net.tflite"))
+    reference = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(str(tmp_path / "net.tflite"), experimental_op_resolver_type=reference)
+    interpreter.allocate_tensors()
+    assert {each["dtype"] for each in interpreter.get_tensor_details()} <= {np.int8, np.int32}  # biases, shapes
+    ours = quantize(capture(network, (batches[0],)), scheme, batches, bias_correction=False)
+    graph, (given,), (result,) = ours.captured.graph, interpreter.get_input_details(), interpreter.get_output_details()
+    first, last = ours.qparams[graph.inputs[0]], ours.qparams[graph.outputs[0]]
+    assert given["quantization"] == (float(first.scale), int(first.zero_point))
+    assert result["quantization"] == (float(last.scale), int(last.zero_point))
+    for batch in batches:
+        interpreter.set_tensor(given["index"], codes_of(batch, first).numpy().astype(np.int8))
+        interpreter.invoke()
+        # LiteRT multiplies by 31 bits and a shift where the simulation divides: a tie may fall the other way.
+        wanted = codes_of(ours.run(batch), last).numpy()
+        assert np.abs(interpreter.get_tensor(result["index"]).astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize(
