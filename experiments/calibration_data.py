@@ -38,7 +38,7 @@ def calibration_batches(bench: Workbench, model: torch.nn.Module) -> Iterator[An
     if count < least:
         raise InputError(
             f"data: {count} samples to calibrate with; calibrate.min_samples = {least} asks for more "
-            "(ranges from so few do not hold for others)"
+            "(ranges from so few do not hold for others); give more data, or lower it in a recipe"
         )
 
 

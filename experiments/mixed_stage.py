@@ -15,6 +15,7 @@ from bitwright.quant.calibrate import take
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.mixed_precision import Choice, MixedNetworks, MixedSearch
+from bitwright.quant.mixed_precision.networks import decibels
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.quantized_model import QuantizedModel
@@ -60,12 +61,28 @@ def mix_formats(
             chosen = search.least_cost(asked.minimise, asked.min_sqnr_db, limits)
     except InputError as error:
         raise InputError(f"quantize.mixed: {error}") from error
+    _require_codes(search, chosen)
     front = search.pareto(next(iter(search.costs)), asked.front) if asked.front else ()
     mixed = problem.mixed_scheme(chosen.formats)
     result = _result(search, chosen, limits, front, mixed.overrides[len(scheme.overrides) :])
     draw_mixed(result, context.folder / PICTURE)
     context.console.say(f"    {said(result)}")
     return mixed, result
+
+
+def _require_codes(search: MixedSearch, chosen: Choice) -> None:
+    """Refuses an assignment without any layer in codes; names the one layer that would cost the results least."""
+    coded = [each.name for each in search.problem.formats if not each.is_float and each.name in search.problem.allowed]
+    if any(name in coded for name in chosen.formats.values()):
+        return
+    alone = search.noise.table.alone
+    group, name = min(((group, name) for group in chosen.formats for name in coded), key=lambda pair: alone[pair])
+    nearest = decibels(search.noise.alone([group], name))
+    raise InputError(
+        f"quantize.mixed: only {' and '.join(sorted(set(chosen.formats.values())))} in every layer keeps what is asked "
+        f"for, so nothing is left to quantize; the nearest that can be kept: {group} alone in {name}, results = "
+        f"{nearest:.2f} dB; lower min_sqnr_db, or give a smaller budget"
+    )
 
 
 def said(result: MixedResult) -> str:

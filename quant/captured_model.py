@@ -140,7 +140,8 @@ class CapturedModel:
             want = node.meta["val"]
             if _spell(leaf) != _spell(want):
                 raise InputError(
-                    f"input {node.meta[REF][0]}: got {_spell(leaf)}; the model was captured with {_spell(want)}"
+                    f"input {node.meta[REF][0]}: got {_spell(leaf)}; the model was captured with {_spell(want)}; give "
+                    "samples like those, or capture it with an example like these"
                 )
         return iter(leaves)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from bitwright.quant.errors import InputError
+from bitwright.quant.errors import InputError, unknown
 from bitwright.quant.observers import OBSERVERS
 from bitwright.quant.observers.importance import Importance
 from bitwright.quant.scheme import QParamsSpec
@@ -53,6 +54,12 @@ def create_observer(spec: QParamsSpec) -> Observer:
         InputError: unknown name or argument; the choices are listed.
     """
     kind = _observer_class(spec.observer)
+    takes = inspect.signature(kind).parameters.values()
+    if not any(each.kind is each.VAR_KEYWORD for each in takes):
+        known = [each.name for each in takes if each.kind is each.KEYWORD_ONLY]
+        for name in spec.observer_arguments:
+            if name not in known:
+                raise unknown(f"argument of observer {spec.observer!r}", name, known)
     try:
         return kind(spec, **spec.observer_arguments)
     except (TypeError, ValueError) as error:

@@ -145,7 +145,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("model.entry={m}:broken", "quantize",
          "0.weight contains NaN or infinity; check the checkpoint it was loaded from"),
         ("data.entry={m}:other_size", "quantize",
-         "input $input: got float32[1, 3, 16, 16]; the model was captured with float32[1, 3, 12, 12]"),
+         "input $input: got float32[1, 3, 16, 16]; the model was captured with float32[1, 3, 12, 12]; give samples like "
+         "those, or capture it with an example like these"),
+        ("calibrate={samples: 16, min_samples: 1, observer: min_max, observer_arguments: {percentil: 99.0}}", "quantize",
+         "unknown argument of observer 'min_max' 'percentil'; there are: none"),
+        ("calibrate={samples: 16, min_samples: 1, observer: mse, observer_arguments: {candidate: 9}}", "quantize",
+         "unknown argument of observer 'mse' 'candidate'; there are: candidates, power, smallest (did you mean "
+         "'candidates'?)"),
+        ("quantize.mixed={min_sqnr_db: 200, minimise: size}", "quantize",
+         "quantize.mixed: only float32 in every layer keeps what is asked for, so nothing is left to quantize; the nearest "
+         "that can be kept: "),
         ("quantize.mixed={budget: {size: 1 B}}", "quantize",
          "quantize.mixed: no assignment of int8, float32 keeps size ≤ 1e-06 MB; the nearest that can be kept: size = "),
     ],

@@ -196,7 +196,7 @@ def test_a_gate_on_the_modelled_latency_fails_where_nothing_models_it(here: str)
         ("model={{entry: {m}:not_a_network}}", "lint",
          "model.entry = '{m}:not_a_network': returned int; expected a torch.nn.Module"),
         ("data.entry={m}:few", "quantize", "data: 4 samples to calibrate with; calibrate.min_samples = 16 asks for more "
-         "(ranges from so few do not hold for others)"),
+         "(ranges from so few do not hold for others); give more data, or lower it in a recipe"),
         ("evaluate.entry={m}:no_number", "evaluate",
          "evaluate.entry = '{m}:no_number': returned dict; expected a dict of numbers by metric name"),
         ("evaluate.entry={m}:other", "evaluate",

@@ -151,7 +151,7 @@ def test_what_was_observed_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_argument_that_it_does_not_have_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"observer '{name}': .*colour"):
+    with pytest.raises(InputError, match=f"^unknown argument of observer '{name}' 'colour'; there are: "):
         make(name, colour="red")
 
 
