@@ -96,7 +96,7 @@ def equalize(
     values = dict(captured.values)
     found: dict[TensorRef, torch.Tensor] = {}
     for space in spaces:
-        factors = _Balance(space, captured, values, statistics, sensitivity, scheme).factors()
+        factors = Balance(space, captured, values, statistics, sensitivity, scheme).factors()
         if space.ceiling != float("inf"):
             factors = _below_ceiling(space, factors, statistics)
         _scale(space, factors, values, captured)
@@ -137,7 +137,7 @@ def _add(sums: dict[TensorRef, torch.Tensor], ref: TensorRef, values: torch.Tens
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A layer that sums over the channels: `largest` weight `[out, C]`, `power` of its input `[C]`, `cost` `[out]`."""
 
     largest: torch.Tensor
@@ -145,7 +145,7 @@ class _Reader:
     cost: torch.Tensor
 
 
-class _Balance:
+class Balance:
     """What rounding costs in one space, as a function of log s."""
 
     def __init__(
@@ -167,7 +167,7 @@ class _Balance:
         shares = [torch.maximum(-low, high) for low, high, _ in self.tensors]
         self.share = torch.stack([each / each.amax().clamp(min=1e-30) for each in shares]).amax(0) if shares else None
         self.readers = [
-            _Reader(
+            Reader(
                 weight.abs().reshape(*weight.shape[:2], -1).amax(2),
                 statistics.power[data] * weight[0, 0].numel(),
                 sensitivity[use.node.outputs[0]],
@@ -184,31 +184,38 @@ class _Balance:
         if self.share is None:
             return one
         alive = self.share > _DEAD
-        start = torch.where(alive, self.share.clamp(min=1e-6).log() / 2, 0.0)
-        best, least = torch.zeros_like(start), float(self.cost(torch.zeros_like(start)))
-        with torch.enable_grad():
-            point = start.requires_grad_(True)
-            optimizer = torch.optim.Adam([point], lr=_RATE)
-            for _ in range(_STEPS):
-                cost = self.cost(point)
-                if float(cost.detach()) < least:
-                    best, least = point.detach().clone(), float(cost.detach())
-                optimizer.zero_grad()
-                torch.autograd.backward(cost.log())
-                optimizer.step()
+        point = torch.where(alive, self.share.clamp(min=1e-6).log() / 2, 0.0)
+        best, least = torch.zeros_like(point), self.cost(torch.zeros_like(point))[0]
+        optimizer = torch.optim.Adam([point], lr=_RATE)
+        for _ in range(_STEPS):
+            cost, slope = self.cost(point)
+            if cost < least:
+                best, least = point.clone(), cost
+            point.grad = slope / cost  # of its logarithm
+            optimizer.step()
         return torch.where(alive, best.exp(), one)
 
-    def cost(self, log_scale: torch.Tensor) -> torch.Tensor:
-        """Of activations and weights together."""
+    def cost(self, log_scale: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """Of activations and weights together, and its gradient `[C]`.
+
+        Written out: of a wide reader the largest weights take one pass, autograd's way back several more.
+        """
         scale = log_scale.exp()
-        total = torch.full((), torch.finfo(torch.float32).tiny)
+        total, slope = torch.full((), torch.finfo(torch.float32).tiny), torch.zeros_like(scale)
         for low, high, cost in self.tensors:
-            width = (high / scale).amax() - (low / scale).amin()
-            total = total + (width / self.steps).square() * (scale.square() * cost).sum()
+            (top, highest), (bottom, lowest) = (high / scale).max(0), (low / scale).min(0)
+            width, noise = (top - bottom) / self.steps, scale.square() * cost
+            total += width.square() * noise.sum()
+            slope += 2.0 * width.square() * noise
+            slope[highest] -= 2.0 * width * noise.sum() * top / self.steps
+            slope[lowest] += 2.0 * width * noise.sum() * bottom / self.steps
         for reader in self.readers:
-            step = (reader.largest * scale).amax(1) / self.weight_steps
-            total = total + (step.square() * reader.cost).sum() * (reader.power / scale.square()).sum()
-        return total
+            step, largest = (reader.largest * scale).max(1)
+            noise, power = (step / self.weight_steps).square() * reader.cost, reader.power / scale.square()
+            total += noise.sum() * power.sum()
+            slope.index_add_(0, largest, noise, alpha=2.0 * float(power.sum()))
+            slope -= 2.0 * noise.sum() * power
+        return float(total), slope
 
 
 def _steps(spec: QParamsSpec) -> float:

@@ -10,7 +10,7 @@ from torch import nn
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import channel_axes, channel_spaces
-from bitwright.quant.equalize import equalize
+from bitwright.quant.equalize import Balance, channel_statistics, equalize
 from bitwright.quant.equalize_choice import equalization_helps
 from bitwright.quant.errors import InputError
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -61,6 +61,26 @@ def test_sensitivity_follows_the_factors(captured: CapturedModel, u8s8: QuantSch
     assert again.keys() == followed.keys()
     for ref, cost in again.items():
         torch.testing.assert_close(followed[ref], cost, rtol=1e-3, atol=1e-3 * float(cost.max()))
+
+
+def test_the_gradient_of_the_balance_is_that_of_its_formula(captured: CapturedModel, u8s8: QuantScheme) -> None:
+    axes = channel_axes(captured.graph)
+    sensitivity = channel_sensitivity(captured, axes, samples())
+    statistics = channel_statistics(captured, axes, samples())
+    for space in channel_spaces(captured.graph):
+        balance = Balance(space, captured, captured.values, statistics, sensitivity, u8s8)
+        point = torch.randn(space.channels, requires_grad=True)
+        scale, expected = point.exp(), torch.zeros(())
+        for low, high, cost in balance.tensors:
+            width = (high / scale).amax() - (low / scale).amin()
+            expected = expected + (width / 255).square() * (scale.square() * cost).sum()
+        for reader in balance.readers:
+            steps = (reader.largest * scale).amax(1) / 127
+            expected = expected + (steps.square() * reader.cost).sum() * (reader.power / scale.square()).sum()
+        (gradient,) = torch.autograd.grad(expected, [point])
+        found, slope = balance.cost(point.detach())
+        assert found == pytest.approx(float(expected.detach()), rel=1e-5)
+        torch.testing.assert_close(slope, gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
 def test_spaces_run_from_weights_to_weights(captured: CapturedModel) -> None:
