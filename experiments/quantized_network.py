@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.experiments.console import Console
+from bitwright.experiments.group_sizes import require_whole_groups
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.scheme_settings import require_overrides_select
+from bitwright.hw_constraints.target import load_target
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
 from bitwright.quant.ptq import quantize
@@ -37,11 +39,12 @@ def quantized_network(
         console: where the progress goes.
 
     Raises:
-        InputError: an override that selects nothing, nothing to quantize, no data, an unknown rounding or preparation,
-            NaN or infinity on the way.
+        InputError: an override that selects nothing, groups that do not come out even, nothing to quantize, no data,
+            an unknown rounding or preparation, NaN or infinity on the way.
     """
     asked, samples = recipe.quantize, recipe.calibrate.samples
     require_overrides_select(recipe, captured.graph)
+    require_whole_groups(captured, scheme, load_target(recipe.target))
     with console.track(*_steps(recipe, captured)) as advance:
         quantized = quantize(
             captured,

@@ -161,6 +161,7 @@ STAGE = Stage(
         "bitwright.quant",
         "bitwright.experiments.advice",
         "bitwright.experiments.calibration_data",
+        "bitwright.experiments.group_sizes",
         "bitwright.experiments.quantized_network",
         "bitwright.experiments.scheme_settings",
         "bitwright.experiments.tensor_quality",
