@@ -49,6 +49,10 @@ class Call:
         """ONNX's type."""
         return str(self.node.op_type)
 
+    def text(self, name: str) -> str:
+        """An attribute that is a word; empty where it is not given."""
+        return next((each.s.decode() for each in self.node.attribute if each.name == name), "")
+
     @property
     def live(self) -> tuple[Operand, ...]:
         """The operands that depend on the network's inputs."""
@@ -61,9 +65,15 @@ class Call:
 
 
 class CodedGraph:
-    """The operators of a file in an order in which they can run."""
+    """The operators of a file in an order in which they can run.
 
-    def __init__(self, graph: OnnxGraph) -> None:
+    Args:
+        graph: the file's.
+        quantizes_before: operators in front of which the runtime puts what quantizes their result, so that they read
+            codes where the file has real values.
+    """
+
+    def __init__(self, graph: OnnxGraph, *, quantizes_before: frozenset[str] = frozenset()) -> None:
         self.graph = graph
         live = graph.computed_from_inputs
         written = tuple(
@@ -74,7 +84,8 @@ class CodedGraph:
         # Results of the graph: the tensor, and whether it leaves through codes.
         self.results = tuple(self._operand(value, True) for value in graph.outputs)
         self._same_codes: dict[str, str] = {}  # tensors that views make of tensors in codes, and the other way round
-        self.calls = self._through_views(written)
+        self.quantized_ahead: set[str] = set()  # results whose codes the makers of what they are made of write
+        self.calls = self._ahead_of(quantizes_before, self._through_views(written))
         self.maker = {value: call for call in self.calls for value in call.outputs}
 
     def _operand(self, value: str, live: bool) -> Operand | None:
@@ -115,6 +126,21 @@ class CodedGraph:
             )
             for call in calls
         )
+
+    def _ahead_of(self, ops: frozenset[str], calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        """Lets these operators read codes, in the codes of their results, where all who read the results do."""
+        uses = [operand for call in calls for operand in call.live] + [one for one in self.results if one]
+        real = {use.value for use in uses if not use.coded}
+        found = []
+        for call in calls:
+            made = call.outputs[0] if call.outputs else ""
+            if call.op.lower() in ops and made not in real and any(one.coded for one in call.live):
+                self.quantized_ahead.add(made)
+                self._same_codes |= {one.value: made for one in call.live if not one.coded}
+                operands = (replace(one, coded=True) if one is not None and one.live else one for one in call.operands)
+                call = replace(call, operands=tuple(operands))
+            found.append(call)
+        return tuple(found)
 
     @cached_property
     def readers(self) -> dict[str, list[Call]]:

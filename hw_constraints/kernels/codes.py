@@ -23,7 +23,7 @@ def coding(graph: CodedGraph, draft: Draft, rules: FusionRules) -> list[tuple[st
     moves = draft.family in _MOVES_CODES
     values = [value for value, _, _ in draft.reads] + [value for value, _ in draft.writes if draft.writes_codes]
     qparams = {graph.qparams(value) for value in values} - {None}
-    if moves and len(qparams) > 1:
+    if moves and len(qparams) > 1 and draft.writes[0][0] not in graph.quantized_ahead:
         found.append(("rescale", 1))
     if moves and rules.zero_points_matter and any(zero for _, zero in filter(None, qparams)):
         found.append(("zero_point", 1))

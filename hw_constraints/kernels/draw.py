@@ -104,7 +104,7 @@ class _Draw:
             return "reshape" not in self._rules.free
         if self._format != "int8" or family in CONVOLUTIONS or family is Family.REORDER:
             return True
-        return any(op.lower() in self._rules.in_codes for op in _OPS[family])
+        return any(self._rules.works_in_codes(op, mode) for op in _OPS[family] for mode in ("", *_RESIZE_MODES))
 
     def one(self, family: Family) -> Kernel | None:
         """A kernel; None when the draw came out too large or is not computed in this format."""
@@ -114,7 +114,7 @@ class _Draw:
         if kernel.macs > _MOST_MACS or largest > _MOST_ELEMENTS or min(map(min, kernel.outputs)) < 1:
             return None
         coded = self._format == "int8" and family not in (Family.QUANTIZE, Family.DEQUANTIZE, Family.REORDER)
-        return None if coded and kernel.op.lower() not in self._rules.in_codes else kernel
+        return None if coded and not self._rules.works_in_codes(kernel.op, kernel.attribute("mode", "")) else kernel
 
     def _make(
         self,
@@ -314,7 +314,7 @@ class _Draw:
         return self._make("BatchNormalization", [shape], [shape], epilogue=self._random.choice(ends))
 
     def _resize(self) -> Kernel:
-        picture, mode = self._sizes.picture(), self._random.choice(["nearest", "linear"])
+        picture, mode = self._sizes.picture(), self._random.choice(_RESIZE_MODES)
         times = self._random.choice([2, 2, 2, 4, 8])
         result = (*picture[:2], *(times * size for size in picture[2:]))
         how: dict[str, Value] = {"mode": mode}
@@ -377,6 +377,7 @@ class _Draw:
         )
 
 
+_RESIZE_MODES = ("nearest", "linear")
 _OPS: dict[Family, tuple[str, ...]] = {
     Family.CONV_TRANSPOSE: ("ConvTranspose",),
     Family.LINEAR: ("Gemm", "MatMul"),

@@ -34,7 +34,7 @@ def fused(graph: CodedGraph, rules: FusionRules) -> list[Draft]:
 
 def _draft(graph: CodedGraph, call: Call, rules: FusionRules, taken: set[int]) -> Draft:
     family = family_of(graph, call)
-    in_codes = _reads_codes(call) and call.op.lower() in rules.in_codes
+    in_codes = _reads_codes(call) and rules.works_in_codes(call.op, call.text("mode"))
     if in_codes:
         draft = _chain(graph, call, family, "int8", rules, taken)
         if draft.writes_codes or rules.fuses(family, "int8", "dequantize"):
@@ -110,7 +110,8 @@ def _takes(graph: CodedGraph, draft: Draft, follower: Call, rules: FusionRules) 
         return rules.fuses(draft.family, "int8", op) or codes_do(graph, follower)
     if op == "batchnormalization":
         return rules.fuses(draft.family, draft.format, op)
-    of_operator = op in rules.epilogues.get(f"{draft.op.lower()}/{draft.format}", frozenset())
+    named = draft.op != "Conv"  # also a family's name, whose rules change behind an addition
+    of_operator = named and op in rules.epilogues.get(f"{draft.op.lower()}/{draft.format}", frozenset())
     if not through_codes and not of_operator and not rules.fuses(draft.family, draft.format, op, behind_add=draft.adds):
         return False
     others = [operand for operand in follower.live if operand.value != value]

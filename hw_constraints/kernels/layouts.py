@@ -69,6 +69,8 @@ def _fits_blocks(draft: Draft, rules: FusionRules) -> bool:
     if draft.family is Family.GROUPED:
         groups = channels[0] // draft.weight[1]
         return draft.weight[1] % rules.vector == 0 and draft.weight[0] // groups % rules.vector == 0
+    if draft.family is Family.ACTIVATION:
+        return True  # computes what pads the last block along with the rest
     if draft.family is Family.ELEMENTWISE:  # the last block may be padded, but blocks are not broadcast
         return len({shape for _, shape, _ in draft.reads}) == 1 and not draft.weight
     return all(count % rules.vector == 0 for count in channels)

@@ -19,15 +19,19 @@ comes from memory beyond the last cache, in networks that do not fit there, is n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bitwright.hw_constraints.kernels.emit import emit
 from bitwright.hw_constraints.kernels.kernel import Family, Kernel
 from bitwright.hw_constraints.kernels.onnx_parts import Parts
+from bitwright.hw_constraints.kernels.rules import CHANNELS_LAST, PLAIN
 from bitwright.hw_constraints.kernels.surroundings import Surroundings
 
 _COLD_BYTES = 3 * 2**20  # weights of all branches together: beyond a second-level cache of 2 MiB
 _BRANCHES = (2, 8)  # fewest and most
+_LAST = (0, 2, 3, 1)  # axes of a picture with its channels last
+_ANY_ORDER = frozenset({Family.ACTIVATION, Family.CONCAT, Family.RESIZE})
 _BRANCH_WORK = 5e7  # multiply-accumulates after which there are branches enough
 
 
@@ -62,11 +66,35 @@ def minimal_model(kernel: Kernel, runtime: str, *, branches: int | None = None, 
         seed: of weights.
     """
     count = branches or _branches(kernel)
+    written = _in_plain_order(kernel) if runtime == "onnxruntime" else kernel
     return MinimalModel(
         kernel=kernel,
-        with_kernel=_model(kernel, runtime, count, seed, with_kernel=True),
-        without_kernel=_model(kernel, runtime, count, seed, with_kernel=False),
+        with_kernel=_model(written, runtime, count, seed, with_kernel=True),
+        without_kernel=_model(written, runtime, count, seed, with_kernel=False),
         branches=count,
+    )
+
+
+def _in_plain_order(kernel: Kernel) -> Kernel:
+    """ONNX Runtime's kernels of real values know no order of channels: it turns shapes and axes round, as here.
+
+    Written behind a real-valued convolution they would find blocks, which they are not for.
+    """
+    four = all(len(shape) == 4 for shape in (*kernel.inputs, *kernel.outputs))
+    if kernel.layout != CHANNELS_LAST or kernel.format != "float32" or kernel.family not in _ANY_ORDER or not four:
+        return kernel
+    attributes: dict[str, Any] = dict(kernel.attributes)
+    if "axis" in attributes:
+        attributes["axis"] = _LAST.index(attributes["axis"] % len(_LAST))
+    for name in ("const:2", "const:3"):  # scales and sizes
+        if kernel.family is Family.RESIZE and name in attributes:
+            attributes[name] = tuple(attributes[name][axis] for axis in _LAST)
+    return replace(
+        kernel,
+        inputs=tuple(tuple(shape[axis] for axis in _LAST) for shape in kernel.inputs),
+        outputs=tuple(tuple(shape[axis] for axis in _LAST) for shape in kernel.outputs),
+        attributes=tuple(sorted(attributes.items())),
+        layout=PLAIN,
     )
 
 

@@ -28,7 +28,8 @@ class FusionRules:
             behind it and not behind others of its family.
         composites: what is written as several operators and runs as one: `silu` for `x * sigmoid(x)`; with `/int8`
             behind it where that also holds for x in codes.
-        in_codes: operators with kernels for codes of 8 bits.
+        in_codes: operators with kernels for codes of 8 bits; with `/mode` behind it where only that mode has one.
+        quantizes_before: operators in front of which what quantizes their result is put; they then read codes.
         free: operators that cost nothing, as views do where buffers are shared.
         layouts: by family and format, the layout that a kernel insists on; `any` where it takes what comes; plain
             where nothing is said.
@@ -43,6 +44,7 @@ class FusionRules:
     epilogues: Mapping[str, frozenset[str]]
     in_codes: frozenset[str]
     composites: frozenset[str] = frozenset()
+    quantizes_before: frozenset[str] = frozenset()
     free: frozenset[str] = frozenset()
     layouts: Mapping[str, str] = field(default_factory=dict)
     bounds_left_to_codes: bool = False
@@ -50,6 +52,10 @@ class FusionRules:
     zero_points_matter: bool = False
     vector: int = 1
     blocked_multiple: int = 1
+
+    def works_in_codes(self, op: str, mode: str = "") -> bool:
+        """Whether an operator has a kernel for codes; of some only one of their modes has."""
+        return op.lower() in self.in_codes or f"{op.lower()}/{mode}" in self.in_codes
 
     def fuses(self, family: Family, number_format: str, op: str, *, behind_add: bool = False) -> bool:
         """Whether `op` behind such a kernel, or behind the addition that ends it, becomes part of it."""
@@ -69,6 +75,7 @@ class FusionRules:
             "epilogues": {key: sorted(ops) for key, ops in sorted(self.epilogues.items())},
             "in_codes": sorted(self.in_codes),
             "composites": sorted(self.composites),
+            "quantizes_before": sorted(self.quantizes_before),
             "free": sorted(self.free),
             "layouts": dict(sorted(self.layouts.items())),
             "bounds_left_to_codes": self.bounds_left_to_codes,
@@ -92,6 +99,7 @@ class FusionRules:
                 epilogues={key: frozenset(ops) for key, ops in record["epilogues"].items()},
                 in_codes=frozenset(record["in_codes"]),
                 composites=frozenset(record["composites"]),
+                quantizes_before=frozenset(record["quantizes_before"]),
                 free=frozenset(record["free"]),
                 layouts=dict(record["layouts"]),
                 bounds_left_to_codes=record["bounds_left_to_codes"],

@@ -62,8 +62,8 @@ def split(model: Path | bytes | onnx.ModelProto | OnnxGraph, runtime: str, rules
     Raises:
         InputError: it is no ONNX model, has sizes that are not static, or the runtime's rules are not known.
     """
-    graph = CodedGraph(_graph(model))
     rules = rules or known_rules(runtime)
+    graph = CodedGraph(_graph(model), quantizes_before=rules.quantizes_before)
     drafts = with_reorders(with_conversions(fused(graph, rules), graph, rules), graph, rules)
     inputs = tuple(graph.shape(item.name) for item in graph.graph.inputs)
     outputs = tuple(graph.shape(result.value) for result in graph.results if result)

@@ -36,8 +36,11 @@ class Surroundings:
             kernel = replace(kernel, layout=PLAIN)  # one loop over all elements, whatever their order
         self._kernel, self._runtime, self._parts = kernel, runtime, parts
         self._sources: dict[Shape, str] = {}
-        self._zero = ACTIVATION_ZERO if kernel.attribute("zero_point") else 0
         coded, family = kernel.format == "int8", kernel.family
+        # OpenVINO generates code for an activation of codes with a zero point, as those of both signs have; behind a
+        # convolution whose codes have none it is fused, and behind a pool it is another kernel.
+        self._generated = runtime == "openvino" and coded and family is Family.ACTIVATION
+        self._zero = ACTIVATION_ZERO if kernel.attribute("zero_point") or self._generated else 0
         self.reads_codes = coded and family is not Family.QUANTIZE
         self.writes_codes = "quantize" in kernel.epilogue or (
             coded and "dequantize" not in kernel.epilogue and family is not Family.DEQUANTIZE
@@ -74,7 +77,7 @@ class Surroundings:
         if not self.reads_codes:
             return parts.node("Relu", [value]) if at else value
         value = self.coded(value)
-        if at or self._kernel.family in _FUSIBLE:
+        if at or (self._kernel.family in _FUSIBLE and not self._generated):
             value = self.coded(parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=[1, 1]))
         return value
 
@@ -100,7 +103,9 @@ class Surroundings:
         parts = self._parts
         if len(shape) == _PICTURE and self._kernel.layout != PLAIN:
             padded = self._kernel.layout == BLOCKED and shape[1] % _NARROW
-            small = (self._convolved if padded else self._pooled)(value, shape, variant)
+            # Behind some operators ONNX Runtime would put codes into the plain order for a pool, or make them real.
+            coded_conv = coded and self._runtime == "onnxruntime"
+            small = (self._convolved if padded or coded_conv else self._pooled)(value, shape, variant, coded=coded)
             parts.result(self.coded(small) if coded else self._same_count(small))
         else:
             self._slice(value, shape, coded=coded, variant=variant)
@@ -109,6 +114,9 @@ class Surroundings:
         """A conversion between layouts: forced by a reader that insists on the other layout, or avoided."""
         parts, kernel = self._parts, self._kernel
         shape = kernel.inputs[0]
+        if self._runtime == "openvino":
+            (self._to_plain if kernel.layout == PLAIN else self._from_plain)(shape, forced=forced)
+            return
         if kernel.layout == PLAIN:
             value = self.produce(0)
             if forced:
@@ -126,6 +134,35 @@ class Surroundings:
         seen = parts.node("Conv", [value, weight], kernel_shape=sides, strides=list(shape[2:]))
         parts.result(self.coded(seen) if self.reads_codes else seen)
 
+    def _to_plain(self, shape: Shape, *, forced: bool) -> None:
+        """OpenVINO slices in any layout; only a view of other dimensions makes it put a tensor in order.
+
+        Both models look at one position and at a view: of the tensor, or of that position, which is in order already.
+        """
+        parts, value = self._parts, self.produce(0)
+        small = self._pooled(value, shape, 0)
+        seen, count = (value, math.prod(shape)) if forced else (small, shape[0] * shape[1])
+        flat = parts.node("Reshape", [seen, parts.constant(np.asarray([1, count], np.int64))])
+        parts.result(self.coded(small) if self.reads_codes else small)
+        parts.result(self._slice_of(flat, [0, 0], [1, 1]))
+
+    def _from_plain(self, shape: Shape, *, forced: bool) -> None:
+        """A convolution of few positions reads the picture, or another one that is no larger than its window.
+
+        Each picture is also looked at as it is, so that both models do the same with both, but for this.
+        """
+        parts = self._parts
+        sides = [min(_GLANCE_SIDE, side) for side in shape[2:]]
+        weight = parts.weight((_GLANCE_CHANNELS, shape[1], *sides), coded=self.reads_codes)
+        large, little = (parts.input((*shape[:2], *each)) for each in (shape[2:], sides))
+        if self.reads_codes:
+            large, little = self.coded(large), self.coded(little)
+        for value in (large, little):
+            parts.result(self._slice_of(value, [0] * _PICTURE, [1] * _PICTURE))
+        strides = list(shape[2:])
+        seen = parts.node("Conv", [large if forced else little, weight], kernel_shape=sides, strides=strides)
+        parts.result(self.coded(seen) if self.reads_codes else seen)
+
     def _pool_result(self, small: str) -> None:
         if self.reads_codes and self._runtime == "onnxruntime":
             self._parts.result(self._parts.codes[self.coded(small)], TensorProto.UINT8)
@@ -139,12 +176,20 @@ class Surroundings:
         if self._runtime == "onnxruntime" and self._kernel.layout == PLAIN:
             self._slice(value, shape, coded=not forced)
             return
-        if len(shape) != _PICTURE:
+        if self._runtime == "onnxruntime":
+            small = self._pooled(value, shape, 0)
+            parts.result(small if forced else self.coded(small))
+            return
+        if self._kernel.layout == PLAIN:
             shape = (1, 1, math.prod(shape[:-1]), shape[-1])
-            value = parts.node("Reshape", [value, parts.constant(np.asarray(shape, np.int64))])
-            value = value if forced else self.coded(value)
+            value = self.coded(parts.node("Reshape", [value, parts.constant(np.asarray(shape, np.int64))]))
+        # Pools and slices are moved in front of a DequantizeLinear; a convolution with real weights is not.
         small = self._pooled(value, shape, 0)
-        parts.result(small if forced else self.coded(small))
+        weight = parts.weight((_GLANCE_CHANNELS, shape[1], 1, 1), coded=False)
+        strides = [max(1, side) for side in shape[2:]]
+        seen = parts.node("Conv", [value if forced else small, weight], kernel_shape=[1, 1], strides=strides)
+        parts.result(self.coded(small))
+        parts.result(seen)
 
     def _reads_plain(self, at: int) -> bool:
         """Whether an input comes as the network's own do. Convolutions of few channels read no blocks."""
@@ -160,13 +205,13 @@ class Surroundings:
         name = self._parts.input(shape)
         return self._sources.setdefault(shape, name) if shared else name
 
-    def _convolved(self, value: str, shape: Shape, variant: int) -> str:
+    def _convolved(self, value: str, shape: Shape, variant: int, *, coded: bool = False) -> str:
         """For channels that are no multiple of a block: there a pool would have to put the tensor in order first."""
         strides = [max(1, shape[2]) + variant, max(1, shape[3])]
-        weight = self._parts.weight((_GLANCE_CHANNELS, shape[1], 1, 1), coded=False)
+        weight = self._parts.weight((_GLANCE_CHANNELS, shape[1], 1, 1), coded=coded)
         return self._parts.node("Conv", [value, weight], kernel_shape=[1, 1], strides=strides)
 
-    def _pooled(self, value: str, shape: Shape, variant: int) -> str:
+    def _pooled(self, value: str, shape: Shape, variant: int, *, coded: bool = False) -> str:
         strides = [max(1, shape[2]) + variant, max(1, shape[3])]
         return self._parts.node("MaxPool", [value], kernel_shape=[1, 1], strides=strides)
 

@@ -94,7 +94,7 @@ class KernelModels:
 
 
 def samples_of(table: KernelTable) -> list[Sample]:
-    """The measured kernels of a table."""
+    """The measured kernels of a table; not those of which it is not known whether they take any time."""
     return [
         Sample(
             kernel=row.kernel,
@@ -102,7 +102,7 @@ def samples_of(table: KernelTable) -> list[Sample]:
             noise=_noise(row.ratio, row.half_width),
         )
         for row in table.measured
-        if math.isfinite(row.ratio)
+        if math.isfinite(row.ratio) and row.ratio > 0
     ]
 
 

@@ -22,6 +22,8 @@ from bitwright.hw_constraints.table.session import Session
 from bitwright.hw_constraints.table.store import KernelTable
 
 Row = KernelRow | NetworkRow
+# Chance hardly does that: the two models differ in more than the kernel.
+_LESS_THAN_NOTHING = "its minimal model takes less time with the kernel than without"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +91,11 @@ class _Trial:
         return not done and not precision.reached(*self.interval())
 
     def row(self) -> Row:
+        ratio, low, high = self.interval()
+        if not self.rejected and high <= 0:
+            self.rejected = _LESS_THAN_NOTHING
         figures: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "rejected": self.rejected}
         if not self.rejected:
-            ratio, low, high = self.interval()
             by_processor = any(each["basis"] == PROCESSOR for each in self.observations)
             figures |= {
                 **{"ratio": ratio, "low": low, "high": high, "placements": len(self.observations)},

@@ -12,9 +12,11 @@ from made_up_machine import KEY, kernel_us, network_us, networks, splits, table
 from bitwright.hw_constraints.kernels import Family, Kernel, Split, split
 from bitwright.hw_constraints.kernels.known_rules import known_rules
 from bitwright.hw_constraints.predict.from_table import FUSION_RULES, load_predictor, predictor_of
+from bitwright.hw_constraints.predict.kernel_models import samples_of
 from bitwright.hw_constraints.predict.predictor import LatencyPredictor
 from bitwright.hw_constraints.table import KernelTable
 from bitwright.hw_constraints.table.key import TableKey
+from bitwright.hw_constraints.table.reference import REFERENCE
 from bitwright.quant.errors import InputError
 
 NEW = 12  # networks of another draw
@@ -138,3 +140,16 @@ def test_what_fuses_is_as_the_table_says(tmp_path: Path) -> None:
     network = networks(1)[0].float_file()
     assert predictor.rules == alone
     assert len(predictor.split(network).kernels) > len(split(network, "onnxruntime").kernels)
+
+
+def test_rows_that_may_take_no_time_teach_nothing(tables: Path) -> None:
+    """A latency below 0 has no logarithm, and the least one that could stand for it is made up."""
+    file = tables / "drowned.table"
+    known = table(file, count=4)
+    drowned = [replace(row, ratio=-row.ratio, low=-2 * row.ratio, high=row.ratio) for row in known.measured[::5]]
+    with KernelTable.writing(file, known.key, REFERENCE.to_json()) as writing:
+        writing.add(drowned)
+    samples = samples_of(KernelTable.load(file))
+    assert {sample.kernel for sample in samples} == {row.kernel for row in known.measured} - {
+        row.kernel for row in drowned
+    }

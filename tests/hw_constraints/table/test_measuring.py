@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import random
 import signal
@@ -194,6 +195,24 @@ def test_rows_go_into_the_table_batch_by_batch_and_rejections_with_their_message
     (session,) = table.sessions
     assert (session.kernels, session.reference_us) == (3, 200.0)
     assert table.latency_us(kernel(4)) == pytest.approx(800.0, rel=0.01)
+
+
+def test_a_kernel_that_takes_less_than_nothing_is_refused_and_one_that_drowns_is_not() -> None:
+    """Two models of which the one with the kernel is the faster differ in more than the kernel."""
+
+    class Shifted(Pretended):
+        def _job(self, job: Any, placements: int) -> dict[str, Any]:
+            found = super()._job(job, placements)
+            for each, sign in zip(found["placements"], (1, -1, 1) * placements, strict=False):
+                each["ratio"] *= -0.1 if job["kernel"]["inputs"][0][1] == 3 else 1e-4 * sign
+            return found
+
+    rows, _ = measure_batch(
+        Shifted(0.01), [kernel(3), kernel(4)], precision=Precision(most=6), effort=Effort(), seed=0  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert rows[0].rejected == "its minimal model takes less time with the kernel than without"
+    assert math.isnan(rows[0].ratio)
+    assert not rows[1].rejected and rows[1].low < 0 < rows[1].high
 
 
 def test_no_batch_begins_when_the_time_is_up(tmp_path: Path) -> None:
