@@ -16,8 +16,9 @@ from bitwright.quant.graph import Graph
 from bitwright.quant.mixed_precision import FLOAT, Cost, LayerFormat, MixedSearch, Problem
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.scheme import QParamsSpec, QuantScheme
+from bitwright.quant.yaml_lines import dotted
 
-_WHERE = ("quantize", "mixed")
+WHERE = ("quantize", "mixed")
 
 
 def mixed_problem(asked: Mixed, graph: Graph, scheme: QuantScheme, target: Target) -> Problem:
@@ -26,19 +27,36 @@ def mixed_problem(asked: Mixed, graph: Graph, scheme: QuantScheme, target: Targe
     Raises:
         InputError: an unknown format, or one that the target does not permit.
     """
-    chosen = [_format(name, index, scheme, target) for index, name in enumerate(asked.formats)]
+    chosen = layer_formats(asked.formats, scheme, target)
     looked_at = [LayerFormat(name="own")] * (not any(each.is_own for each in chosen))
     looked_at += [FLOAT] * (not any(each.is_float for each in chosen))
     return Problem(graph=graph, scheme=scheme, formats=(*chosen, *looked_at), allowed=asked.formats)
 
 
-def _format(name: str, index: int, scheme: QuantScheme, target: Target) -> LayerFormat:
+def layer_formats(
+    names: Sequence[str], scheme: QuantScheme, target: Target, *, where: tuple[str, ...] = WHERE
+) -> list[LayerFormat]:
+    """Formats by name, as the target keeps them.
+
+    Args:
+        names: of the section's `formats`.
+        scheme: what they are exceptions to.
+        target: that has to permit them.
+        where: the section, for messages.
+
+    Raises:
+        InputError: an unknown format, or one that the target does not permit.
+    """
+    return [_format(name, (*where, "formats", index), scheme, target) for index, name in enumerate(names)]
+
+
+def _format(name: str, path: tuple[str | int, ...], scheme: QuantScheme, target: Target) -> LayerFormat:
     if name not in BLOCK_FORMATS:
-        raise unknown("number format of quantize.mixed.formats", name, BLOCK_FORMATS)
+        raise unknown(f"number format of {dotted(path[:-1])}", name, BLOCK_FORMATS)
     added = apply_block_formats(scheme, target, {"*": name}).overrides[len(scheme.overrides) :]
     if not added:
         return LayerFormat(name=name)
-    path, numerics = (*_WHERE, "formats", index), target.numerics
+    numerics = target.numerics
     if added[0].keep_float and not numerics.float_formats:
         raise RefusedSettingError(path, name, target, "; ".join(dict.fromkeys(map(spelled, numerics.weights))))
     _require_permitted(added[0].weights, numerics.weights, name, target, path)
@@ -76,35 +94,50 @@ def mixed_costs(asked: Mixed, recipe: Recipe, target: Target) -> list[Cost]:
     names = [name for name in ("latency", "size", "energy") if getattr(asked.budget, name) is not None]
     if asked.min_sqnr_db is not None and asked.minimise not in names:
         names.append(asked.minimise)
+    return [cost_of(name, recipe, target) for name in names]
+
+
+def cost_of(name: str, recipe: Recipe, target: Target, *, where: tuple[str, ...] = WHERE) -> Cost:
+    """What a network costs under a plan.
+
+    Args:
+        name: `latency`, by the first of `predict.tables` or else by the target's cost model; `size` or `energy`.
+        recipe: names the tables.
+        target: has the cost model.
+        where: the section that asks, for messages.
+
+    Raises:
+        InputError: nothing knows it.
+    """
     known = {"latency": _latency, "size": _size, "energy": _energy}
-    return [known[name](recipe, target) for name in names]
+    return known[name](recipe, target, f"{dotted(where)}.budget")
 
 
-def _size(recipe: Recipe, target: Target) -> Cost:
+def _size(recipe: Recipe, target: Target, key: str) -> Cost:
     return Cost(name="size", unit="MB", of=lambda graph, plan: weight_bytes(graph, plan) / 1e6, origin="counted")
 
 
-def _latency(recipe: Recipe, target: Target) -> Cost:
+def _latency(recipe: Recipe, target: Target, key: str) -> Cost:
     if recipe.predict.tables:
         from bitwright.nas.latency import predicted_latency
 
         predicted = predicted_latency(Path(recipe.predict.tables[0]))
         return Cost(name="latency", unit="ms", of=lambda graph, plan: predicted(graph, plan).latency_ms)
-    _require_model(target, "latency", "predict.tables = [FILE] brings a table of `bitwright measure kernels`")
+    _require_model(target, f"{key}.latency", "predict.tables = [FILE] brings a table of `bitwright measure kernels`")
 
     def modelled_ms(graph: Graph, plan: QuantPlan) -> float:
         from bitwright.hw_constraints.modelled_time import modelled_time
 
         found = modelled_time(graph, target, plan)
         if found is None:
-            raise InputError(f"quantize.mixed.budget.latency: the network cannot be lowered to target {target.id!r}")
+            raise InputError(f"{key}.latency: the network cannot be lowered to target {target.id!r}")
         return found.us / 1e3
 
     return Cost(name="latency", unit="ms", of=modelled_ms)
 
 
-def _energy(recipe: Recipe, target: Target) -> Cost:
-    _require_model(target, "energy", "leave it out")
+def _energy(recipe: Recipe, target: Target, key: str) -> Cost:
+    _require_model(target, f"{key}.energy", "leave it out")
 
     def modelled_uj(graph: Graph, plan: QuantPlan) -> float:
         from bitwright.hw_constraints.cost.estimate import estimate
@@ -112,15 +145,15 @@ def _energy(recipe: Recipe, target: Target) -> Cost:
 
         found = estimate(lower(graph, target, plan=plan)).energy_uj
         if found is None:
-            raise InputError(f"quantize.mixed.budget.energy: target {target.id!r} gives no energies; leave it out")
+            raise InputError(f"{key}.energy: target {target.id!r} gives no energies; leave it out")
         return found
 
     return Cost(name="energy", unit="µJ", of=modelled_uj)
 
 
-def _require_model(target: Target, name: str, instead: str) -> None:
+def _require_model(target: Target, key: str, instead: str) -> None:
     if Capability.COST not in target.capabilities:
-        raise InputError(f"quantize.mixed.budget.{name}: target {target.id!r} has no cost model; {instead}")
+        raise InputError(f"{key}: target {target.id!r} has no cost model; {instead}")
 
 
 def limits_of(asked: Mixed, search: MixedSearch) -> dict[str, float]:

@@ -48,6 +48,24 @@ class SparseWeights(Part):
     dense: dict[str, str]
 
 
+class LearnedFormats(Part):
+    """Formats that were learned layer by layer before the training.
+
+    Attributes:
+        formats: of each group of layers, by its first module.
+        cost: of the network with these formats.
+        budget: what it may cost.
+        first: what everything in the first of the candidates costs.
+        epochs: of the search.
+    """
+
+    formats: dict[str, str]
+    cost: Figure
+    budget: Figure
+    first: Figure
+    epochs: tuple[Epoch, ...]
+
+
 class QATResult(Part):
     """Quantization-aware training beside post-training quantization at the same formats.
 
@@ -63,6 +81,7 @@ class QATResult(Part):
         gain: how much better QAT is than PTQ, paired by sample; negative when worse.
         pruned: what left, where the recipe asks for it.
         sparse: likewise the zeros.
+        mixed: formats that were learned, where it asks for that.
         size: of the trained network's file.
     """
 
@@ -77,4 +96,5 @@ class QATResult(Part):
     gain: Figure
     pruned: PrunedChannels | None = None
     sparse: SparseWeights | None = None
+    mixed: LearnedFormats | None = None
     size: Figure | None = None

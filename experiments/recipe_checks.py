@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from bitwright.experiments.mixed_amount import amount
+from bitwright.experiments.mixed_amount import FIRST_TO_LEAST, FLOAT_TO_OWN, amount
 from bitwright.experiments.recipe import METRICS, QuantizeOverride, Recipe
 from bitwright.hw_constraints.target import Target
 from bitwright.quant.errors import InputError, suggestion, unknown
@@ -17,6 +17,7 @@ def problems_of(recipe: Recipe, target: Target, locations: Locations) -> Iterato
     yield from _overrides(recipe.quantize.overrides, target, locations)
     yield from _metric(recipe, locations)
     yield from _mixed(recipe, locations)
+    yield from _learned(recipe, target, locations)
     yield from _prune(recipe, target, locations)
 
 
@@ -68,23 +69,47 @@ def _metric(recipe: Recipe, locations: Locations) -> Iterator[str]:
 
 
 def _mixed(recipe: Recipe, locations: Locations) -> Iterator[str]:
-    from bitwright.nas.block_formats import BLOCK_FORMATS
-
     asked = recipe.quantize.mixed
+    if asked is not None:
+        budgets = {name: getattr(asked.budget, name) for name in ("latency", "size", "energy")}
+        yield from _choices(("quantize", "mixed"), asked.formats, budgets, FLOAT_TO_OWN, locations)
+
+
+def _learned(recipe: Recipe, target: Target, locations: Locations) -> Iterator[str]:
+    from bitwright.hw_constraints.target import Capability
+
+    asked = recipe.qat.mixed if recipe.qat is not None else None
     if asked is None:
         return
-    for index, name in enumerate(asked.formats):
+    path: KeyPath = ("qat", "mixed")
+    budgets = {"latency": asked.budget.latency, "size": asked.budget.size}
+    yield from _choices(path, asked.formats, budgets, FIRST_TO_LEAST, locations)
+    is_known = bool(recipe.predict.tables) or Capability.COST in target.capabilities
+    if asked.budget.latency is not None and not is_known:
+        at: KeyPath = (*path, "budget", "latency")
+        yield (
+            f"{locations.where(at)}: {dotted(at)}: target {target.id!r} has no cost model; "
+            "predict.tables = [FILE] brings a table of `bitwright measure kernels`, or limit the size"
+        )
+
+
+def _choices(
+    path: KeyPath, formats: Sequence[str], budgets: Mapping[str, float | str | None], share: str, locations: Locations
+) -> Iterator[str]:
+    """Formats that are none, and amounts whose unit is none."""
+    from bitwright.nas.block_formats import BLOCK_FORMATS
+
+    for index, name in enumerate(formats):
         if name not in BLOCK_FORMATS:
-            path: KeyPath = ("quantize", "mixed", "formats", index)
-            wrong = unknown("number format of quantize.mixed.formats", name, BLOCK_FORMATS)
-            yield f"{locations.where(path)}: {dotted(path)} = {name!r}; {wrong}"
-    for name in ("latency", "size", "energy"):
-        value = getattr(asked.budget, name)
+            at: KeyPath = (*path, "formats", index)
+            wrong = unknown(f"number format of {dotted(path)}.formats", name, BLOCK_FORMATS)
+            yield f"{locations.where(at)}: {dotted(at)} = {name!r}; {wrong}"
+    for name, value in budgets.items():
         if isinstance(value, str):
             try:
-                amount(name, value)
+                amount(name, value, where=dotted(path), share=share)
             except InputError as error:
-                yield f"{locations.where(('quantize', 'mixed', 'budget', name))}: {error}"
+                yield f"{locations.where((*path, 'budget', name))}: {error}"
 
 
 def _prune(recipe: Recipe, target: Target, locations: Locations) -> Iterator[str]:

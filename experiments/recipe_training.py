@@ -132,6 +132,43 @@ class QATPrune(Section):
     skip: tuple[str, ...] = ()
 
 
+class QATMixedBudget(Section):
+    """What the network may cost: a share of the way from all in the first format (0) to the least (1), or `1.5 MB`.
+
+    One of the two is given. Latency is that of the first of `predict.tables`, else of the target's cost model.
+    """
+
+    latency: float | str | None = None
+    size: float | str | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        given = [value for value in (self.latency, self.size) if value is not None]
+        if len(given) != 1:
+            raise ValueError("give one of latency and size")
+        if isinstance(given[0], float) and not 0 <= given[0] <= 1:
+            raise ValueError("a number is a share of the way (0 to 1); an amount has its unit")
+        return self
+
+
+class QATMixed(Section):
+    """A format for every layer, learned by gradient before the training; see `bitwright.qat.FormatSearch`.
+
+    Attributes:
+        budget: of latency or of size.
+        formats: what a layer may get: int8, int4, int16, fp8, of weights and results alike where the target has them.
+        epochs: over the training data, weights and formats together; the training then begins with the float weights.
+        lr: the largest learning rate of the weights.
+        format_lr: that of the formats.
+    """
+
+    budget: QATMixedBudget
+    formats: Annotated[tuple[str, ...], Field(min_length=2)] = ("int8", "int4")
+    epochs: Count = 2
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    format_lr: Annotated[float, Field(gt=0)] = 0.03
+
+
 class QAT(Section):
     """Trains on with the plan of the quantization in place; compared with PTQ at the same formats.
 
@@ -147,6 +184,7 @@ class QAT(Section):
         schedule: what happens when.
         sparsity: zeros that the weights keep.
         prune: channels that leave first.
+        mixed: formats that are learned layer by layer, behind that.
         look_every: steps between two looks for TensorBoard.
     """
 
@@ -161,6 +199,7 @@ class QAT(Section):
     schedule: QATScheduleSection = QATScheduleSection()
     sparsity: QATSparsity | None = None
     prune: QATPrune | None = None
+    mixed: QATMixed | None = None
     look_every: Count = 25
 
     @model_validator(mode="after")

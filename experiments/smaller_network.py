@@ -28,7 +28,7 @@ def check_steps(context: Context) -> None:
     """
     asked = context.recipe.qat
     assert asked is not None
-    steps = asked.epochs * _steps_of_epoch(context, asked.batch)
+    steps = asked.epochs * steps_of_epoch(context, asked.batch)
     if asked.sparsity is not None and asked.sparsity.end > steps:
         raise InputError(
             f"qat.sparsity.end = {asked.sparsity.end}; the training has {steps} steps ({asked.epochs} epochs of "
@@ -36,7 +36,8 @@ def check_steps(context: Context) -> None:
         )
 
 
-def _steps_of_epoch(context: Context, batch: int) -> int:
+def steps_of_epoch(context: Context, batch: int) -> int:
+    """How many steps a pass over the training data takes."""
     from bitwright.experiments.datasets import Split
 
     return math.ceil((context.bench.data.splits.get(Split.TRAIN) or 0) / batch)
@@ -75,7 +76,7 @@ def prune(context: Context, model: torch.nn.Module, scheme: QuantScheme, loss_of
         example=bench.example(model),
         cost=cost.of,
         target=asked.target,
-        end=max(1, round((1 - asked.recover) * asked.epochs * _steps_of_epoch(context, batch))),
+        end=max(1, round((1 - asked.recover) * asked.epochs * steps_of_epoch(context, batch))),
         every=asked.every,
         importance=asked.importance,
         multiple=asked.multiple,

@@ -1,33 +1,38 @@
-"""A number format for each layer's weights, learned by gradient under a budget of whatever costs.
+"""A number format for each layer, weights and activations, learned by gradient under a budget of whatever costs.
 
-Each layer computes with a mixture of its weight in every candidate format, `sum_k p_k fq_k(w)` with
-`p = softmax((a + gumbel) / T)` (Wu et al. 2018, Mixed Precision Quantization of ConvNets via Differentiable Neural
-Architecture Search; one convolution with a composite weight as in Cai & Vasconcelos 2020, EdMIPS). The expected cost
-`C = sum_layers sum_k p_k c_k` joins the loss by a multiplier that rises while the budget is exceeded:
-`loss + m (C / budget - 1)`, `m <- max(0, m + rate (C / budget - 1))` (the method of multipliers).
+Each layer computes with a mixture of its weight in every candidate format, and hands on a mixture of its result,
+`sum_k p_k fq_k(x)` with `p = softmax((a + gumbel) / T)` (Wu et al. 2018, Mixed Precision Quantization of ConvNets via
+Differentiable Neural Architecture Search; one convolution with a composite weight as in Cai & Vasconcelos 2020,
+EdMIPS). The expected cost `C = C_0 + sum_units sum_k p_k c_k` joins the loss by a multiplier that rises while the
+budget is exceeded: `loss + m (C / budget - 1)`, `m <- max(0, m + rate (C / budget - 1))` (the method of multipliers).
+
+What decides together is taken from `quant.mixed_precision`: operators that run as one, that share weights, and, where
+candidates write other codes, all whose results share scale and zero point. So every choice is a scheme that the plan,
+training and the exporters follow.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
+from bitwright.qat.batches import Arguments, rows
+from bitwright.qat.mixtures import Deciding, choices_of, put_in
+from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
-from bitwright.quant.fake_quantize import broadcastable
-from bitwright.quant.formats import get_format
-from bitwright.quant.learned_steps import Grid, round_weight
-from bitwright.quant.scheme import Override, QParamsSpec
-from bitwright.quant.weights import choose_weight_qparams
+from bitwright.quant.graph import Graph
+from bitwright.quant.mixed_precision.formats import LayerFormat
+from bitwright.quant.mixed_precision.problem import Problem
+from bitwright.quant.mixed_precision.tables import Table, expand
+from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.plan import QuantPlan
+from bitwright.quant.scheme import Override, QuantScheme
 
-Cost = Callable[[str, str], float]
-
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+Cost = Callable[[Graph, QuantPlan], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,63 +59,96 @@ class SearchSettings:
 
 
 class FormatSearch:
-    """Learns which format each layer's weights get.
+    """Learns which format each layer gets.
 
-        search = FormatSearch(model, spec=scheme.weights, formats=("int8", "int4"), cost=cost, budget=2e5, search=...)
+        search = FormatSearch(model, scheme, (LayerFormat(name="int8"), int4), samples, cost=cost, budget=2e5, search=…)
         optimizer = Adam([{"params": model.parameters()}, {"params": search.parameters(), "lr": 0.05}])
         for batch in loader: ...; (loss + search.penalty()).backward(); optimizer.step(); search.on_step()
         scheme = scheme.with_overrides(*search.finish())
 
-    `qat` knows no hardware: `cost(layer, format)` is milliseconds of a table, bytes, or what the caller likes.
+    `qat` knows no hardware: `cost(graph, plan)` is milliseconds of a table or a model, bytes, or what the caller likes,
+    of the whole network; what a layer costs in a format is what its change alone makes of that.
 
     Args:
-        model: the network in float; its layers compute with mixtures until `finish`.
-        spec: granularity and symmetry of the weights.
-        formats: the candidates, of the same for every layer.
-        cost: of a layer, by its module name, in a format.
-        budget: the largest sum of costs.
+        model: the network in float; it computes with mixtures until `finish`.
+        scheme: of everything that no candidate changes.
+        formats: the candidates, none of them float; the first is the one that others are compared with.
+        samples: calibration batches, arguments of `forward`.
+        cost: of the network under a plan.
+        budget: the largest cost; or a function of what all in the first format and of what the least cost.
         search: how long and how hard.
 
     Raises:
-        InputError: no layers, one format alone, or a budget that the cheapest choice exceeds.
+        InputError: one format alone, float among them, nothing to decide, or a budget that the cheapest choice exceeds.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        scheme: QuantScheme,
+        formats: Sequence[LayerFormat],
+        samples: Sequence[Arguments],
         *,
-        spec: QParamsSpec,
-        formats: Sequence[str],
         cost: Cost,
-        budget: float,
+        budget: float | Callable[[float, float], float],
         search: SearchSettings,
     ) -> None:
-        self.layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
-        self.formats, self.budget, self.search = tuple(formats), budget, search
-        if len(set(formats)) < 2 or not self.layers:
+        names = tuple(each.name for each in formats)
+        if len(set(names)) < 2:
+            raise InputError(f"formats {list(names)}; give two formats at least")
+        if floats := [each.name for each in formats if each.is_float]:
+            raise InputError(f"format {floats[0]!r} has no codes that a gradient could choose; leave it out")
+        example = rows(samples[0], 1)[0]
+        captured = capture(model, example)
+        folded = fold_batch_norm(captured, trains_on=True)
+        self.problem = Problem(graph=folded.graph, scheme=scheme, formats=tuple(formats), allowed=names)
+        self.formats, self.search, self._cost = names, search, cost
+        units = _units(self.problem)
+        choices = choices_of(self.problem, units)
+        deciding = {each.unit for each in choices.values()}
+        self.units = {name: groups for name, groups in units.items() if name in deciding}
+        if not self.units:
             raise InputError(
-                f"formats {list(formats)} for {len(self.layers)} layers; give two formats and a layer at least"
+                f"scheme {scheme.name!r} quantizes nothing of this model that formats {list(names)} differ in"
             )
-        self.costs = {name: torch.tensor([cost(name, each) for each in formats]) for name in self.layers}
-        cheapest = sum(float(each.min()) for each in self.costs.values())
-        if cheapest > budget:
-            raise InputError(f"budget = {budget:g}; the cheapest formats of all layers cost {cheapest:g} together")
+        self.table = self._costs()
+        if not any(self.table.alone.values()):
+            raise InputError(
+                f"the cost of this network is {self.table.constant:g} whichever of formats {list(names)} its layers "
+                "have, so that no budget can choose between them; give a cost that knows them, such as size"
+            )
+        least = self.cost(self._cheapest())
+        self.budget = budget(self.table.constant, least) if callable(budget) else budget
+        if least > self.budget:
+            raise InputError(f"budget = {self.budget:g}; the cheapest formats of all layers cost {least:g} together")
         self.step, self.multiplier = 0, 0.0
-        self.mixtures: dict[str, _Mixture] = {}
-        for name, module in self.layers.items():
-            mixture = _Mixture(module.weight.detach(), spec, self.formats)
-            mixture.temperature = search.temperature(0)
-            parametrize.register_parametrization(module, "weight", mixture)
-            self.mixtures[name] = mixture
+        device = next(model.parameters()).device
+        self.deciding = {name: Deciding(len(names)).to(device) for name in self.units}
+        self._mixtures = put_in(model, captured, folded, self.problem, choices, self.deciding, samples, example)
+        self._warm(0)
+
+    def assignment(self, picks: Mapping[str, str]) -> dict[str, str]:
+        """The format of each group of `problem`, from that of each unit."""
+        chosen = {group: picks[unit] for unit, groups in self.units.items() for group in groups}
+        return {**self.problem.uniform(self.formats[0]), **chosen}
+
+    def cost(self, picks: Mapping[str, str]) -> float:
+        """What the whole network costs with these formats of its units."""
+        return self._cost(self.problem.graph, self.problem.plan(self.assignment(picks)))
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What decides, one logit for each layer and format; for a group of their own in the optimizer."""
-        return (mixture.logits for mixture in self.mixtures.values())
+        """What decides, one logit for each unit and format; for a group of their own in the optimizer."""
+        return (each.logits for each in self.deciding.values())
 
     def expected_cost(self) -> torch.Tensor:
         """`C` of the module's docstring, without the noise; a scalar."""
-        parts = [mixture.shares() @ self.costs[name].to(mixture.logits) for name, mixture in self.mixtures.items()]
-        return torch.stack(parts).sum()
+        first = next(iter(self.deciding.values())).logits
+        costs = {
+            name: first.new_tensor([self.table.alone.get((name, fmt), 0.0) for fmt in self.formats])
+            for name in self.units
+        }
+        parts = [each.expected() @ costs[name] for name, each in self.deciding.items()]
+        return self.table.constant + torch.stack(parts).sum()
 
     def penalty(self) -> torch.Tensor:
         """What joins the loss."""
@@ -121,76 +159,68 @@ class FormatSearch:
         self.step += 1
         over = float(self.expected_cost().detach()) / self.budget - 1
         self.multiplier = max(0.0, self.multiplier + self.search.multiplier_rate * over)
-        for mixture in self.mixtures.values():
-            mixture.temperature = self.search.temperature(self.step)
+        self._warm(self.step)
 
-    def chosen(self) -> Mapping[str, str]:
-        """The likeliest format of each layer, made cheaper where that is likeliest until the budget holds."""
-        logs = {name: mixture.shares().detach().log() for name, mixture in self.mixtures.items()}
-        picks = {name: int(each.argmax()) for name, each in logs.items()}
-        while sum(float(self.costs[name][pick]) for name, pick in picks.items()) > self.budget:
-            name, pick = min(self._cheaper(picks), key=lambda step: self._loss_per_saving(logs, picks, *step))
-            picks[name] = pick
-        return {name: self.formats[pick] for name, pick in picks.items()}
+    def chosen(self) -> dict[str, str]:
+        """The likeliest format of each unit, made cheaper where that is likeliest until the budget really holds."""
+        logs = {name: each.expected().detach().log() for name, each in self.deciding.items()}
+        picks = {name: self.formats[int(each.argmax())] for name, each in logs.items()}
+        while self.cost(picks) > self.budget:
+            steps = list(self._cheaper(picks))
+            if not steps:
+                raise InputError(
+                    f"budget = {self.budget:g}; what each layer costs alone says that {self.cost(picks):g} is the "
+                    "least: costs of layers do not add up here, give a larger budget"
+                )
+            name, fmt = min(steps, key=lambda step: self._loss_per_saving(logs, picks, *step))
+            picks[name] = fmt
+        return picks
 
     def finish(self) -> tuple[Override, ...]:
-        """Gives the layers their own weights back, as trained; returns an exception for each layer of the scheme."""
-        picks = self.chosen()
-        overrides = []
-        for name, module in self.layers.items():
-            spec = replace(self.mixtures[name].spec, format=get_format(picks[name]), observer="mse")
-            overrides.append(Override(module=name, weights=spec, origin="format search"))
-            held: Any = module.parametrizations
-            weight = held.weight.original.detach().clone()
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-            with torch.no_grad():
-                module.weight.copy_(weight)
-        return tuple(overrides)
+        """Gives the layers their own weights back, as trained; returns what the scheme has to be extended by."""
+        mixed = self.problem.mixed_scheme(self.assignment(self.chosen()))
+        self._mixtures.take_out()
+        return mixed.overrides[len(self.problem.scheme.overrides) :]
 
-    def _cheaper(self, picks: Mapping[str, int]) -> list[tuple[str, int]]:
-        return [
-            (name, other)
-            for name, pick in picks.items()
-            for other in range(len(self.formats))
-            if self.costs[name][other] < self.costs[name][pick]
-        ]
+    def _warm(self, step: int) -> None:
+        for each in self.deciding.values():
+            each.draw(self.search.temperature(step))
+
+    def _costs(self) -> Table:
+        return expand(self.cost, dict.fromkeys(self.units, self.formats[0]), self.formats, ())
+
+    def _cheapest(self) -> dict[str, str]:
+        return {name: sorted(self.formats, key=partial(self._price, name))[0] for name in self.units}
+
+    def _price(self, name: str, fmt: str) -> float:
+        return self.table.alone.get((name, fmt), 0.0)
+
+    def _cheaper(self, picks: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        for name, pick in picks.items():
+            yield from ((name, fmt) for fmt in self.formats if self._price(name, fmt) < self._price(name, pick))
 
     def _loss_per_saving(
-        self, logs: Mapping[str, torch.Tensor], picks: Mapping[str, int], name: str, other: int
+        self, logs: Mapping[str, torch.Tensor], picks: Mapping[str, str], name: str, fmt: str
     ) -> float:
-        saved = float(self.costs[name][picks[name]] - self.costs[name][other])
-        return float(logs[name][picks[name]] - logs[name][other]) / saved
+        lost = logs[name][self.formats.index(picks[name])] - logs[name][self.formats.index(fmt)]
+        return float(lost) / (self._price(name, picks[name]) - self._price(name, fmt))
 
 
-class _Mixture(nn.Module):
-    """The parametrization of one weight."""
+def _units(problem: Problem) -> dict[str, tuple[str, ...]]:
+    """Groups that decide together, by the name of the first: tied results have codes of one kind."""
+    root = {name: name for name in problem.groups}
 
-    def __init__(self, weight: torch.Tensor, spec: QParamsSpec, formats: Sequence[str]) -> None:
-        super().__init__()
-        self.spec, self.temperature = spec, 1.0
-        self.logits = nn.Parameter(torch.zeros(len(formats), device=weight.device))
-        qparams = [
-            choose_weight_qparams(weight, replace(spec, format=get_format(name), observer="mse"), 0) for name in formats
-        ]
-        self.scales = [broadcastable(each.scale, each.axis, weight.dim()) for each in qparams]
-        self.grids = [Grid.of(each) for each in qparams]
+    def find(name: str) -> str:
+        while root[name] != name:
+            name = root[name]
+        return name
 
-    def shares(self) -> torch.Tensor:
-        """`softmax(a / T)`."""
-        return torch.softmax(self.logits / self.temperature, 0)
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """The composite weight; with Gumbel noise in training, without it in evaluation."""
-        noise = -(-torch.rand_like(self.logits).clamp(min=1e-9).log()).log()
-        logits = self.logits + noise if self.training else self.logits
-        shares = torch.softmax(logits / self.temperature, 0)
-        parts = [round_weight(weight, scale, scale, grid) for scale, grid in zip(self.scales, self.grids, strict=True)]
-        mixed: Any = sum(share * part for share, part in zip(shares, parts, strict=True))
-        result: torch.Tensor = mixed
-        return result
-
-
-def size_cost(model: nn.Module) -> Cost:
-    """Bytes of the weights: the cost that needs no device."""
-    elements = {name: module.weight.numel() for name, module in model.named_modules() if isinstance(module, _LAYERS)}
-    return lambda name, fmt: math.ceil(elements[name] * get_format(fmt).bits / 8)
+    if len({problem.codes(name) for name in problem.allowed}) > 1:
+        for tie in problem.ties:
+            first, *others = sorted(tie.groups, key=list(problem.groups).index)
+            for other in others:
+                root[find(other)] = find(first)
+    units: dict[str, list[str]] = {}
+    for name in problem.groups:
+        units.setdefault(find(name), []).append(name)
+    return {name: tuple(groups) for name, groups in units.items()}

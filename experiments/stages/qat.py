@@ -33,6 +33,7 @@ def train_quantized(context: Context) -> QATResult:
 
     from bitwright.experiments.evaluation import evaluate
     from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.qat_formats import learn_formats
     from bitwright.experiments.runtime_model import RuntimeModel
     from bitwright.experiments.scheme_settings import scheme_of, spelled
     from bitwright.experiments.smaller_network import check_steps, prune
@@ -44,6 +45,7 @@ def train_quantized(context: Context) -> QATResult:
     model, trained_on = context.model(), context.model()
     scheme = scheme_of(recipe, bench.target, section="qat")
     pruned = prune(context, trained_on, scheme, _loss(context, trained_on)[0])
+    scheme, mixed = learn_formats(context, trained_on, scheme, _loss(context, trained_on)[0])
     after = _after_training(context, trained_on, scheme)
     export_onnx_qdq(after, context.folder / "ptq.onnx")
     trained, epochs, sparse = _during_training(context, trained_on, scheme, after)
@@ -69,6 +71,7 @@ def train_quantized(context: Context) -> QATResult:
         gain=_gain(scores[0].metrics[metric], scores[1], metric, unit, engine, higher, comparisons[0].difference),
         pruned=pruned,
         sparse=sparse,
+        mixed=mixed,
         size=size_of(context.folder / "qat.onnx"),
     )
 
@@ -220,8 +223,11 @@ def _gain(
 
 def _tables(recipe: Recipe) -> tuple[str, ...]:
     """The first one tells what the network costs without a channel."""
-    asked = recipe.qat.prune if recipe.qat is not None else None
-    return recipe.predict.tables[:1] if asked is not None and asked.cost == "latency" else ()
+    if recipe.qat is None:
+        return ()
+    pruned = recipe.qat.prune is not None and recipe.qat.prune.cost == "latency"
+    mixed = recipe.qat.mixed is not None and recipe.qat.mixed.budget.latency is not None
+    return recipe.predict.tables[:1] if pruned or mixed else ()
 
 
 STAGE = Stage(
@@ -240,7 +246,8 @@ STAGE = Stage(
     code=("bitwright.quant", "bitwright.qat", "bitwright.experiments.training", "bitwright.experiments.evaluation",
           "bitwright.experiments.runtime_model", "bitwright.experiments.quantized_network",
           "bitwright.experiments.scheme_settings", "bitwright.experiments.smaller_network",
-          "bitwright.experiments.predicted_cost"),
+          "bitwright.experiments.predicted_cost", "bitwright.experiments.qat_formats",
+          "bitwright.experiments.mixed_formats"),
     packages=("torch", "onnxruntime", "openvino"),
     wanted=lambda recipe: recipe.qat is not None,
 )  # fmt: skip

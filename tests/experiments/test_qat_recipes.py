@@ -49,6 +49,22 @@ def test_a_schedule_is_the_callbacks_own() -> None:
         ("qat.sparsity={share: 0.4}", "share = 0.4: pattern 2:4 makes 0.5 of all weights zero; leave it out"),
         ("qat.sparsity={begin: 9, end: 5}", "begin = 9, end = 5; zeros begin before the pattern is complete"),
         ("qat.sparsity={}", "start = 'quantized' has rounded weights that sparsity would drop; start must be 'float'"),
+        ("qat.mixed={budget: {}}", "give one of latency and size"),
+        ("qat.mixed={budget: {size: 0.5, latency: 1 ms}}", "give one of latency and size"),
+        ("qat.mixed={budget: {size: 2.0}}", "a number is a share of the way (0 to 1); an amount has its unit"),
+        ("qat.mixed={budget: {size: 0.5}, formats: [int8]}", "qat.mixed.formats"),
+        (
+            "qat.mixed={budget: {size: 0.5}, formats: [int8, int5]}",
+            "qat.mixed.formats[1] = 'int5'; unknown number format of qat.mixed.formats 'int5'",
+        ),
+        (
+            "qat.mixed={budget: {size: 3 ms}}",
+            "qat.mixed.budget.size = '3 ms'; expected a share of the way from all in ",
+        ),
+        (
+            "qat.mixed={budget: {latency: 0.5}}",
+            "predict.tables = [FILE] brings a table of `bitwright measure kernels`, or limit the size",
+        ),
         ("qat.prune={target: 1.0}", "qat.prune.target = 1.0"),
         ("qat.prune={target: 0.5, cost: size}", "qat.prune.cost = 'size'"),
         (
@@ -109,6 +125,19 @@ def test_a_sparse_network_has_its_zeros_in_the_file_and_is_measured(tmp_path: Pa
         groups = np.moveaxis(weight, 1, -1).reshape(-1, 4)
         assert int((groups != 0).sum(axis=1).max()) <= 2
     assert len(weights) >= 12
+
+
+@pytest.mark.slow
+def test_learned_formats_keep_the_budget_and_are_those_of_the_file(tmp_path: Path) -> None:
+    recipe = load_recipe("qat_mixed", ("train.epochs=1", "qat.epochs=1", "qat.mixed.epochs=1", "evaluate.samples=64"))
+    record = run_recipe(recipe, tmp_path / "run", until=("qat",))
+    found = QATResult.model_validate(record.stages["qat"].result).mixed
+    assert found is not None and len(set(found.formats.values())) > 1
+    assert found.cost.value <= found.budget.value < found.first.value
+    model = onnx.load(tmp_path / "run" / "stages" / "qat" / "qat.onnx")
+    kinds = {each.name: onnx.numpy_helper.to_array(each).dtype for each in model.graph.initializer}
+    points = {kinds[node.input[2]].itemsize for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert points == {2 if name == "int16" else 1 for name in found.formats.values()}
 
 
 @pytest.mark.slow
