@@ -58,7 +58,7 @@ def family_of(graph: CodedGraph, call: Call) -> Family:
 def _conv_family(graph: CodedGraph, call: Call) -> Family:
     weight, group = weight_shape(graph, call), int(_attribute(call, "group", 1))
     if group > 1:
-        return Family.DEPTHWISE if weight[1] == 1 else Family.GROUPED
+        return Family.DEPTHWISE if weight[1] == 1 and weight[0] == group else Family.GROUPED
     return Family.POINTWISE if all(side == 1 for side in weight[2:]) else Family.CONV
 
 

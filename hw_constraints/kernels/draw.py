@@ -215,6 +215,9 @@ class _Draw:
         return self._convolution(picture, picture[1], (side, side), self._random.choice([1, 1, 2]), picture[1])
 
     def _grouped(self) -> Kernel:
+        if self._random.random() < _MULTIPLIED:
+            picture, times = self._sizes.picture(), self._random.choice([2, 2, 3, 4, 6])
+            return self._convolution(picture, times * picture[1], (3, 3), self._random.choice([1, 2]), picture[1])
         group, picture = self._random.choice([2, 2, 4, 8, 32]), self._sizes.picture()
         width = max(2, self._random.choice([4, 8, 16, 24, 32, picture[1] // group]))
         picture = (1, group * width, *picture[2:])
@@ -377,6 +380,8 @@ class _Draw:
         )
 
 
+# Of grouped convolutions: several channels out of each one, for which no runtime takes its depthwise kernel.
+_MULTIPLIED = 0.35
 _RESIZE_MODES = ("nearest", "linear")
 _OPS: dict[Family, tuple[str, ...]] = {
     Family.CONV_TRANSPOSE: ("ConvTranspose",),

@@ -27,8 +27,8 @@ class Family(StrEnum):
 
     CONV = "conv"
     POINTWISE = "pointwise"  # a convolution whose kernel is 1 x 1
-    DEPTHWISE = "depthwise"  # one input channel a group
-    GROUPED = "grouped"
+    DEPTHWISE = "depthwise"  # one channel a group
+    GROUPED = "grouped"  # also of one channel, of which it makes several
     CONV_TRANSPOSE = "conv_transpose"
     LINEAR = "linear"  # activations by weights
     MATMUL = "matmul"  # activations by activations

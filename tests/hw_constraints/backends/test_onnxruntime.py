@@ -1,12 +1,14 @@
 """Reading ONNX Runtime's trace, and its options on processors without an 8-bit dot product."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.backends.onnxruntime import OnnxRuntimeSession, precision_of_kernel, read_trace
 from bitwright.hw_constraints.machine import this_machine
 
@@ -116,3 +118,20 @@ def test_a_clamp_in_front_of_narrow_codes_stays(code, clamp):
     session = OnnxRuntimeSession(model.SerializeToString(), threads=1, machine=this_machine())
     found = session.run({"x": np.array([-1.0, -0.25, 0.5, 1.0], np.float32)})["y"]
     assert found.tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
+def test_threads_rest_between_calls():
+    """A pool that spins on takes processors from the next session that is timed: by default for milliseconds."""
+    rows = np.zeros((512, 512), np.float32)
+    weight = numpy_helper.from_array(rows, "w")
+    names = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [512, 512]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", names[:1], names[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    session = get_backend("onnxruntime").load(model.SerializeToString(), threads=3)
+    spent = []
+    for _ in range(5):
+        session.run({"x": rows})
+        start = time.process_time()
+        time.sleep(0.02)
+        spent.append(time.process_time() - start)
+    assert min(spent) < 1e-3

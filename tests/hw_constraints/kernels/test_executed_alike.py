@@ -137,3 +137,16 @@ def test_openvino_converts_the_whole_tensor_in_one_of_both_models(
         each.pop(node, None)
         each.pop("Reshape", None)
     assert more - less <= Counter({"Reorder": 1}) and not less - more
+
+
+@pytest.mark.parametrize(("out", "family"), [(32, Family.DEPTHWISE), (64, Family.GROUPED)])
+def test_a_convolution_that_makes_several_channels_of_each_is_no_depthwise_one(out: int, family: Family) -> None:
+    """ONNX Runtime has its depthwise kernel, in blocks as in codes, only for as many channels out as in."""
+    net = Net()
+    first = conv(net, "x", "first", 32, 32)
+    weight = net.weight(out, 1, 3, 3, coded=False)
+    net.node("Conv", [first, weight], "each", pads=[1] * 4, kernel_shape=[3, 3], group=32)
+    model = net.model((1, 32, 8, 8), conv(net, "each", "last", 32, out))
+    said, executed = said_and_executed(model, "onnxruntime")
+    assert said[family] == 1 and said[Family.DEPTHWISE] + said[Family.GROUPED] == 1
+    assert said[Family.REORDER] == sum(executed[op] for op in REORDERS)
