@@ -61,6 +61,7 @@ class Settings:
         mixed: the probability that the photographs of a batch are blended two by two, and that each then gets a
             rectangle of another.
         least_area: of a photograph that a random crop takes.
+        views: of each photograph that rounding is given before training: itself, its mirror image, random crops.
         seed: of crops and order.
     """
 
@@ -74,6 +75,7 @@ class Settings:
     error_weight: float = 0.0
     mixed: float = 0.0
     least_area: float = 0.35
+    views: int = 1
     seed: int = 0
 
     def factor(self, step: int) -> float:
@@ -118,6 +120,20 @@ class Photographs:
         rows = rng.permutation(len(self.pictures))[: self.settings.batch]
         crops = torch.cat([self._crop(self.pictures[row], rng) for row in rows])
         return mixed((crops / 255 - self.mean) / self.deviation, self.settings.mixed, rng)
+
+    def views(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What rounding is given: float32 [1, 3, 224, 224] each.
+
+        Args:
+            images: the photographs as the network takes them, [n, 3, 224, 224].
+        """
+        rng = np.random.default_rng(self.settings.seed)
+        for view in range(self.settings.views):
+            for image, picture in zip(images, self.pictures, strict=True):
+                if view < 2:
+                    yield (image.flip(2) if view else image)[None]
+                else:
+                    yield (self._crop(picture, rng) / 255 - self.mean) / self.deviation
 
     def _crop(self, picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Inception's crop (Szegedy et al. 2015, section 6): by area and aspect ratio, then mirrored by chance."""
@@ -185,9 +201,10 @@ class DistilledMobileNet:
         )
         callback = QATCallback(self.student, self.optimizer, scheme=scheme, calibration=[self.images[:8]])
         if not (self.folder / "checkpoint.pt").exists():
-            images = [image[None] for image in self.images]
-            rounded = quantize(captured, scheme, images, equalization=True, rounding="gptq")
-            callback.warm_start(rounded, quantize(captured, scheme, images, bias_correction=False, equalization=True))
+            views = Photographs(self.paths, self.settings).views
+            rounded = quantize(captured, scheme, views(self.images), equalization=True, rounding="gptq")
+            equalized = quantize(captured, scheme, views(self.images), bias_correction=False, equalization=True)
+            callback.warm_start(rounded, equalized)
         return callback
 
     def _rates(self) -> None:

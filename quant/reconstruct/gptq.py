@@ -68,7 +68,7 @@ class Gptq:
     """Refits each layer to its inputs and rounds it by GPTQ."""
 
     name = "gptq"
-    samples = 256  # 200 instead of 128 gain 0.4 dB on MobileNetV2 in 4 bits
+    samples = 1024  # 200 instead of 128 gain 0.4 dB on MobileNetV2 in 4 bits, with their mirror images 0.3 more
     wants_products = True
     position_bytes = 0
 

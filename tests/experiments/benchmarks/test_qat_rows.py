@@ -34,6 +34,16 @@ def test_a_step_has_the_same_crops_when_it_comes_again(photographs: list[Path]) 
     assert float(first.min()) > -2.2 and float(first.max()) < 2.7
 
 
+def test_rounding_is_given_photographs_their_mirror_images_and_crops(photographs: list[Path]) -> None:
+    images = torch.rand(4, 3, 224, 224)
+    once = list(Photographs(photographs, Settings(depthwise_int8=True)).views(images))
+    assert torch.equal(torch.cat(once), images)
+    thrice = torch.cat(list(Photographs(photographs, Settings(depthwise_int8=True, views=3)).views(images)))
+    assert thrice.shape == (12, 3, 224, 224) and torch.equal(thrice[:4], images)
+    assert torch.equal(thrice[4:8, ..., 0], images[..., -1]) and torch.equal(thrice[4:8].flip(3), images)
+    assert float(thrice[8:].min()) > -2.2 and float(thrice[8:].max()) < 2.7 and not torch.equal(thrice[8:], images)
+
+
 def test_rates_rise_and_fall_to_nothing() -> None:
     settings = Settings(depthwise_int8=False, steps=1000)
     factors = [settings.factor(step) for step in range(1000)]
