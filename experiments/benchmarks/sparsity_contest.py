@@ -78,7 +78,14 @@ class SparsityContest:
         files = [WORKERS / "sparse_exchange.py", WORKERS / "qat_exchange.py", *own]
         question = f"sparse-{variant.replace(':', '-')}"
         return ask(
-            side, question, request, home=self.bench.home, cache=self.folder, files=files, worker=f"{side}_sparse"
+            side,
+            question,
+            request,
+            home=self.bench.home,
+            cache=self.folder,
+            files=files,
+            worker=f"{side}_sparse",
+            rounds=False,
         )
 
     def best(self, side: str, variant: str, seeds: Sequence[int], *, share: float = 1.0) -> list[Any]:

@@ -27,6 +27,7 @@ def ask(
     cache: Path,
     files: Sequence[Path] = (),
     worker: str = "",
+    rounds: bool = True,
 ) -> dict[str, Any]:
     """What the peer's worker answers, kept between runs.
 
@@ -39,6 +40,7 @@ def ask(
         home: the folder of the environments.
         cache: where answers are kept.
         files: whose contents decide the answer, too.
+        rounds: whether our own answer hangs on how `quant.reconstruct` rounds weights.
 
     Raises:
         InputError: the peer is not installed, or its worker failed; the message ends with its last lines.
@@ -47,7 +49,7 @@ def ask(
     requirements = PEERS[peer].requirements if peer != OURS else ()
     parts = [*requirements, script(worker or peer).read_text(), json.dumps(request, sort_keys=True)]
     digest = hashlib.sha256("\n".join(parts).encode())
-    for file in [*files, *(_sources(request) if peer == OURS else ())]:
+    for file in [*files, *(_sources(request, rounds) if peer == OURS else ())]:
         digest.update(file.read_bytes())
     folder = cache / f"{peer}-{question}-{digest.hexdigest()[:12]}"
     answer = folder / "answer.json"
@@ -57,11 +59,11 @@ def ask(
     return found
 
 
-def _sources(request: Mapping[str, Any]) -> list[Path]:
+def _sources(request: Mapping[str, Any], rounds: bool) -> list[Path]:
     """The arithmetic that our own answers follow from; of preparations where the request's method names one."""
     quant = checkout() / "quant"
     alone = ("calibrate.py", "fake_quantize.py", "plan.py", "qparams.py", "weights.py")
-    folders = [quant / "reconstruct"]
+    folders = [quant / "reconstruct"] if rounds else []
     wishes = str(request.get("method", "")).split(",")
     if any((quant / "preparations" / f"{wish}.py").is_file() for wish in wishes):
         folders.append(quant / "preparations")
