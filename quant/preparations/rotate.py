@@ -23,7 +23,7 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.preparations.heads import HeadPair, find_head_pairs
 from bitwright.quant.scheme import QuantScheme
 
-_SEED = 0
+SEED = 0
 
 
 def random_rotation(size: int, generator: torch.Generator) -> torch.Tensor:
@@ -49,23 +49,33 @@ class Rotate:
     @torch.no_grad()
     def prepare(self, captured: CapturedModel, scheme: QuantScheme, samples: Sequence[Arguments]) -> CapturedModel:
         """See the module."""
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(SEED)
         values = dict(captured.values)
         for pair in find_head_pairs(captured):
             for first, second in pair.blocks:
                 rotation = random_rotation(len(first), generator)
-                _turn(values, pair, first, second, rotation)
+                turn(values, pair, first, second, rotation)
         return replace(captured, values=values)
 
 
-def _turn(
+def turn(
     values: dict[str, torch.Tensor],
     pair: HeadPair,
     first: tuple[int, ...],
     second: tuple[int, ...],
     rotation: torch.Tensor,
 ) -> None:
-    """Rows of a weight `[out, in]` and its bias make channels: `y R = (R^T W x)`; columns read them: `W R`."""
+    """Rotates a head in both layers, in place.
+
+    Rows of a weight `[out, in]` and its bias make channels: `y R = (R^T W x)`; columns read them: `W R`.
+
+    Args:
+        values: the network's, by name; the four of the pair are replaced.
+        pair: the layers.
+        first: the head's channels in the first of them.
+        second: in the second.
+        rotation: R, orthogonal, float64 `[D, D]`.
+    """
     for names, channels, columns in ((pair.first, first, False), (pair.second, second, pair.reads)):
         place = list(channels)
         for name in names:

@@ -25,7 +25,7 @@ from bitwright.quant.preparations.sites import find_sites, scale_channels
 from bitwright.quant.ptq import quantize
 from bitwright.quant.scheme import BiasKind, Granularity, QParamsSpec, QuantScheme
 
-METHODS = ("awq", "rotate", "smoothquant")
+METHODS = ("awq", "learn_rotations", "rotate", "smoothquant")
 WIDTH, INNER = 16, 32
 W8A8 = QuantScheme(
     name="w8a8",
@@ -42,7 +42,7 @@ W4A16 = QuantScheme(
     quantized_operators=frozenset({"linear"}),
 )
 PRODUCTS = replace(W8A8, quantized_operators=frozenset({"linear", "matmul"}))
-SCHEMES = {"smoothquant": W8A8, "awq": W4A16, "rotate": PRODUCTS}
+SCHEMES = {"smoothquant": W8A8, "awq": W4A16, "rotate": PRODUCTS, "learn_rotations": PRODUCTS}
 
 
 class Blocks(nn.Module):
@@ -93,7 +93,7 @@ def captured() -> CapturedModel:
 
 def captured_for(name: str) -> CapturedModel:
     torch.manual_seed(0)
-    network = Attention() if name == "rotate" else Blocks()
+    network = Attention() if "rotat" in name else Blocks()
     return capture(network.eval(), (torch.zeros(1, 10, WIDTH),))
 
 

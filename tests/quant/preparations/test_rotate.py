@@ -1,11 +1,13 @@
 """Rotations: orthogonal, flat where they can be, and only where queries and keys meet without anything between."""
 
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
 from bitwright.quant.capture import capture
 from bitwright.quant.preparations.heads import find_head_pairs
+from bitwright.quant.preparations.learn_rotations import kurtosis, learned
 from bitwright.quant.preparations.rotate import random_rotation
 
 
@@ -59,3 +61,21 @@ def test_what_is_no_move_ends_the_search() -> None:
 
 def test_a_layer_that_others_read_is_left_alone() -> None:
     assert pairs_of(Attention(shared=True)) == []
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_learned_rotation_is_orthogonal_and_has_fewer_outliers_than_where_it_began(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, size, generator=generator, dtype=torch.float64)
+    rows[:, :2] = 20.0 * rows[:, :1]  # alike, so that a Hadamard matrix leaves them loud in half the channels
+    start = random_rotation(size, generator)
+    found = learned([rows], start)
+    torch.testing.assert_close(found @ found.T, torch.eye(size, dtype=torch.float64))
+    assert float(kurtosis(rows @ found)) < 0.98 * float(kurtosis(rows @ start)) < float(kurtosis(rows))
+
+
+def test_kurtosis_is_scipys() -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
+    values -= values.mean()
+    assert float(kurtosis(values)) == pytest.approx(scipy.stats.kurtosis(values.numpy(), fisher=False))
+    assert float(kurtosis(torch.zeros(3))) == 0.0
