@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from bitwright.qat.quantizer import Quantizers
 from bitwright.qat.replay import CHILD, Parts
@@ -41,10 +43,23 @@ def check_attachable(model: nn.Module) -> None:
         raise InputError(
             f"parameter {lazy[0]} has no shape yet; run the model once on a batch before the callback is attached"
         )
+    _refuse_rewritten_weights(model)
     if any(is_sharded(parameter) for parameter in model.parameters()):
         raise InputError("the model is sharded already; attach the callback before fully_shard")
     if not any(True for _ in model.parameters()):
         raise InputError("the model has no parameters to train")
+
+
+def _refuse_rewritten_weights(model: nn.Module) -> None:
+    """Refuses the norms of `torch.nn.utils` that put a new tensor in the place of a weight before each forward."""
+    kinds = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
+    for name, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if kind := kinds.get(type(hook)):
+                raise InputError(
+                    f"{name or 'the model'} has torch.nn.utils.{kind}, which replaces its weight before each forward; "
+                    f"use torch.nn.utils.parametrizations.{kind}, which trains the same"
+                )
 
 
 def check_trains(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -187,6 +187,20 @@ def test_lazy_modules_are_asked_to_run_once() -> None:
     attached(model, optimizer).finish()
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
+def test_norms_that_replace_weights_before_each_forward_are_refused(kind: str) -> None:
+    model = nn.Sequential(getattr(nn.utils, kind)(nn.Conv2d(3, 8, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(800, 5))
+    before = state(model)
+    message = (
+        f"0 has torch.nn.utils.{kind}, which replaces its weight before each forward; "
+        f"use torch.nn.utils.parametrizations.{kind}, which trains the same"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        attached(model)
+    untouched(before, model)
+
+
 def test_copies_of_data_parallel_are_refused(everything: nn.Module) -> None:
     qat = attached(everything)
     before = state(everything)

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnxruntime as ort
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bitwright.hw_constraints.target import load_target
-from bitwright.qat import QATCallback, QATSchedule, QuantizedRegions, Stage
+from bitwright.qat import Deployed, QATBoard, QATCallback, QATSchedule, QuantizedRegions, Stage
 from bitwright.quant.errors import InputError
 from bitwright.quant.regions import find_regions
 from bitwright.quant.scheme import Override
@@ -160,6 +161,13 @@ def test_a_loop_whose_count_depends_on_data_trains(tmp_path: Path) -> None:
         rounds.add(model.rounds)
     assert len(rounds) > 1 and loss == loss
     assert all(bool(q.log_ratio.any()) for _, q in qat.replay.parts.quantizers.named() if q.learned)
+    seen: dict[str, float] = {}
+    writer = SimpleNamespace(add_scalar=lambda tag, value, _: seen.update({tag: value}), add_histogram=lambda *_: None)
+    QATBoard(qat, writer, held_out=(batch(1)[0],), deployed=Deployed(latency_ms=lambda network: 2.0))
+    assert seen["qat/deployed_sqnr_db"] == 200.0  # equal to the last bit
+    assert {tag for tag in seen if "latency" in tag} == {
+        f"qat/deployed_latency_ms/{name}" for name in ("embed", "cell", "head")
+    }
     deployed = qat.quantized_regions()
     model.eval()
     for seed in range(5):
