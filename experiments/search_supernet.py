@@ -29,6 +29,7 @@ class Supernet(Section):
         labels: the share of the labels in the loss of all but the largest; the rest is imitation of the largest.
         shrinking: from when to when parameters open, as shares of the training: `"kernel*": [0.0, 0.2]`.
         calibration: training batches for the batch norms of each candidate.
+        checkpoint_every: steps between two checkpoints, from which a training that was cut goes on.
         samples: evaluation samples that inherited accuracies are scored on; all when not given.
     """
 
@@ -40,6 +41,7 @@ class Supernet(Section):
     labels: Share = 0.0
     shrinking: dict[str, tuple[Share, Share]] = Field(default_factory=dict)
     calibration: Count = 4
+    checkpoint_every: Count = 200
     samples: Count | None = None
 
 

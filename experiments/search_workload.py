@@ -105,11 +105,16 @@ class RecipeWorkload:
         return {
             **{name: self.recipe.section(name) for name in _SCORES_FOLLOW_FROM},
             "train": self.recipe.section("search.train"),
-            **({"supernet": self.recipe.section("search.supernet")} if self.search.supernet else {}),
+            **({"supernet": self._supernet_section()} if self.search.supernet else {}),
             "model code": self.bench.model_fingerprint,
             "data read": self.bench.data.fingerprint,
             "target file": self.bench.target_fingerprint,
         }
+
+    def _supernet_section(self) -> dict[str, Any]:
+        """What weights follow from: how often they are saved does not change them."""
+        section: dict[str, Any] = self.recipe.section("search.supernet")
+        return {name: value for name, value in section.items() if name != "checkpoint_every"}
 
     @cached_property
     def elastic(self) -> Elastic | None:

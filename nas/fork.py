@@ -7,7 +7,8 @@ from pathlib import Path
 
 import optuna
 
-from bitwright.nas.storage import study_place
+from bitwright.nas.storage import DatabaseLost, close, study_place
+from bitwright.quant.errors import InputError
 
 _LOCK = ".lock"
 
@@ -18,7 +19,7 @@ def set_aside(
     """Keeps a study and all its files under another name; the next search in the folder begins anew.
 
     The folder's content moves into `FOLDER.before-N`, the study last: what is cut off in between is taken up by setting
-    aside again. In a shared database the study becomes `NAME-before-N`.
+    aside again. In a shared database the study becomes `NAME-before-N`. No other driver can begin in between.
 
     Args:
         folder: of the search.
@@ -30,10 +31,20 @@ def set_aside(
         What the old study is called now; None when there is none.
 
     Raises:
-        InputError: another driver has it, or the database cannot be used.
+        InputError: another driver has it, or the database cannot be used or goes away.
     """
     if not folder.exists():
         return None
+    try:
+        return _set_aside(folder, database, name, on_wait)
+    except DatabaseLost:
+        raise InputError(
+            f"search.storage = {database!r} went away while study {name!r} was set aside; nothing is lost, give the "
+            "same command again"
+        ) from None
+
+
+def _set_aside(folder: Path, database: str | None, name: str, on_wait: Callable[[str], None]) -> str | None:
     kept = None
     with study_place(folder, database=database, name=name, patient=False, on_wait=on_wait) as place:
         studies = {each.study_name for each in optuna.get_all_study_summaries(place.storage)}
@@ -46,7 +57,8 @@ def set_aside(
             optuna.delete_study(study_name=name, storage=place.storage)
         elif place.name not in studies:
             return None
-    aside = _move(folder)
+        close(place.storage)  # SQLite's files are moved while nobody has them open; the lock is still this process's
+        aside = _move(folder)
     return str(aside) if kept is None else f"{kept}, its files in {aside}"
 
 

@@ -79,7 +79,7 @@ def study_place(
                 with _claimed(storage.engine, name, database):
                     yield StudyPlace(storage=storage, name=name, shown=f"{database}, study {name!r}")
             finally:
-                _close(storage)
+                close(storage)
         except _LOST as error:
             raise DatabaseLost from error
 
@@ -103,7 +103,8 @@ def says_when_full(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _close(storage: optuna.storages.RDBStorage) -> None:
+def close(storage: optuna.storages.RDBStorage) -> None:
+    """Lets go of a database's connections, so that its files can be moved; the claim on a study stays."""
     storage.remove_session()
     storage.engine.dispose()
 
@@ -152,7 +153,7 @@ def _stored(path: Path) -> Iterator[optuna.storages.RDBStorage]:
             "again"
         ) from error
     finally:
-        _close(storage)
+        close(storage)
 
 
 def _url(database: str) -> URL:

@@ -8,6 +8,7 @@ dimension the first places.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +20,16 @@ from bitwright.nas.elastic.elastic import Places, Share
 from bitwright.quant.channel_graph import ChannelGraph
 from bitwright.quant.errors import InputError
 
-# Shares of so many candidates are kept; of a network of a hundred tensors they are some 50 KB.
-_REMEMBERED = 256
+T = TypeVar("T")
+
+# So many candidates are remembered; the shares of a network of a hundred tensors are some 50 KB.
+REMEMBERED = 256
 
 
-def remembered(
-    memory: dict[str, Mapping[str, Share]], key: str, make: Callable[[], Mapping[str, Share]]
-) -> Mapping[str, Share]:
-    """The shares under a key, made if they are not there; the oldest are forgotten."""
+def remembered(memory: dict[str, T], key: str, make: Callable[[], T]) -> T:
+    """What stands under a candidate's key, made if it is not there; the oldest are forgotten."""
     if key not in memory:
-        if len(memory) >= _REMEMBERED:
+        if len(memory) >= REMEMBERED:
             del memory[next(iter(memory))]
         memory[key] = make()
     return memory[key]

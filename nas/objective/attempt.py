@@ -84,7 +84,7 @@ class Attempt:
         try:
             violations = stage(self)
         except (InputError, MemoryError, RuntimeError) as error:  # RuntimeError: torch's own, also without memory
-            return (), " ".join(f"{type(error).__name__}: {error}".split())
+            return (), _said(error)
         finally:
             self.seconds[name] = round(time.monotonic() - began, 3)
         bad = next((key for key, value in self.figures.items() if not math.isfinite(value)), None)
@@ -176,3 +176,11 @@ class Attempt:
 
 
 Stage = Callable[[Attempt], Violations]
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line of its own words; without words, which one it is."""
+    words = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"no memory left: {words}" if words else "no memory left"
+    return words or type(error).__name__

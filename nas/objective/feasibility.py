@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import lint
+from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.nas import costs
 from bitwright.nas.fingerprint import network_hash
 from bitwright.nas.objective.attempt import Attempt, Side, Violations
@@ -17,7 +18,7 @@ from bitwright.quant.capture import CaptureError
 
 
 def lint_candidate(attempt: Attempt) -> Violations:
-    """Refuses what one of the accelerators does not run, and patterns of zeros that no weight of a block can have."""
+    """Refuses what an accelerator does not run, and zeros that no weight of a block can have or that save nothing."""
     refused = [violation for side in attempt.sides for violation in _lint(attempt, side)]
     patterns = sorted(set(attempt.sparsity.values()))
     if len(patterns) > 1:
@@ -26,7 +27,18 @@ def lint_candidate(attempt: Attempt) -> Violations:
     for block, why in dense_blocks(attempt.model, attempt.sparsity).items():
         reason = f"{block} cannot be {attempt.sparsity[block]}: {why}"
         refused.append(Violation(constraint="sparsity", amount=1.0, reason=reason))
+    targets = [side.target for side in attempt.sides]
+    for pattern in patterns:
+        if not any(_may_gain(each, pattern) for each in targets):
+            names = " and ".join(each.id for each in targets)
+            reason = f"zeros in {pattern} save nothing on {names}, whose description names no sparsity; allowed: dense"
+            refused.append(Violation(constraint="sparsity", amount=1.0, reason=reason))
     return tuple(refused)
+
+
+def _may_gain(target: Target, pattern: str) -> bool:
+    """Whether zeros can save something: the target names the pattern, or has a cost model, whose figures tell."""
+    return pattern in map(str, target.sparsity) or Capability.COST in target.capabilities
 
 
 def _lint(attempt: Attempt, side: Side) -> Violations:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.func import functional_call
 
 from bitwright.nas.elastic import Elastic, shared_state
+from bitwright.nas.elastic.parts import remembered
 from bitwright.nas.space import Candidate, hash_of
 from bitwright.nas.supernet.task import Batch, Task
 from bitwright.quant.errors import InputError
@@ -85,11 +86,9 @@ class Sandwich:
         return value
 
     def _network(self, candidate: Candidate) -> nn.Module:
-        """The candidate's modules, kept without values: those come from the shared weights at each call."""
+        """The candidate's modules without values: those come from the shared weights at each call."""
         key = hash_of(dict(self.elastic.space.architecture(candidate)))
-        if key not in self._networks:
-            self._networks[key] = self.elastic.network(candidate).to("meta").train()
-        return self._networks[key]
+        return remembered(self._networks, key, lambda: self.elastic.network(candidate).to("meta").train())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from bitwright.nas.supernet.shrinking import check_shrinking, drawn
 from bitwright.nas.supernet.task import Batch, Task
 from bitwright.quant.errors import InputError
 
-# Seeds of passes of one training lie side by side, those of two trainings apart.
+# Seeds of passes of one training lie side by side, those of two so far apart, or further where there are more passes.
 _EPOCHS_APART = 1_000
 
 
@@ -81,7 +81,7 @@ class _Training:
         """What is left of the pass that the step lies in, then the passes that are left."""
         begun, done = divmod(self.step, self.task.steps)
         for epoch in range(begun, self.settings.epochs):
-            seed = self.settings.seed * _EPOCHS_APART + epoch
+            seed = self.settings.seed * max(_EPOCHS_APART, self.settings.epochs) + epoch
             yield from islice(self.task.batches(seed), done if epoch == begun else 0, None)
             if self.step != (epoch + 1) * self.task.steps:
                 raise InputError(

@@ -54,6 +54,13 @@ def test_the_number_of_trials_does_not_change_it() -> None:
     assert workload("search.trials=99").fingerprint == workload().fingerprint
 
 
+def test_how_often_shared_weights_are_saved_does_not_change_it() -> None:
+    often = workload("search.supernet.checkpoint_every=5")
+    assert often.search.supernet is not None and often.search.supernet.checkpoint_every == 5
+    assert often.fingerprint == workload("search.supernet.epochs=20").fingerprint
+    assert often.fingerprint != workload("search.supernet.epochs=21").fingerprint
+
+
 def test_a_target_whose_runtime_is_not_here_has_none() -> None:
     assert workload("target=ethos-u85-1024").runtime is None
     assert workload().runtime == "onnxruntime"

@@ -12,11 +12,12 @@ from typing import Any
 import optuna
 import pytest
 
+from bitwright.nas import fork
 from bitwright.nas import result as result_files
 from bitwright.nas.fork import set_aside
 from bitwright.nas.result import Outcome, Result, Violation
 from bitwright.nas.search_outcome import nearest_to_feasible
-from bitwright.nas.storage import StudyPlace
+from bitwright.nas.storage import DatabaseLost, StudyPlace
 from bitwright.nas.study import opened
 from bitwright.quant.errors import InputError
 
@@ -96,6 +97,43 @@ def test_a_changed_search_begins_anew_and_keeps_the_old_one_whole(synthetic: Mod
     assert synthetic.run(Path(aside), trials=4).results == old.results
     assert set_aside(folder, on_wait=print) == f"{tmp_path}/search.before-2"
     assert set_aside(folder, on_wait=print) is None
+
+
+def test_no_other_driver_begins_while_a_study_is_set_aside(
+    synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, refused = tmp_path / "search", []
+    synthetic.run(folder, trials=2)
+    move = fork._move
+
+    def meanwhile(moved: Path) -> Path:
+        with pytest.raises(InputError) as found:
+            synthetic.run(folder, trials=2)
+        refused.append(str(found.value))
+        return move(moved)
+
+    monkeypatch.setattr(fork, "_move", meanwhile)
+    assert set_aside(folder, on_wait=print) == f"{tmp_path}/search.before-1"
+    assert refused == [f"{folder}: process {os.getpid()} drives this search; wait for it, or name another folder"]
+
+
+def test_a_database_that_is_lost_while_a_study_is_set_aside_is_one_message(
+    synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def lost(*_: object, **__: object) -> Iterator[StudyPlace]:
+        raise DatabaseLost
+        yield
+
+    synthetic.run(tmp_path, trials=2)
+    monkeypatch.setattr(fork, "study_place", lost)
+    with pytest.raises(InputError) as found:
+        set_aside(tmp_path, database="postgresql://host/team", name="roads", on_wait=print)
+    assert str(found.value) == (
+        "search.storage = 'postgresql://host/team' went away while study 'roads' was set aside; nothing is lost, give "
+        "the same command again"
+    )
+    assert len(told(tmp_path)) == 2
 
 
 def test_the_nearest_to_feasible_breaks_the_fewest_constraints_by_the_least() -> None:

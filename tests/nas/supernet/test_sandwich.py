@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bitwright.nas.elastic import parts
 from bitwright.nas.supernet.sandwich import Sandwich
 from bitwright.quant.errors import InputError
 
@@ -73,3 +74,16 @@ def test_a_loss_that_is_not_finite_names_its_candidate(tiny: ModuleType) -> None
         InputError, match=r"the loss of candidate \(width 2, kernel 1, deep False, format int8\) became nan"
     ):
         Sandwich(elastic, Picky()).backward([tiny.candidate(), tiny.candidate(2, 1, False)], batch, seed=0)
+
+
+def test_networks_that_are_kept_are_no_more_than_so_many(tiny: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "REMEMBERED", 2)
+    elastic, batch = tiny.TinyElastic(), next(iter(tiny.TinyTask().batches(0)))
+    sandwich, built = Sandwich(elastic, tiny.TinyTask()), []
+    network = elastic.network
+    monkeypatch.setattr(elastic, "network", lambda each: built.append(each.values["width"]) or network(each))
+    for width in (2, 4, 4, 8, 8, 2):
+        sandwich.backward([tiny.candidate(), tiny.candidate(width, 3, True)], batch, seed=0)
+    modules = [each for each, again in zip(built, [None, *built], strict=False) if each != again]
+    assert modules == [2, 4, 8, 2]  # the oldest of three was forgotten, and made again
+    assert len(sandwich._networks) == 2

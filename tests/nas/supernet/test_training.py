@@ -1,7 +1,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from bitwright.nas.supernet import load_supernet, train_supernet
+from bitwright.nas.supernet.task import Batch
+from bitwright.nas.supernet.training import _Training
 from bitwright.quant.errors import InputError
 
 STEPS = 18  # 3 passes of 6 batches
@@ -162,3 +164,21 @@ def test_curves_are_written(tiny: ModuleType, tmp_path: Path) -> None:
     assert steps["supernet/loss_largest"] == list(range(STEPS))
     assert steps["supernet/loss_smallest"] == list(range(9, STEPS))
     assert max(value for tag, value, _ in curves if tag == "supernet/lr") == pytest.approx(0.02, rel=0.01)
+
+
+def test_long_trainings_of_two_seeds_share_no_pass(tiny: ModuleType, tmp_path: Path) -> None:
+    class Noting(tiny.TinyTask):  # type: ignore[name-defined,misc]
+        def batches(self, seed: int) -> Iterator[Batch]:
+            seen.append(seed)
+            yield from super().batches(seed)
+
+    passes: list[list[int]] = []
+    for seed in (0, 1):
+        seen: list[int] = []
+        settings = tiny.settings(epochs=1_002, shrinking={}, random=0, seed=seed, checkpoint_every=10_000)
+        training = _Training(tiny.TinyElastic(), Noting(steps=1), settings, tmp_path / "supernet.pt")
+        for _ in training.batches():
+            training.step += 1
+        passes.append(seen)
+    assert [len(each) for each in passes] == [1_002, 1_002]
+    assert not set(passes[0]) & set(passes[1])
