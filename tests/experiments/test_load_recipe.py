@@ -62,7 +62,7 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
         (GOOD + "quantize:\n  weights: {observer: mes}\n", "mine.yaml:6: quantize.weights.observer = 'mes'; unknown "
          "observer 'mes'; there are: entropy, min_max, moving_average, mse, percentile (did you mean 'mse'?)"),
         (GOOD + "quantize: {prepare: [smoothquan]}\n", "mine.yaml:5: quantize.prepare[0] = 'smoothquan'; unknown "
-         "preparation 'smoothquan'; there are: absorb_bias, awq, clip_weights, reestimate_norms, rotate, smoothquant, "
+         "preparation 'smoothquan'; there are: absorb_bias, awq, clip_weights, learn_rotations, reestimate_norms, rotate, smoothquant, "
          "split_channels (did you mean 'smoothquant'?)"),
         (GOOD + "prove: {runtimes: [onnxruntim]}\n", "mine.yaml:5: prove.runtimes[0] = 'onnxruntim'; unknown backend "
          "'onnxruntim'; there are: cuda, cuda_inductor, eager, executorch, inductor, litert, onnxruntime, "
