@@ -116,6 +116,7 @@ def test_what_the_target_does_not_permit_becomes_no_recipe(tmp_path: Path) -> No
     assert list((tmp_path / "finalists").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_finalist_for_two_targets_is_two_recipes_of_one_network(tmp_path: Path) -> None:
     other = RecipeWorkload(load_recipe("digits_search", [*CHOICES, "target=ethos-u85-1024"]))
     result, workload = counted(tmp_path, others=[other])

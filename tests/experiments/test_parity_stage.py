@@ -37,6 +37,7 @@ def test_a_trained_network_is_the_same_in_every_form(plain: ParityResult) -> Non
     assert plain.breaks == () and plain.inputs == 1 and all(pair.layers > 3 for pair in plain.pairs)
 
 
+@pytest.mark.slow
 def test_equalized_channels_are_no_break(tmp_path: Path) -> None:
     record = go(tmp_path / "run", "quantize.equalization=true")
     found = ParityResult.model_validate(record.stages["parity"].result)

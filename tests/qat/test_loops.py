@@ -192,7 +192,10 @@ def test_a_repeated_call_that_is_another_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["everything", "sequential"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("eager", marks=pytest.mark.slow), "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)],
+)
 def test_compiling_after_attaching_changes_nothing(kind: str, backend: str) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()

@@ -130,6 +130,7 @@ def test_a_table_of_another_machine_is_refused(tables: Path, predictor: LatencyP
         load_predictor(tables / "made-up.table", key=other)
 
 
+@pytest.mark.slow
 def test_what_fuses_is_as_the_table_says(tmp_path: Path) -> None:
     with_facts = table(tmp_path / "facts.table")
     assert predictor_of(with_facts).rules == known_rules("onnxruntime")

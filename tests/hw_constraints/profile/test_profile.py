@@ -89,6 +89,7 @@ def big_and_small(convolutions, small):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
+@pytest.mark.slow
 def test_large_layers_are_right_though_the_profiler_slows_small_ones(tmp_path):
     """A convolution's time from the difference of two networks' runs, without any profiler."""
     for convolutions in (2, 4):
