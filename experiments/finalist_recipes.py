@@ -1,4 +1,4 @@
-"""Finalists of a search as recipes: each trains, quantizes and exports its network from scratch.
+"""Finalists of a search as recipes: each trains as the search did, or takes what it inherited, quantizes and exports.
 
 A recipe says what the search did and nothing else: short training as `search.train` had it, formats as exceptions to
 the target's scheme, weights rounded to nearest. Before it counts it is read back and its network compared with the one
