@@ -1,7 +1,7 @@
 """Which networks are predicted: of families never seen before, in an order drawn by the tables' hashes.
 
-The hashes are committed before any of them is measured. The networks of `pool` and `unseen` were drawn and measured
-earlier; the predictor was tuned on them, and none of their families is drawn again.
+The hashes are committed before any of them is measured. The networks of `pool`, `unseen` and `compact_draw` were
+drawn and measured earlier; the predictor was tuned on them, and none of their families is drawn again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from bitwright.experiments.benchmarks.latency.compact_draw import compact_draw
 from bitwright.experiments.benchmarks.latency.fresh import fresh
 from bitwright.experiments.benchmarks.latency.network_files import network_files
 from bitwright.experiments.benchmarks.latency.pool import DEVELOPING, Variant, pool
@@ -58,7 +59,7 @@ def drawn(count: int = COUNT) -> tuple[Variant, ...]:
 
 def earlier() -> tuple[Variant, ...]:
     """The networks of earlier draws, on which the predictor was tuned."""
-    return tuple(variant for variant in (*pool(), *unseen()) if not network_files(variant).reason)
+    return (*pool(), *unseen(), *compact_draw())
 
 
 def developing() -> tuple[Variant, ...]:

@@ -1,96 +1,102 @@
-"""Networks of families that were in no earlier draw: many small ones, whose int8 files are often the slower ones.
+"""Networks of families that were in no earlier draw: of cars and robots mostly, many of them small or full of gates.
 
-Written down before any of them was measured; the networks of earlier draws have become part of the tables.
+Written down before any of them was predicted or measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from torch import nn
-
-from bitwright.experiments.benchmarks.latency.networks import compact, compact_pictures
-from bitwright.experiments.benchmarks.latency.pool import Variant, from_libraries, seeded_variant
+from bitwright.experiments.benchmarks.latency.networks import driving, gated, robots
+from bitwright.experiments.benchmarks.latency.pool import Designs, Variant, from_libraries, of_designs
 
 # family: library: names @ sizes
 _LIBRARY = """
-resnetaa: timm: resnetaa34d @ 64 96
-botnet: timm: botnet26t_256 @ 128
-convformer: timm: convformer_s18 @ 96
-poolformerv2: timm: poolformerv2_s12 @ 96
-focalnet: timm: focalnet_tiny_srf @ 96
-davit: timm: davit_tiny @ 96
-tnt: timm: tnt_s_legacy_patch16_224 @ 224
-twins: timm: twins_svt_small @ 224
-convit: timm: convit_tiny @ 224
-crossvit: timm: crossvit_tiny_240 @ 240
-regnetz: timm: regnetz_005 @ 96 128
-rdnet: timm: rdnet_tiny @ 96
-tresnet: timm: tresnet_m @ 96
-test_byobnet: timm: test_byobnet @ 96 160
-test_efficientnet: timm: test_efficientnet test_efficientnet_gn @ 96 160
-test_resnet: timm: test_resnet @ 96 160
-test_convnext: timm: test_convnext test_convnext2 @ 96 160
-test_nfnet: timm: test_nfnet @ 96 160
-test_vit: timm: test_vit test_vit3 @ 160
+cpubone: timm: cpubone_nano @ 96 160
+lcnetv2: timm: lcnetv2_small @ 96 192
+cspnext: timm: cspnext_tiny @ 96 160
+fbnetv3: timm: fbnetv3_b @ 96 160
+efficientformerv2: timm: efficientformerv2_s0 @ 224
+iformer: timm: iformer_t @ 224
+lowformer: timm: lowformer_b0 @ 128 224
+nextvit: timm: nextvit_small @ 96
+coatnet: timm: coatnet_nano_rw_224 @ 224
+gcvit: timm: gcvit_xxtiny @ 224
+eva: timm: eva02_tiny_patch14_224 @ 224
+halonet: timm: haloregnetz_b @ 224
+lambdanet: timm: lambda_resnet26t @ 128
+vit_hybrid: timm: vit_tiny_r_s16_p8_224 @ 224
+efficientvim: timm: efficientvim_m1 @ 224
 """
-_SMALL, _MAIN, _WIDE = (1, 3, 32, 32), (1, 3, 64, 64), (1, 3, 96, 96)
-# family: what makes it; (shape of its input, its arguments)
-_OWN: dict[str, tuple[Callable[..., nn.Module], list[tuple[tuple[int, ...], tuple[Any, ...]]]]] = {
-    "cells": (compact.cells, [(_SMALL, (8, 1, "s31p3s")), (_SMALL, (16, 2, "1s33p1")), (_SMALL, (16, 1, "33p13s"))]),
-    "harmonic": (compact.harmonic, [(_SMALL, (8, 4, 4)), (_SMALL, (16, 8, 6)), (_MAIN, (16, 12, 8))]),
-    "mixed_branches": (compact.mixed_branches, [(_SMALL, (4, 2)), (_SMALL, (8, 3)), (_SMALL, (16, 4))]),
-    "gated_separable": (
-        compact.gated_separable,
-        [(_SMALL, (16, 4, 3)), (_SMALL, (24, 6, 5)), (_MAIN, (32, 4, 3)), (_MAIN, (48, 8, 5))],
-    ),
-    "preactivated": (compact.preactivated, [(_SMALL, (8, 1)), (_SMALL, (16, 2)), (_SMALL, (32, 1))]),
-    "in_network": (compact.in_network, [(_SMALL, (16, 10)), (_SMALL, (48, 10)), (_SMALL, (96, 100))]),
-    "of_screens": (compact.of_screens, [((1, 4, 84, 84), (8, 64)), ((1, 4, 84, 84), (32, 512))]),
-    "steering": (compact.steering, [((1, 3, 66, 200), (16, 64)), ((1, 3, 66, 200), (24, 100))]),
-    "brain_waves": (compact.brain_waves, [((1, 1, 22, 256), (8, 2, 22)), ((1, 1, 64, 128), (16, 2, 64))]),
-    "sounds": (compact.sounds, [((1, 64, 1, 128), (32, 4, 11)), ((1, 64, 1, 128), (64, 6, 13)),
-                                ((1, 64, 1, 256), (128, 6, 15))]),
-    "points": (compact.points, [((1, 3, 1, 128), (16, 128)), ((1, 3, 1, 512), (32, 512)),
-                                ((1, 3, 1, 1024), (64, 1024))]),
-    "dilated_pyramids": (compact_pictures.dilated_pyramids, [(_MAIN, (16, 3)), (_WIDE, (32, 4)), (_WIDE, (64, 3))]),
-    "denoiser": (compact_pictures.denoiser, [((1, 1, 32, 32), (8, 3)), ((1, 1, 48, 48), (24, 5)),
-                                             ((1, 1, 64, 64), (48, 4))]),
-    "distilled": (compact_pictures.distilled, [(_SMALL, (16, 2)), ((1, 3, 48, 48), (32, 3)), (_MAIN, (48, 2))]),
-    "nested_decoder": (compact_pictures.NestedDecoder, [(_SMALL, (8,)), (_MAIN, (16,)), (_WIDE, (24,))]),
-    "weighted_fusion": (compact_pictures.WeightedFusion, [(_MAIN, (16,)), (_WIDE, (32,)), ((1, 3, 128, 128), (48,))]),
+
+
+def _square(side: int, channels: int = 3) -> tuple[int, ...]:
+    return (1, channels, side, side)
+
+
+_OF_CARS: Designs = {
+    "lane_rows": (driving.lane_rows, [((1, 3, height, height * 5 // 2), (width, hidden, height))
+                                      for width, hidden, height in ((8, 64, 64), (16, 128, 64), (16, 256, 128),
+                                                                    (32, 256, 128))]),
+    "range_doppler": (driving.RangeDoppler, [((1, 8, 64, 16), (8, 16, 16)), ((1, 8, 64, 32), (16, 32, 32)),
+                                             ((1, 8, 128, 32), (32, 48, 32)), ((1, 8, 128, 64), (24, 64, 64))]),
+    "pillar_features": (driving.PillarFeatures, [((1, 9, 256, 8), (16, 16, 8, 1)), ((1, 9, 1024, 8), (16, 32, 8, 2)),
+                                                 ((1, 9, 1024, 16), (32, 32, 16, 2)),
+                                                 ((1, 9, 2304, 12), (48, 48, 12, 3))]),
+    "occupancy": (driving.occupancy, [(_square(16, 24), (8, 4)), (_square(32, 24), (16, 8)), (_square(48, 24), (32, 8)),
+                                      (_square(64, 24), (24, 16))]),
+    "polylines": (driving.Polylines, [((1, 16, 10, 8), (16, 2)), ((1, 32, 10, 8), (32, 3)), ((1, 64, 20, 8), (64, 3)),
+                                      ((1, 128, 10, 8), (32, 2))]),
+    "range_images": (driving.RangeImages, [((1, 5, 16, 128), (8,)), ((1, 5, 32, 256), (16,)), ((1, 5, 32, 128), (32,)),
+                                           ((1, 5, 64, 256), (24,))]),
+    "traffic_signs": (driving.TrafficSigns, [(_square(32), (6, 32)), (_square(32), (16, 64)), (_square(32), (38, 100)),
+                                             (_square(32), (108, 200))]),
+    "anchor_heads": (driving.AnchorHeads, [(_square(64), (8, 4)), (_square(96), (16, 4)), (_square(128), (16, 11)),
+                                           (_square(160), (32, 11))]),
 }  # fmt: skip
-
-
-# More sizes, so that there are 100 networks.
-_MORE: dict[str, list[tuple[tuple[int, ...], tuple[Any, ...]]]] = {
-    "cells": [(_SMALL, (32, 1, "13s3p1")), (_MAIN, (16, 1, "s33s3p")), (_SMALL, (12, 3, "3ss1p3"))],
-    "harmonic": [(_SMALL, (12, 6, 8)), (_WIDE, (16, 8, 4))],
-    "mixed_branches": [(_MAIN, (8, 2)), (_SMALL, (24, 2))],
-    "gated_separable": [(_SMALL, (64, 6, 3)), (_WIDE, (24, 6, 3))],
-    "preactivated": [(_MAIN, (16, 1)), (_SMALL, (12, 3))],
-    "in_network": [(_MAIN, (32, 10)), (_SMALL, (24, 20))],
-    "of_screens": [((1, 4, 84, 84), (16, 256))],
-    "steering": [((1, 3, 66, 200), (32, 200))],
-    "brain_waves": [((1, 1, 22, 512), (16, 2, 22))],
-    "sounds": [((1, 64, 1, 96), (48, 5, 9))],
-    "points": [((1, 3, 1, 256), (24, 256))],
-    "dilated_pyramids": [(_MAIN, (48, 4)), (_WIDE, (16, 6))],
-    "denoiser": [((1, 1, 96, 96), (16, 3)), ((1, 1, 32, 32), (32, 6))],
-    "distilled": [((1, 3, 48, 48), (16, 3)), (_SMALL, (32, 4))],
-    "nested_decoder": [(_MAIN, (8,)), (_SMALL, (24,))],
-    "weighted_fusion": [(_WIDE, (24,)), (_MAIN, (64,))],
-}
+_OF_ROBOTS: Designs = {
+    "key_points": (robots.KeyPoints, [(_square(64), (8, 1)), (_square(96), (16, 1)), (_square(128), (24, 2)),
+                                      (_square(160), (32, 1))]),
+    "fast_depth": (robots.FastDepth, [(_square(64), (8, 3, 5)), (_square(96), (16, 4, 5)), (_square(128), (16, 5, 3)),
+                                      (_square(160), (24, 4, 5))]),
+    "stacked_flow": (robots.StackedFlow, [(_square(32, 6), (4,)), (_square(64, 6), (8,)), (_square(96, 6), (16,)),
+                                          (_square(128, 6), (24,))]),
+    "inertial": (robots.inertial, [((1, 6, 1, 64), (4, 3)), ((1, 6, 1, 128), (8, 3)), ((1, 6, 1, 128), (16, 6)),
+                                   ((1, 6, 1, 256), (32, 3))]),
+    "grasps": (robots.Grasps, [(_square(48, 1), (8,)), (_square(96, 1), (16,)), (_square(144, 1), (16,)),
+                               (_square(96, 1), (32,))]),
+    "impala": (robots.impala, [(_square(32, 4), (8, 1, 32)), (_square(64, 4), (16, 1, 64)),
+                               (_square(64, 4), (16, 2, 64)), (_square(72, 4), (32, 2, 72))]),
+    "vibration": (robots.vibration, [((1, 1, 1, 1024), (8, 3, 1024)), ((1, 1, 1, 2048), (16, 4, 2048)),
+                                     ((1, 1, 1, 4096), (32, 5, 4096))]),
+    "dense_policy": (robots.DensePolicy, [((1, 24), (24, 64, 3)), ((1, 48), (48, 128, 3)), ((1, 48), (48, 256, 4)),
+                                          ((1, 96), (96, 512, 3))]),
+    "floor_finder": (robots.floor_finder, [((1, 3, 64, 48), (8, 1)), ((1, 3, 64, 96), (16, 1)),
+                                           ((1, 3, 64, 160), (24, 2)), ((1, 3, 64, 320), (32, 2))]),
+}  # fmt: skip
+_OF_GATES: Designs = {
+    "bilateral": (gated.Bilateral, [(_square(64), (8,)), (_square(96), (16,)), (_square(128), (24,)),
+                                    (_square(160), (32,))]),
+    "context_guided": (gated.context_guided, [(_square(32), (16, 1)), (_square(48), (16, 3)), (_square(64), (24, 2)),
+                                              (_square(96), (32, 3))]),
+    "landmarks": (gated.Landmarks, [(_square(32), (8, 1)), (_square(64), (16, 2)), (_square(112), (16, 2)),
+                                    (_square(112), (32, 3))]),
+    "blaze": (gated.blaze, [(_square(32), (8, 1)), (_square(64), (16, 1)), (_square(96), (24, 2)),
+                            (_square(128), (24, 3))]),
+    "block_attention": (gated.block_attention, [(_square(32), (8, 1)), (_square(32), (16, 1)), (_square(32), (16, 2)),
+                                                (_square(48), (32, 2))]),
+    "omni_scale": (gated.omni_scale, [(_square(32), (16, 1)), (_square(48), (16, 2)), (_square(64), (32, 1)),
+                                      (_square(96), (32, 2))]),
+    "broadcasted": (gated.broadcasted, [((1, 1, 40, 64), (8, 2)), ((1, 1, 40, 96), (12, 3)),
+                                        ((1, 1, 40, 128), (16, 3)), ((1, 1, 40, 128), (32, 4))]),
+    "coordinate_gates": (gated.coordinate_gates, [(_square(32), (16, 2)), (_square(32), (24, 4)),
+                                                  (_square(64), (32, 3)), (_square(96), (48, 4))]),
+    "pyramid_attention": (gated.pyramid_attention, [(_square(32), (16, 1)), (_square(32), (32, 2)),
+                                                    (_square(64), (32, 3)), (_square(64), (64, 2))]),
+    "latent_queries": (gated.LatentQueries, [((1, 16, 32), (32, 4, 2)), ((1, 32, 32), (64, 8, 3)),
+                                             ((1, 64, 32), (128, 16, 4)), ((1, 128, 32), (64, 32, 3))]),
+}  # fmt: skip
 
 
 def fresh() -> tuple[Variant, ...]:
     """Every variant, in a fixed order."""
-    return (*from_libraries(_LIBRARY, "classification"), *_own())
-
-
-def _own() -> Iterator[Variant]:
-    for family, (make, members) in _OWN.items():
-        for shape, arguments in (*members, *_MORE.get(family, [])):
-            name = f"{family}-{'x'.join(map(str, arguments))}-{shape[-1]}"
-            yield seeded_variant(family, name, shape, make, *arguments)
+    own = (each for designs in (_OF_CARS, _OF_ROBOTS, _OF_GATES) for each in of_designs(designs))
+    return (*from_libraries(_LIBRARY, "classification"), *own)

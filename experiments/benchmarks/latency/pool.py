@@ -19,6 +19,8 @@ from bitwright.experiments.benchmarks.latency.networks import dense_prediction a
 from bitwright.experiments.benchmarks.latency.networks import detectors, small, tokens
 
 _SEED = 0
+# family: what makes its networks; (shape of the input, arguments) of each
+Designs = dict[str, tuple[Callable[..., torch.nn.Module], list[tuple[tuple[int, ...], tuple[Any, ...]]]]]
 DEVELOPING = frozenset({"resnet", "mobilenetv2", "squeezenet", "vit", "residual32"})
 
 
@@ -128,6 +130,14 @@ def seeded_variant(
         return make(*settings).eval().requires_grad_(False), (torch.randn(shape),)
 
     return Variant(name=name, family=family, make=seeded)
+
+
+def of_designs(designs: Designs) -> Iterator[Variant]:
+    """Networks of our own, named after family, arguments and the last side of their input."""
+    for family, (make, members) in designs.items():
+        for shape, arguments in members:
+            name = f"{family}-{'x'.join(map(str, arguments))}-{shape[-1]}"
+            yield seeded_variant(family, name, shape, make, *arguments)
 
 
 def _own() -> Iterator[Variant]:

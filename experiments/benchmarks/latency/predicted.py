@@ -57,7 +57,7 @@ class Pair:
 
 def table_file(runtime: str) -> Path:
     """The table whose hash was committed."""
-    return places.cache() / "tables" / f"third-{runtime}-1t.table"
+    return places.cache() / "tables" / f"fourth-{runtime}-1t.table"
 
 
 def benchmark_table(runtime: str) -> KernelTable:

@@ -1,7 +1,8 @@
 """Latencies of whole networks predicted from a table of kernels, beside what was then measured.
 
 The tables' hashes are committed (`latency/table_hashes.json`) before any of these networks is measured; their families
-(`latency/fresh.py`) are none of those that the predictor was tuned on (`latency/pool.py`, `latency/unseen.py`).
+(`latency/fresh.py`) are none of those of earlier draws (`latency/pool.py`, `latency/unseen.py`,
+`latency/compact_draw.py`), on which the predictor was tuned.
 Measured by `python -m bitwright.experiments.benchmarks.latency.measured`. nn-Meter (MobiSys 2021) reports ± 10 % for
 99 % of networks on its mobile processor, with kernels of the same families in its tables.
 """
