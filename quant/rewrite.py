@@ -43,7 +43,7 @@ class Editor:
         self.at = by_name[at]
         self._values = dict(captured.values)
         self._replaced = dict(captured.replaced)
-        self._ordinals = _used_ordinals(captured)
+        self._ordinals = used_ordinals(captured)
         self._made: set[torch.fx.Node] = set()
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> torch.fx.Node:
@@ -195,7 +195,8 @@ def _names(node: torch.fx.Node, ref: TensorRef) -> bool:
     return tuple(node.meta.get(REF, ())) == (ref,)
 
 
-def _used_ordinals(captured: CapturedModel) -> dict[tuple[str, int], int]:
+def used_ordinals(captured: CapturedModel) -> dict[tuple[str, int], int]:
+    """The last ordinal that is taken in each call of a module; its key is the module's path and the call's index."""
     used: dict[tuple[str, int], int] = {}
     known = [ref for node in captured.fx_graph.nodes for ref in node.meta.get(REF, ()) if ref is not None]
     for ref in (*known, *captured.replaced):
@@ -203,6 +204,13 @@ def _used_ordinals(captured: CapturedModel) -> dict[tuple[str, int], int]:
             key = (ref.module_path, ref.call_index)
             used[key] = max(used.get(key, -1), ref.op_ordinal)
     return used
+
+
+def fresh_ref(ref: TensorRef, ordinals: dict[tuple[str, int], int]) -> TensorRef:
+    """A reference for what no longer holds the values of the tensor of this one; `ordinals` counts it."""
+    key = (ref.module_path, ref.call_index)
+    ordinals[key] = ordinals.get(key, -1) + 1
+    return replace(ref, op_ordinal=ordinals[key])
 
 
 def _numbered(path: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Folds batch norms into the layers before them.
+"""Folds batch norms into the layers before them, and those that no such layer takes in into the layers behind them.
 
-With `k = gamma / sqrt(var + eps)`: `w' = w * k`, `b' = beta + (b - mean) * k` (Jacob et al. 2018, eq. 14).
+With `k = gamma / sqrt(var + eps)`: `w' = w * k`, `b' = beta + (b - mean) * k` (Jacob et al. 2018, eq. 14). Between
+layer and norm may lie what moves elements or averages them within their channel: `linear, transpose, norm`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ import torch.fx
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fx_nodes import KIND, REF, copy_graph, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
-
-_LAYERS = frozenset(
-    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
-)
+from bitwright.quant.moves import AVERAGES, averaged, channel_numbers, is_move, moved
+from bitwright.quant.passes.fold_norm_ahead import fold_norms_ahead
+from bitwright.quant.passes.norm_parameters import LAYERS, affine_of, new_bias, scaled_outputs
+from bitwright.quant.rewrite import fresh_ref, shape_of, used_ordinals
 
 
 def fold_batch_norm(captured: CapturedModel, *, trains_on: bool = False) -> CapturedModel:
-    """Returns the network with every batch norm folded that directly follows a layer read by it alone.
+    """Returns the network with every batch norm folded that follows a layer read by it alone, or is read by such alone.
 
     A layer that runs several times (a head over several levels) is folded when each run is followed by the same norm;
-    a weight that is shared otherwise is left alone, and so is a batch norm whose layer has other readers.
+    a weight that is shared otherwise is left alone, and so is a batch norm whose layer has other readers. What is
+    folded into the layers behind says `fold_norm_ahead`.
 
     Args:
         captured: the network; stays as it is.
-        trains_on: the norms will still change, so that a layer gets a bias even where it is zero now.
+        trains_on: the norms will still change, so that a layer gets a bias even where it is zero now. Only norms
+            directly behind their layer are folded: training computes those from the layer's own batch.
     """
     graph, _ = copy_graph(captured.fx_graph)
     values = dict(captured.values)
@@ -40,6 +43,11 @@ def fold_batch_norm(captured: CapturedModel, *, trains_on: bool = False) -> Capt
             replaced.update({other.meta[REF][0]: layer.meta[REF][0] for layer, other in runs})
             folded.update(other for _, other in runs)
             _fold(graph, runs, values, trains_on=trains_on)
+    if not trains_on:
+        ordinals = used_ordinals(captured)
+        for norm in [node for node in graph.nodes if operator_type(node) == "batch_norm"]:
+            _fold_through_moves(graph, norm, values, replaced, ordinals)
+        fold_norms_ahead(graph, values, ordinals)
     for node in reversed(list(graph.nodes)):
         if node.op == "placeholder" and node.name in values and not node.users and node.meta[KIND] != TensorKind.STATE:
             graph.erase_node(node)
@@ -50,7 +58,7 @@ def fold_batch_norm(captured: CapturedModel, *, trains_on: bool = False) -> Capt
 def _runs(norm: torch.fx.Node, values: dict[str, torch.Tensor]) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
     """Every run of the layer before a norm, each with the norm behind it; empty when they cannot be folded."""
     layer: Any = norm.args[0]
-    if operator_type(layer) not in _LAYERS:
+    if operator_type(layer) not in LAYERS:
         return []
     layers = list(layer.args[1].users)
     if any(len(each.users) != 1 for each in layers):
@@ -85,47 +93,94 @@ def _fold(
     trains_on: bool,
 ) -> None:
     layer, norm = runs[0]
-    arguments: Any = layer.args
-    weight_node = arguments[1]
-    bias_node = arguments[2] if len(arguments) > 2 else None
-    statistics: Any = norm.args
-    gamma, beta, mean, var = (values[node.name].double() if node is not None else None for node in statistics[1:5])
-    assert mean is not None and var is not None  # an eval-mode batch norm has running statistics
-    factor = (gamma if gamma is not None else 1.0) / torch.sqrt(var + statistics[7])
-    weight = values[weight_node.name]
-    bias = values[bias_node.name].double() if bias_node is not None else torch.zeros_like(mean)
-    values[weight_node.name] = _scaled(weight, factor, layer)
-    folded = ((beta if beta is not None else 0.0) + (bias - mean) * factor).to(weight.dtype)
-    if bias_node is None and (trains_on or folded.any()):  # a bias of zeros would cost every run an addition
-        bias_node = _new_bias(graph, weight_node, folded)
-    if bias_node is not None:
-        values[bias_node.name] = folded
+    affine = affine_of(norm, values)
+    assert affine is not None  # all of its parameters are constants
+    bias_node = _taken_in(graph, layer, affine.factor, affine.shift, values, trains_on=trains_on)
     for each, behind in runs:
         each.args = (*each.args[:2], bias_node, *each.args[3:])
         behind.replace_all_uses_with(each)
         graph.erase_node(behind)
 
 
-def _scaled(weight: torch.Tensor, factor: torch.Tensor, layer: torch.fx.Node) -> torch.Tensor:
-    """The weight with each output channel times its factor; transposed convolutions are [in, out / groups, …]."""
-    if not operator_type(layer).startswith("conv_transpose"):
-        return (weight.double() * factor.reshape(-1, *[1] * (weight.dim() - 1))).to(weight.dtype)
-    groups: Any = layer.args[6] if len(layer.args) > 6 else 1
-    grouped = weight.double().reshape(groups, -1, *weight.shape[1:])
-    scaled = grouped * factor.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
-    return scaled.reshape(weight.shape).to(weight.dtype)
+def _taken_in(
+    graph: torch.fx.Graph,
+    layer: torch.fx.Node,
+    factor: torch.Tensor,
+    shift: torch.Tensor,
+    values: dict[str, torch.Tensor],
+    *,
+    trains_on: bool = False,
+) -> torch.fx.Node | None:
+    """Makes a layer's result `factor y + shift`, `[out]` both; returns its bias, if it has one now."""
+    weight_node: Any = layer.args[1]
+    bias_node: Any = layer.args[2] if len(layer.args) > 2 else None
+    weight = values[weight_node.name]
+    values[weight_node.name] = scaled_outputs(layer, weight, factor)
+    before = values[bias_node.name].double() if bias_node is not None else 0.0
+    folded = (shift + before * factor).to(weight.dtype)
+    if bias_node is None and (trains_on or folded.any()):  # a bias of zeros would cost every run an addition
+        bias_node = new_bias(graph, weight_node, folded)
+    if bias_node is not None:
+        values[bias_node.name] = folded
+    return bias_node  # type: ignore[no-any-return]
 
 
-def _new_bias(graph: torch.fx.Graph, weight_node: torch.fx.Node, bias: torch.Tensor) -> torch.fx.Node:
-    with graph.inserting_before(weight_node):
-        node = graph.placeholder(f"{weight_node.name}_folded_bias")
-    weight_ref = weight_node.meta[REF][0]
-    path = weight_ref.module_path.rpartition(".")[0]
-    node.meta.update(
-        {
-            REF: (TensorRef(weight_ref.region, f"{path}.bias" if path else "bias"),),
-            KIND: TensorKind.PARAMETER,
-            "val": bias,
-        }
-    )
-    return node
+def _fold_through_moves(
+    graph: torch.fx.Graph,
+    norm: torch.fx.Node,
+    values: dict[str, torch.Tensor],
+    replaced: dict[TensorRef, TensorRef],
+    ordinals: dict[tuple[str, int], int],
+) -> None:
+    """Folds a norm into the layer before it when only moves and averages lie between, each read by the next alone."""
+    affine, path = affine_of(norm, values), _path_to_layer(norm)
+    if affine is None or not path:
+        return
+    layer, *between = reversed(path)
+    own = [node for node in layer.args[1:3] if isinstance(node, torch.fx.Node)]
+    if any(node.name not in values or len(node.users) != 1 for node in own):
+        return
+    place = _norm_channels(layer, between)
+    if place is None:
+        return
+    factor, shift = torch.ones(len(place)).double(), torch.zeros(len(place)).double()
+    read = place >= 0
+    factor[read], shift[read] = affine.factor[place[read]], affine.shift[place[read]]
+    layer.args = (*layer.args[:2], _taken_in(graph, layer, factor, shift, values), *layer.args[3:])
+    last = path[0]
+    for node in path[1:]:
+        node.meta[REF] = tuple(ref and fresh_ref(ref, ordinals) for ref in node.meta[REF])
+    replaced[norm.meta[REF][0]] = last.meta[REF][0]
+    norm.replace_all_uses_with(last)
+    graph.erase_node(norm)
+
+
+def _path_to_layer(norm: torch.fx.Node) -> list[torch.fx.Node]:
+    """From what a norm reads up to a layer; empty when something else makes it, or others read it on the way."""
+    path: list[torch.fx.Node] = []
+    node: Any = norm.args[0]
+    while isinstance(node, torch.fx.Node) and shape_of(node) is not None and len(node.users) == 1:
+        path.append(node)
+        if operator_type(node) in LAYERS:
+            return path if len(path) > 1 else []
+        if not (operator_type(node) in AVERAGES or is_move(node)):
+            return []
+        node = node.args[0]
+    return []
+
+
+def _norm_channels(layer: torch.fx.Node, between: list[torch.fx.Node]) -> torch.Tensor | None:
+    """Which channel of the norm each of the layer's is, int64 `[out]`, -1 for none; None where one is several."""
+    numbers: Any = channel_numbers(layer.meta["val"].shape, -1 if operator_type(layer) == "linear" else 1)
+    channels = int(numbers.max())
+    for node in between:
+        numbers = averaged(node, numbers) if operator_type(node) in AVERAGES else moved(node, numbers)
+        if numbers is None:
+            return None
+    place = torch.full((channels,), -1)
+    for channel, row in enumerate(numbers.movedim(1, 0).flatten(1)):
+        there = row.unique().long() - 1
+        if (place[there] >= 0).any():
+            return None
+        place[there] = channel
+    return place
