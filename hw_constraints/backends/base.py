@@ -179,7 +179,14 @@ class PackagedBackend(ABC):
             raise InputError(f"backend {self.name!r} cannot be used here: {reason}")
         check_threads(threads)
         check_kind(artifact, self)
-        return self._open(artifact, threads=threads)
+        try:
+            return self._open(artifact, threads=threads)
+        except InputError as error:
+            if isinstance(artifact, bytes | bytearray):
+                raise
+            from bitwright.hw_constraints.backends.blame import with_lines
+
+            raise with_lines(error, Path(artifact)) from error
 
     @abstractmethod
     def _open(self, artifact: Path | bytes, *, threads: int) -> Session: ...

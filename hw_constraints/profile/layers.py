@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from bitwright.hw_constraints.backends import Arrays, get_backend
+from bitwright.hw_constraints.backends.blame import with_lines
 from bitwright.hw_constraints.machine import this_machine
 from bitwright.hw_constraints.measure.process import ask_worker
 from bitwright.hw_constraints.profile.assemble import (
@@ -162,7 +163,7 @@ def worker_files(model: onnx.ModelProto, inputs: Arrays | None, name: str) -> It
         try:
             yield request
         except InputError as error:
-            raise InputError(str(error).replace(str(file), name)) from error
+            raise with_lines(InputError(str(error).replace(str(file), name)), Path(name)) from error
 
 
 def _figures(trace: Trace, proofs: Sequence[LayerProof], slices: Slices) -> dict[str, LayerFigures]:

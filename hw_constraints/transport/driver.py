@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitwright.hw_constraints.backends.blame import lines_named_in
 from bitwright.hw_constraints.measure.interleaving import Measurement, measurement_from_json
-from bitwright.hw_constraints.transport.blame import lines_named_in
 from bitwright.hw_constraints.transport.device import Device
 from bitwright.hw_constraints.transport.failures import DeviceError, HostRefuses, Rejected, Rubbish, Unusable, Vanished
 from bitwright.hw_constraints.transport.job import Job

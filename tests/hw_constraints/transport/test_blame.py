@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from bitwright.hw_constraints.backends import get_backend
+from bitwright.hw_constraints.backends.blame import lines_named_in
+from bitwright.hw_constraints.profile.tails import measure_tails
 from bitwright.hw_constraints.transport import Journal, run_jobs
-from bitwright.hw_constraints.transport.blame import lines_named_in
 from bitwright.hw_constraints.transport.content import file_content
 from bitwright.hw_constraints.transport.failures import Rejected
 from bitwright.hw_constraints.transport.job import Job
 from bitwright.quant.capture import capture
+from bitwright.quant.errors import InputError
 from bitwright.quant.export.onnx_qdq import export_float
 
 
@@ -20,7 +23,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Linear(8, 8)
-        self.stem_2 = nn.Linear(8, 8)
+        self.stem_2 = nn.Linear(8, 4)
 
     def forward(self, x):
         x = self.stem(x)
@@ -32,16 +35,54 @@ def exported(tmp_path):
     return export_float(capture(Net(), (torch.zeros(1, 8),)).graph, tmp_path / "net.onnx")
 
 
-def test_a_rejected_layer_is_ours(exported, device, tmp_path):
-    model = onnx.load(exported)
-    node = next(each for each in model.graph.node if each.name.startswith("stem_2@"))
+def _change(file, change):
+    """Changes the second layer of a file."""
+    model = onnx.load(file)
+    change(next(each for each in model.graph.node if each.name.startswith("stem_2@")))
+    onnx.save(model, file)
+
+
+def _unknown(node):
     node.op_type = "NoSuchOperator"
-    onnx.save(model, exported)
-    job = Job(artefacts={"a": file_content(exported)}, runtime="onnxruntime")
-    line = inspect.getsourcelines(Net.forward)[1] + 2
-    message = rf"the runtime rejects a: .*NoSuchOperator.*; stem_2 is .*test_blame\.py:{line};"
-    with pytest.raises(Rejected, match=message):
+
+
+def _of_other_shape(node):
+    for attribute in node.attribute:
+        attribute.i = 0 if attribute.name == "transB" else attribute.i
+
+
+@pytest.fixture
+def broken(exported):
+    """A file of ours with a layer that no runtime knows."""
+    _change(exported, _unknown)
+    return exported
+
+
+_LINE = rf"stem_2 is .*test_blame\.py:{inspect.getsourcelines(Net.forward)[1] + 2}"
+
+
+def test_a_rejected_layer_is_ours(broken, device, tmp_path):
+    job = Job(artefacts={"a": file_content(broken)}, runtime="onnxruntime")
+    with pytest.raises(Rejected, match=rf"the runtime rejects a: .*NoSuchOperator.*; {_LINE};"):
         run_jobs(device, [job], Journal(tmp_path / "j"))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "change", "said"),
+    [("onnxruntime", _unknown, "NoSuchOperator"), ("openvino", _of_other_shape, "Incompatible MatMul")],
+)
+def test_a_layer_that_is_rejected_here_is_ours_too(exported, runtime, change, said):
+    backend = get_backend(runtime)
+    if reason := backend.available():
+        pytest.skip(reason)
+    _change(exported, change)
+    with pytest.raises(InputError, match=rf"{runtime} cannot load it: .*{said}.*; {_LINE}(;|$)"):
+        backend.load(exported)
+
+
+def test_a_process_that_has_a_copy_says_our_line(broken):
+    with pytest.raises(InputError, match=rf"net\.onnx: onnxruntime cannot load it: .*NoSuchOperator.*; {_LINE}(;|$)"):
+        measure_tails(broken, "onnxruntime", "same", seconds=0.1)
 
 
 @pytest.mark.parametrize(

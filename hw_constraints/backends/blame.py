@@ -10,7 +10,19 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import provenance_of
+
+
+def with_lines(error: InputError, file: Path) -> InputError:
+    """The error with the source lines of the layers that it names; the same one where none is known.
+
+    Args:
+        error: whose message has a runtime's words.
+        file: what the runtime did not take.
+    """
+    lines = lines_named_in(str(error), [file])
+    return InputError("; ".join((str(error), *lines))) if lines else error
 
 
 def lines_named_in(message: str, files: Iterable[Path]) -> tuple[str, ...]:
