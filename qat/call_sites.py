@@ -26,6 +26,8 @@ from bitwright.quant.graph import TensorRef
 
 Key = tuple[str, int]
 Rewrite = Callable[[torch.Tensor], torch.Tensor]
+# Another computation of a call, from its arguments and keyword arguments.
+InPlaceOf = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 _OPERATORS = {"iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "truediv": "div"}
 _OPERATORS |= {"itruediv": "div", "rmatmul": "matmul", "imatmul": "matmul", "ipow": "pow", "multiply": "mul"}
@@ -56,24 +58,36 @@ class Site:
 
 @dataclass(eq=False)
 class CallSite:
-    """What is done around one call: to single operands (by their place among its tensors) and to its result."""
+    """What is done around one call: to single operands (by their place among its tensors) and to its result.
+
+    Attributes:
+        operands: what is read in place of them.
+        results: where each result is rounded, by its place among them.
+        instead: what runs in place of the function, roundings and all.
+    """
 
     operands: dict[int, Rewrite] = field(default_factory=dict)
-    result: Site | None = None
+    results: dict[int, Site] = field(default_factory=dict)
+    instead: InPlaceOf | None = None
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the function with the operands and the result replaced."""
+        if self.instead is not None:
+            return self.instead(args, kwargs)
         if self.operands:
             leaves, spec = pytree.tree_flatten((args, kwargs))
             tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
             for place, rewrite in self.operands.items():
                 leaves[tensors[place]] = rewrite(leaves[tensors[place]])
             args, kwargs = pytree.tree_unflatten(leaves, spec)
-        name, site = operator_name(function), self.result
+        name, site = operator_name(function), self.results.get(0)
         if site is not None and name in CEILINGS and args and can_rest(name, site.quantizer, args[0]):
             return site(args[0], rested=name)
         result = function(*args, **kwargs)
-        return result if self.result is None else self.result(result)
+        if not isinstance(result, tuple | list):
+            return result if site is None else site(result)
+        parts: Any = type(result)
+        return parts([self.results[i](part) if i in self.results else part for i, part in enumerate(result)])
 
 
 @dataclass(eq=False)

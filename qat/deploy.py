@@ -15,12 +15,13 @@ from bitwright.hw_constraints.target import Target
 from bitwright.qat.batches import Arguments, call_with, parted
 from bitwright.qat.locate import undisturbed
 from bitwright.qat.replay import Parts, Replay
+from bitwright.qat.scheme import within
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import EXPORTERS, Exporter
 from bitwright.quant.fake_quantize import quantize
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.quantized_model import QuantizedModel
 
@@ -44,7 +45,9 @@ def deployed_model(
         InputError: the module no longer computes what it did when it was prepared.
     """
     positional, keywords = parted(args)
-    folded = fold_batch_norm(capture(module, positional, keywords, region=region), trains_on=True)
+    folded = fit_scheme(
+        capture(module, positional, keywords, region=region), within(plan.scheme, region), trains_on=True
+    )
     known = {*plan.activations, *plan.weights}
     if not known <= set(folded.graph.tensors):
         lost = sorted(known - set(folded.graph.tensors))

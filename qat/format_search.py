@@ -24,11 +24,11 @@ from bitwright.qat.batches import Arguments, rows
 from bitwright.qat.mixtures import Deciding, choices_of, put_in
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import Graph
 from bitwright.quant.mixed_precision.formats import LayerFormat
 from bitwright.quant.mixed_precision.problem import Problem
 from bitwright.quant.mixed_precision.tables import Table, expand
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.scheme import Override, QuantScheme
 
@@ -100,7 +100,7 @@ class FormatSearch:
             raise InputError(f"format {floats[0]!r} has no codes that a gradient could choose; leave it out")
         example = rows(samples[0], 1)[0]
         captured = capture(model, example)
-        folded = fold_batch_norm(captured, trains_on=True)
+        folded = fit_scheme(captured, scheme, trains_on=True)
         self.problem = Problem(graph=folded.graph, scheme=scheme, formats=tuple(formats), allowed=names)
         self.formats, self.search, self._cost = names, search, cost
         units = _units(self.problem)

@@ -38,10 +38,17 @@ _SPELLINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A node whose result or constant operands are to be found."""
+    """A node whose result or constant operands are to be found.
+
+    Attributes:
+        node: of the captured graph.
+        constants: operands of it.
+        is_call: whether the call itself is wanted, be it all that its module does.
+    """
 
     node: Node
     constants: tuple[TensorRef, ...] = ()
+    is_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def _node_counts(model: nn.Module, captured: CapturedModel) -> dict[nn.Module, s
 
 def _is_all_it_does(module: nn.Module, asked: list[Request], nodes: Mapping[nn.Module, set[int]]) -> bool:
     is_leaf = not any(True for _ in module.children())
-    return is_leaf and nodes[module] == {1} and not any(request.constants for request in asked)
+    return is_leaf and nodes[module] == {1} and not any(request.constants or request.is_call for request in asked)
 
 
 @contextlib.contextmanager
@@ -248,7 +255,7 @@ def _match_events(
     free, calls = list(boundary.events or ()), boundary.counter.seen
     for request in asked:
         names, expected = _spellings(request.node.op), values[request.node.outputs[0]]
-        event = next((e for e in free if e.key[0] in names and _same(e.result, expected)), None)
+        event = next((e for e in free if e.key[0] in names and _same(_first(e.result, request.node), expected)), None)
         if event is None:
             raise _lost(request.node)
         free.remove(event)
@@ -261,6 +268,14 @@ def _match_events(
             ref: _place(event, captured.values[captured.value_refs[ref]], request.node) for ref in request.constants
         }
         yield request.node.name, FunctionCall(module, event.call, calls, event.key, places)
+
+
+def _first(result: Any, node: Node) -> Any:
+    """The result of a call, or the first that the node has of several."""
+    if not isinstance(result, tuple | list):
+        return result
+    place = node.outputs[0].output
+    return result[place] if place < len(result) else None
 
 
 def _place(event: Event, constant: torch.Tensor, node: Node) -> int:

@@ -12,10 +12,12 @@ from torch.nn.utils import parametrize
 
 from bitwright.qat.batches import Arguments
 from bitwright.qat.call_sites import Site, Tap
+from bitwright.qat.layers import RoundedConstant
 from bitwright.qat.methods import Method
 from bitwright.qat.prepare import prepare
 from bitwright.qat.quantizer import Quantizer
 from bitwright.qat.replay import Parts, Replay
+from bitwright.qat.written_out import names_of_parts
 from bitwright.quant.calibrate import calibrate
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
@@ -27,7 +29,7 @@ from bitwright.quant.operand_axes import summed_axis, weight_axis
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.qparams import QParams
 from bitwright.quant.scheme import QParamsSpec
-from bitwright.quant.weights import choose_weight_qparams
+from bitwright.quant.weights import choose_weight_qparams, weight_qparams
 
 
 class Deciding(nn.Module):
@@ -209,28 +211,44 @@ def put_in(
     """
     uniform = [problem.plan(problem.uniform(name)) for name in problem.allowed]
     found = [calibrate(folded, each, samples) for each in uniform]
+    inner = _read_by_parts(captured, folded, uniform[0])
     parts = prepare(
         model,
         captured,
         folded,
-        replace(uniform[0], weights={}, biases={}, quantized=frozenset()),
-        found[0].qparams,
+        inner,
+        {**found[0].qparams, **weight_qparams(folded.graph, inner, found[0].qparams)},
         example,
         dynamic=found[0].dynamic,
         method=Method.RANGES,
         tap=Tap(),
     )
+    weights = _mixed_weights(model, folded, uniform[0], choices, deciding)
     mixed = _mixed_quantizers(parts, choices, deciding, [each.qparams for each in found])
     _replace(parts, mixed)
+    within = {parts.by_ref[ref]: each for ref, each in weights.items() if ref in inner.weights}
+    _replace_in_parts(parts, within)
+    # Hung in with the others, so that noise ends where the model is evaluated.
+    parts.quantizers.mixed = nn.ModuleList([*mixed.values(), *within.values()])
     order = {module: tuple(module._parameters) for module in model.modules()}
-    parametrized = list(_parametrized(model, folded, uniform[0], choices, deciding))
+    outer = {ref: each for ref, each in weights.items() if ref not in inner.weights}
+    parametrized = list(_parametrized(model, outer))
     replay = Replay(model, parts)
     replay.attach()
-    device = next(model.parameters()).device
-    parts.quantizers.to(device)
-    for module in mixed.values():
-        module.to(device)
+    parts.quantizers.to(next(model.parameters()).device)
     return Mixtures(replay, parametrized, order)
+
+
+def _read_by_parts(captured: CapturedModel, folded: CapturedModel, base: QuantPlan) -> QuantPlan:
+    """The plan without weights, except those that only parts of written-out calls read.
+
+    A recurrent layer keeps a list of its own of its parameters, which a parametrization would not reach.
+    """
+    graph, inside = folded.graph, names_of_parts(captured, folded)
+    weights = {
+        ref: spec for ref, spec in base.weights.items() if {node.name for node in graph.consumers[ref]} <= inside
+    }
+    return replace(base, weights=weights, biases={}, quantized=base.quantized & inside)
 
 
 def _choice(unit: str, specs: Sequence[QParamsSpec]) -> Choice:
@@ -250,7 +268,7 @@ def _mixed_quantizers(
     for ref, quantizer in parts.by_ref.items():
         quantizer.observing = False
         choice = choices.get(ref)
-        if choice is None or quantizer in mixed:
+        if choice is None or quantizer in mixed or ref not in qparams[0]:
             continue
         made = [Quantizer(qparams[columns[0]][ref], method=Method.RANGES) for columns in choice.formats]
         for each in made:
@@ -263,32 +281,54 @@ def _replace(parts: Parts, mixed: Mapping[Quantizer, MixedQuantizer]) -> None:
     sites: list[Site | None] = [site for _, site in parts.sites]
     for entry in parts.entries:
         sites += entry.inputs
+    for _, written in parts.written_out:
+        sites += [site for part in written.parts.values() for site in part.results]
     for site in sites:
         if site is not None and site.quantizer in mixed:
             site.quantizer = cast(Quantizer, mixed[cast(Quantizer, site.quantizer)])
 
 
-def _parametrized(
+def _replace_in_parts(parts: Parts, mixed: Mapping[Quantizer, MixedWeight]) -> None:
+    for _, written in parts.written_out:
+        for number, part in written.parts.items():
+            operands = {
+                place: mixed.get(read.quantizer, read) if isinstance(read, RoundedConstant) else read
+                for place, read in part.operands.items()
+            }
+            written.parts[number] = replace(part, operands=operands)
+
+
+def _mixed_weights(
     model: nn.Module,
     folded: CapturedModel,
     base: QuantPlan,
     choices: Mapping[TensorRef, Choice],
     deciding: Mapping[str, Deciding],
-) -> Iterator[tuple[nn.Module, str]]:
-    """Registers a mixture for each parameter that the plan quantizes, wherever modules share it."""
+) -> dict[TensorRef, MixedWeight]:
+    """A mixture for each parameter that the plan quantizes.
+
+    What is computed from others, or a constant, keeps the scheme's own format.
+    """
+    held = dict(model.named_parameters(remove_duplicate=False))
+    made = {}
+    for ref, spec in base.weights.items():
+        if ref.module_path in held:
+            values = held[ref.module_path].detach()
+            choice = choices.get(ref) or _choice("", [spec])
+            grids = [_grid(values, each, folded, ref) for each in choice.specs]
+            made[ref] = MixedWeight(deciding.get(choice.unit), choice.formats, grids, values)
+    return made
+
+
+def _parametrized(model: nn.Module, weights: Mapping[TensorRef, MixedWeight]) -> Iterator[tuple[nn.Module, str]]:
+    """Registers the mixtures, wherever modules share a parameter."""
     owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for name, own in module.named_parameters(recurse=False):
             owners.setdefault(own, []).append((module, name))
     held = dict(model.named_parameters(remove_duplicate=False))
-    for ref, spec in base.weights.items():
-        parameter = held.get(ref.module_path)
-        if parameter is None:
-            continue  # computed from others, or a constant: its own format stays the scheme's
-        choice = choices.get(ref) or _choice("", [spec])
-        grids = [_grid(parameter.detach(), each, folded, ref) for each in choice.specs]
-        for module, name in owners[parameter]:
-            mixture = MixedWeight(deciding.get(choice.unit), choice.formats, grids, parameter.detach())
+    for ref, mixture in weights.items():
+        for module, name in owners[held[ref.module_path]]:
             parametrize.register_parametrization(module, name, mixture)
             yield module, name
 

@@ -16,6 +16,7 @@ from bitwright.qat.locate import FunctionCall, Request, calls_of, describe, loca
 from bitwright.qat.methods import Method
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
 from bitwright.qat.replay import Layer, Parts
+from bitwright.qat.written_out import Part, WrittenOut, written_out
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
@@ -52,7 +53,7 @@ def prepare(
     Args:
         model: the user's module, or a region of it, in float; not changed.
         captured: the same in eval mode.
-        folded: the same with batch norms folded, for which the plan was made.
+        folded: the same as `fit_scheme` makes it, for which the plan was made.
         plan: what is quantized, and how.
         qparams: where the scales start, for every tensor of the plan whose scale is its own.
         args: the example arguments.
@@ -87,6 +88,7 @@ class _Preparation:
         self.unfolded = {after: before for before, after in folded.replaced.items()}
         self.dynamic = {ref: self.quantizers.add_dynamic(ref, DynamicQuantizer(rule)) for ref, rule in dynamic.items()}
         self.by_ref = self._activation_quantizers()
+        self.read: dict[TensorRef, Rewrite] = {}
 
     def parts(self, args: tuple[Any, ...]) -> Parts:
         """See `prepare`."""
@@ -97,15 +99,19 @@ class _Preparation:
                 "quantize after training, or keep the modules that read it in float by an override"
             )
         layers = self._layers(args)
-        requests = {request.node.name: request for request in self._requests(set(layers))}
+        written = written_out(self.captured, self.folded, describe, self._part)
+        requests = {request.node.name: request for request in self._requests(set(layers), written)}
         found = locate(self.model, self.captured, list(requests.values()), args)
-        sites, operands = [], []
+        sites, operands, calls = [], [], []
         for name, location in found.items():
             node = requests[name].node
-            result = self._folded_ref(node.outputs[0])
-            site = self._site(result)
-            if site is not None and not self._is_move(node):
-                sites.append((location, site))
+            if name in written:
+                assert isinstance(location, FunctionCall)  # it was asked for as one
+                calls.append((location, written[name]))
+                continue
+            if not self._is_move(node):
+                results = (self._site(self._folded_ref(ref)) for ref in node.outputs)
+                sites += [(location, site) for site in results if site is not None]
             for ref in requests[name].constants:
                 assert isinstance(location, FunctionCall)  # locate finds constants in calls only
                 operands.append((location, ref, self._constant(ref, node)))
@@ -113,6 +119,7 @@ class _Preparation:
             layers=tuple({id(layer.module): layer for layer in layers.values()}.values()),
             sites=tuple(sites),
             operands=tuple(operands),
+            written_out=tuple(calls),
             entries=(Entry(self.model, tuple(self._site(ref) for ref in self.graph.inputs)),),
             by_ref=self.by_ref,
             dynamic=self.dynamic,
@@ -218,6 +225,8 @@ class _Preparation:
         if not node.outputs or node.outputs[0] not in self.unfolded:
             return None
         norm = self.captured.graph.producers[self.unfolded[node.outputs[0]]]
+        if norm.op != "batch_norm":
+            return None
         module = module_of(self.model, norm)
         if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
             raise InputError(
@@ -233,17 +242,33 @@ class _Preparation:
 
     # --- what is to be found ---
 
-    def _requests(self, layers: set[str]) -> list[Request]:
+    def _requests(self, layers: set[str], written: Mapping[str, WrittenOut]) -> list[Request]:
         """Nodes of the unfolded graph whose result is rounded, or that read rounded constants by themselves."""
         requests = []
         for node in self.captured.graph.nodes:
+            if node.name in written:
+                requests.append(Request(node=node, is_call=True))
+                continue
             folded = self.graph.by_name.get(node.name)
             constants = self._constants(folded) if folded is not None and node.name not in layers else ()
-            result = self._folded_ref(node.outputs[0]) if node.outputs else None
-            rounds = self._is_rounded(result) and node.outputs[0] not in self.folded.replaced.values()
+            own = [ref for ref in node.outputs if ref not in self.folded.replaced.values()]
+            rounds = any(self._is_rounded(self._folded_ref(ref)) for ref in own)
             if (rounds and not self._is_move(node)) or constants:
-                requests.append(Request(node=node, constants=constants))
+                several = len(node.outputs) > 1
+                requests.append(Request(node=node, constants=constants, is_call=several))
         return requests
+
+    def _part(self, node: Node, target: Any) -> Part:
+        """An operator that the user's module does not call by itself."""
+        constants = self._constants(node)
+        operands = {place: self._read(ref, node) for place, ref in enumerate(node.tensors) if ref in constants}
+        sites = tuple(None if self._is_move(node) else self._site(ref) for ref in node.outputs)
+        return Part(target=target, operands=operands, results=sites)
+
+    def _read(self, ref: TensorRef, node: Node) -> Rewrite:
+        """A constant as a node of a written-out call reads it, the same object where several read the same."""
+        made = self._constant(ref, node)
+        return self.read.setdefault(ref, made) if isinstance(made, RoundedConstant) else made
 
     def _constants(self, node: Node) -> tuple[TensorRef, ...]:
         if node.name not in self.plan.quantized:
@@ -257,7 +282,7 @@ class _Preparation:
     def _is_move(self, node: Node) -> bool:
         """Whether a node hands on codes of the very grid that its result has."""
         moves = node.op in _MOVES or (node.op in ("constant_pad_nd", "pad") and not node.attributes.get("value"))
-        operands = [ref for ref in node.tensors if self.captured.graph.tensors[ref].is_floating]
-        result = self.by_ref.get(self._folded_ref(node.outputs[0]))
-        shared = result is not None and all(self.by_ref.get(self._folded_ref(ref)) is result for ref in operands)
-        return moves and shared
+        before, after = self.captured.graph.tensors, self.graph.tensors
+        operands = [ref for ref in node.tensors if (before.get(ref) or after[ref]).is_floating]
+        first, *others = (self.by_ref.get(self._folded_ref(ref)) for ref in (*node.outputs, *operands))
+        return moves and first is not None and all(each is first for each in others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,13 +17,14 @@ from bitwright.qat.prepare import prepare
 from bitwright.qat.quantizer import Quantizers
 from bitwright.qat.regions import FloatPart, Found, TrainedRegion, find
 from bitwright.qat.replay import Parts
+from bitwright.qat.scheme import within
 from bitwright.quant.calibrate import calibrate, split_batch
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.errors import InputError
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.plan import QuantPlan, plan
 from bitwright.quant.recording import run
-from bitwright.quant.scheme import Override, QuantScheme
+from bitwright.quant.scheme import QuantScheme
 from bitwright.quant.weights import weight_qparams
 
 # Calls of a region that are kept to calibrate it, as where networks are quantized by regions after training.
@@ -122,8 +123,9 @@ def _planned(
     method: Method,
     tap: Tap,
 ) -> tuple[QuantPlan, Parts]:
-    folded = fold_batch_norm(region.captured, trains_on=True)
-    decided = replace(plan(folded.graph, _within(scheme, region.path)), scheme=scheme)
+    own = within(scheme, region.path)
+    folded = fit_scheme(region.captured, own, trains_on=True)
+    decided = replace(plan(folded.graph, own), scheme=scheme)
     if not decided.weights:
         reasons = sorted(set(decided.kept_float.values())) or ["it has none"]
         what = "this model" if not region.path else "it"
@@ -143,22 +145,6 @@ def _planned(
         tap=tap,
     )
     return decided, parts
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SchemeWithin(QuantScheme):
-    """A scheme for a region, whose operators know their modules by their paths in it."""
-
-    path: str
-
-    def override_for(self, *, module_path: str, operator: str) -> Override | None:
-        return super().override_for(module_path=f"{self.path}.{module_path}".rstrip("."), operator=operator)
-
-
-def _within(scheme: QuantScheme, path: str) -> QuantScheme:
-    if not path or not scheme.overrides:
-        return scheme
-    return _SchemeWithin(**{each.name: getattr(scheme, each.name) for each in fields(QuantScheme)}, path=path)
 
 
 def _calls(
@@ -208,6 +194,7 @@ def _merged(prepared: Sequence[Parts], tap: Tap) -> Parts:
         layers=tuple(layer for parts in prepared for layer in parts.layers),
         sites=tuple(site for parts in prepared for site in parts.sites),
         operands=tuple(operand for parts in prepared for operand in parts.operands),
+        written_out=tuple(each for parts in prepared for each in parts.written_out),
         entries=tuple(entry for parts in prepared for entry in parts.entries),
         by_ref={ref: each for parts in prepared for ref, each in parts.by_ref.items()},
         dynamic={ref: each for parts in prepared for ref, each in parts.dynamic.items()},

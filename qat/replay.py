@@ -32,6 +32,7 @@ from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
 from bitwright.qat.rectifiers import Resting, can_rest, rectifier_of
 from bitwright.qat.shards import whole, widest_of_ranks
+from bitwright.qat.written_out import WrittenOut
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
 
@@ -56,6 +57,7 @@ class Parts:
         layers: the layers with weights.
         sites: each activation that is quantized where it arises, with the place.
         operands: constants that single calls read quantized: (place, constant, what it is replaced by).
+        written_out: calls that run as the parts that the plan has of them.
         entries: where the captured networks begin: at the model, or at each region that trains; none lies in another.
         by_ref: the quantizer of every tensor of the plan whose scale is its own.
         dynamic: that of every other.
@@ -66,6 +68,7 @@ class Parts:
     layers: tuple[Layer, ...]
     sites: tuple[tuple[Location, Site], ...]
     operands: tuple[tuple[FunctionCall, TensorRef, Rewrite], ...]
+    written_out: tuple[tuple[FunctionCall, WrittenOut], ...]
     entries: tuple[Entry, ...]
     by_ref: Mapping[TensorRef, Quantizer]
     dynamic: Mapping[TensorRef, DynamicQuantizer]
@@ -217,9 +220,11 @@ class Replay:
 
         for location, site in self.parts.sites:
             if isinstance(location, FunctionCall):
-                site_at(location).result = site
+                site_at(location).results[site.ref.output] = site
         for location, ref, rewrite in self.parts.operands:
             site_at(location).operands[location.places[ref]] = rewrite
+        for location, written in self.parts.written_out:
+            site_at(location).instead = written
         operators = {module: {name for sites in calls for name, _ in sites} for module, calls in tables.items()}
         boundaries = watch(mode, operators)
         for module, calls in tables.items():

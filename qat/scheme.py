@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from bitwright.quant.errors import InputError
 from bitwright.quant.formats import get_format
-from bitwright.quant.scheme import QParamsSpec, QuantScheme
+from bitwright.quant.scheme import Override, QParamsSpec, QuantScheme
 
 
 def with_formats(scheme: QuantScheme, *, weights: str | None = None, activations: str | None = None) -> QuantScheme:
@@ -33,3 +33,20 @@ def with_formats(scheme: QuantScheme, *, weights: str | None = None, activations
     if activations is not None:
         scheme = replace(scheme, activations=changed(scheme.activations, activations, scheme.activations.observer))
     return scheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SchemeWithin(QuantScheme):
+    """A scheme for a region, whose operators know their modules by their paths in it."""
+
+    path: str
+
+    def override_for(self, *, module_path: str, operator: str) -> Override | None:
+        return super().override_for(module_path=f"{self.path}.{module_path}".rstrip("."), operator=operator)
+
+
+def within(scheme: QuantScheme, path: str) -> QuantScheme:
+    """The scheme as a region sees it, whose operators know their modules by their paths in it."""
+    if not path or not scheme.overrides:
+        return scheme
+    return _SchemeWithin(**{each.name: getattr(scheme, each.name) for each in fields(QuantScheme)}, path=path)

@@ -18,7 +18,7 @@ _MASK = 3  # its position among the operands
 _RECURRENT = ("lstm", "gru", "lstm_cell", "gru_cell")
 
 
-def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
+def fit_scheme(captured: CapturedModel, scheme: QuantScheme, *, trains_on: bool = False) -> CapturedModel:
     """Folds batch norms; writes out what the scheme has in low precision in its parts but not itself.
 
     Those are recurrent layers, for their linear ones, and attention, for its products. What cannot be written
@@ -28,8 +28,9 @@ def fit_scheme(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
     Args:
         captured: the network as it was captured.
         scheme: what the target asks for.
+        trains_on: see `fold_batch_norm`.
     """
-    prepared = _with_steps(fold_batch_norm(captured), scheme)
+    prepared = _with_steps(fold_batch_norm(captured, trains_on=trains_on), scheme)
     known = scheme.quantized_operators
     if _ITS_PRODUCT not in known or _ATTENTION in known:
         return prepared

@@ -13,6 +13,8 @@ REF = "bitwright_ref"
 KIND = "bitwright_kind"
 SOURCE = "bitwright_source"
 MODULE = "bitwright_module"
+# Of a node that a rewrite made: the name of that at which it started, and how many it had made before.
+MADE = "bitwright_made"
 
 # torch's internal spellings of operators that the user called by another name.
 _CANONICAL = {"_native_batch_norm_legit_no_training": "batch_norm", "_softmax": "softmax", "_to_copy": "to"}

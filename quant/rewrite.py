@@ -7,15 +7,15 @@ or `Refused` with the reason, before it has changed anything; the network that i
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.fx_nodes import KIND, MODULE, REF, SOURCE, copy_graph, operator_type
+from bitwright.quant.fx_nodes import KIND, MADE, MODULE, REF, SOURCE, copy_graph, operator_type
 from bitwright.quant.graph import TensorKind, TensorRef
 
 aten = torch.ops.aten
@@ -57,8 +57,13 @@ class Editor:
         ordinal = self._next_ordinal()
         like = _first_ref(self.at)
         node.meta[REF] = tuple(replace(like, op_ordinal=ordinal, output=i) for i in range(len(parts)))
+        node.meta[MADE] = (self.at.name, len(self._made))
         self._made.add(node)
         return node
+
+    def shape(self, node: torch.fx.Node) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return tuple(node.meta["val"].shape)
 
     def part(self, node: torch.fx.Node, index: int) -> torch.fx.Node:
         """One of the results of a call that has several."""
@@ -146,12 +151,29 @@ class Editor:
         return self._ordinals[key]
 
 
+class Operators(Protocol):
+    """Who computes the operators that one is written out as: `Editor` notes them down, training runs them."""
+
+    def call(self, target: Any, *args: Any) -> Any:
+        """The result of an operator of ATen."""
+
+    def part(self, node: Any, index: int) -> Any:
+        """One of the results of a call that has several."""
+
+    def shape(self, node: Any) -> Sequence[int]:
+        """The shape of a tensor."""
+
+
 def arguments(node: torch.fx.Node) -> dict[str, Any]:
     """The arguments of a call by their names in the operator's schema, defaults filled in."""
-    target: Any = node.target
-    given = dict(zip((argument.name for argument in target._schema.arguments), node.args, strict=False))
+    return named_arguments(node.target, node.args, node.kwargs)
+
+
+def named_arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an operator is called with by the names in its schema, defaults filled in."""
+    given = dict(zip((argument.name for argument in target._schema.arguments), args, strict=False))
     defaults = {a.name: a.default_value for a in target._schema.arguments if a.name not in given}
-    return {**defaults, **given, **node.kwargs}
+    return {**defaults, **given, **kwargs}
 
 
 def shape_of(node: Any) -> tuple[int, ...] | None:
