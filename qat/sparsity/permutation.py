@@ -8,7 +8,7 @@ made and the search goes on from there (their "bounded regressions"), the best o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,8 +121,7 @@ class _Exchanges:
 def permute_channels(
     model: nn.Module,
     args: tuple[Any, ...],
-    pattern: Pattern,
-    weights: Collection[str],
+    patterns: Mapping[str, Pattern],
     *,
     optimizer: torch.optim.Optimizer | None = None,
     escapes: int = 12,
@@ -132,8 +131,8 @@ def permute_channels(
     Args:
         model: the user's module; changed in place.
         args: example arguments of `forward`.
-        pattern: N:M.
-        weights: paths of the weights that will have it.
+        patterns: of the weights that will have one, by their paths; N:M decides on the order, and channels that blocks
+            of others are made of stay.
         optimizer: what it remembers of the parameters is exchanged alike.
         escapes: see `best_order`.
 
@@ -147,10 +146,10 @@ def permute_channels(
         before = pytree.tree_leaves(model(*args))
     changes, exchanged = [], []
     for group in channels.groups:
-        readers = _readers(channels, group, pattern.m, weights)
+        readers = _readers(channels, group, patterns)
         if readers is None:
             continue
-        ordered, paths = readers
+        ordered, paths, pattern = readers
         matrix = np.concatenate([_magnitudes(model, path, places) for path, places in paths])
         order = best_order(matrix, pattern.n, pattern.m, escapes=escapes)
         total = float(matrix.sum()) or 1.0
@@ -179,18 +178,23 @@ def _same(own: Any, want: Any) -> bool:
 
 
 def _readers(
-    channels: ChannelGraph, group: ChannelGroup, m: int, weights: Collection[str]
-) -> tuple[ChannelGroup, list[tuple[str, npt.NDArray[np.int64]]]] | None:
-    """The group with its units in the order of their places, and the weights that sum over them with these places.
+    channels: ChannelGraph, group: ChannelGroup, patterns: Mapping[str, Pattern]
+) -> tuple[ChannelGroup, list[tuple[str, npt.NDArray[np.int64]]], Pattern] | None:
+    """The group with its units in the order of their places, the weights that sum over them, and the pattern of these.
 
-    None where an exchange would not help: nobody with the pattern reads them, a unit has several places in a weight
-    (a whole head), the weights have them in different orders or not in whole groups of m.
+    None where an exchange would not help: nobody with a pattern N:M reads them, or several with different ones; blocks
+    of a weight are made of them; a unit has several places in a weight (a whole head), the weights have them in
+    different orders or not in whole groups of m.
     """
-    paths: list[tuple[str, npt.NDArray[np.int64]]] = []
+    owned = [(ref, axis, patterns[ref.module_path]) for ref, axis in group.axes if ref.module_path in patterns]
+    reading = [(ref, axis, pattern) for ref, axis, pattern in owned if axis == 1 and pattern.m]
+    in_blocks = any((pattern.rows, pattern.columns)[axis] > 1 for _, axis, pattern in owned if axis < 2)
+    if in_blocks or len({pattern for _, _, pattern in reading}) != 1:
+        return None
+    pattern = reading[0][2]
+    m, paths = pattern.m, list[tuple[str, npt.NDArray[np.int64]]]()
     ordered: list[int] = []
-    for ref, axis in group.axes:
-        if axis != 1 or ref.module_path not in weights:
-            continue
+    for ref, axis, _ in reading:
         units = channels.units_along(ref, axis)
         assert units is not None
         places = np.flatnonzero(np.isin(units, group.units))
@@ -200,7 +204,7 @@ def _readers(
             return None
         ordered = own
         paths.append((ref.module_path, places))
-    return (replace(group, units=tuple(ordered)), paths) if paths else None
+    return replace(group, units=tuple(ordered)), paths, pattern
 
 
 def _magnitudes(model: nn.Module, path: str, places: npt.NDArray[np.int64]) -> Matrix:

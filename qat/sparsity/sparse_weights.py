@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from bitwright.qat.checks import check_trains
+from bitwright.qat.sparsity.assignment import assign, parsed, spelled
 from bitwright.qat.sparsity.held import check_free, hold, release
-from bitwright.qat.sparsity.patterns import Pattern, cubic
+from bitwright.qat.sparsity.patterns import cubic
 from bitwright.qat.sparsity.permutation import Exchange, permute_channels
 from bitwright.quant.errors import InputError
 
-_FORMAT = "bitwright-sparsity/1"
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_FORMAT = "bitwright-sparsity/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,15 @@ class SparsityReport:
     """What became of the weights.
 
     Attributes:
-        pattern: as given.
+        pattern: as given; of several "2:4 and 16x1".
+        patterns: that of each weight.
         zeros: the share of zeros of each weight that has it.
         dense: why the others do not.
         exchanged: groups of channels that changed places for it.
     """
 
     pattern: str
+    patterns: Mapping[str, str]
     zeros: Mapping[str, float]
     dense: Mapping[str, str]
     exchanged: tuple[Exchange, ...]
@@ -51,7 +53,9 @@ class Sparsity:
     Args:
         model: the network, usually trained already.
         optimizer: of its parameters.
-        pattern: `"2:4"`, or blocks as `"16x1"`: outputs by inputs.
+        pattern: `"2:4"`, or blocks as `"16x1"`: outputs by inputs. Or a pattern for the layers of each of several
+            modules, by their paths (`{"stem": "2:4", "stages.3": "16x1"}`): the innermost counts, other layers stay
+            dense.
         share: of blocks that are zero at the end.
         example: arguments of `forward`; given, input channels first change places so that N:M drops less.
         skip: paths of modules whose weights stay dense.
@@ -64,6 +68,7 @@ class Sparsity:
 
     Attributes:
         step: how often `on_step` was called.
+        patterns: of each weight that has one.
 
     Raises:
         InputError: no weight can have the pattern, the optimizer trains another model, or something makes this one
@@ -75,7 +80,7 @@ class Sparsity:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        pattern: str = "2:4",
+        pattern: str | Mapping[str, str] = "2:4",
         share: float | None = None,
         example: tuple[Any, ...] | None = None,
         skip: Collection[str] = (),
@@ -86,14 +91,15 @@ class Sparsity:
     ) -> None:
         check_trains(optimizer, model)
         check_free(model)
-        self.model, self.pattern = model, Pattern.parse(pattern, share=share)
+        asked = parsed(pattern, share)
+        self.model, self.pattern = model, spelled(asked)
         self.begin, self.end, self.freeze_after, self.decay = begin, end, freeze_after, decay
         self.step = 0
-        self.dense_reasons: dict[str, str] = {}
-        self.weights = self._fitting(skip)
+        assigned = assign(model, asked, skip)
+        self.weights, self.patterns, self.dense_reasons = assigned.weights, assigned.patterns, assigned.dense
         self.exchanged: tuple[Exchange, ...] = ()
-        if example is not None and self.pattern.m:
-            self.exchanged = permute_channels(model, example, self.pattern, set(self.weights), optimizer=optimizer)
+        if example is not None and any(each.m for each in self.patterns.values()):
+            self.exchanged = permute_channels(model, example, self.patterns, optimizer=optimizer)
         self._dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._masks: dict[str, torch.Tensor] = {}
         self._choose()
@@ -102,30 +108,6 @@ class Sparsity:
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
         hold(model, self)
-
-    def _fitting(self, skip: Collection[str]) -> dict[str, nn.Parameter]:
-        found: dict[str, nn.Parameter] = {}
-        unknown = set(skip) - {name for name, _ in self.model.named_modules()}
-        if unknown:
-            raise InputError(f"skip names no module of this model: {', '.join(sorted(unknown))}")
-        for name, module in self.model.named_modules():
-            if not isinstance(module, _LAYERS):
-                continue
-            path = f"{name}.weight" if name else "weight"
-            weight = module._parameters.get("weight")
-            reason = (
-                "it is skipped" if name in skip
-                else "it is computed from other parameters" if weight is None
-                else self.pattern.misfit(weight.shape)
-            )  # fmt: skip
-            if reason or weight is None:
-                self.dense_reasons[path] = reason
-            elif not any(weight is each for each in found.values()):
-                found[path] = weight
-        if not found:
-            reasons = "; ".join(f"{name}: {why}" for name, why in list(self.dense_reasons.items())[:3])
-            raise InputError(f"no weight can have the pattern {self.pattern}: {reasons or 'there is no layer'}")
-        return found
 
     def on_step(self) -> None:
         """To be called after each step of the optimizer: advances the schedule."""
@@ -137,7 +119,7 @@ class Sparsity:
     def _choose(self) -> None:
         progress = cubic(self.step, self.begin, self.end)
         for name, dense in self._dense.items():
-            self._masks[name] = self.pattern.keeps(dense, progress)
+            self._masks[name] = self.patterns[name].keeps(dense, progress)
         self._hide()
 
     @torch.no_grad()
@@ -173,14 +155,19 @@ class Sparsity:
         release(self.model)
         zeros = {name: float((weight == 0).float().mean()) for name, weight in self.weights.items()}
         return SparsityReport(
-            pattern=str(self.pattern), zeros=zeros, dense=dict(self.dense_reasons), exchanged=self.exchanged
+            pattern=self.pattern,
+            patterns={name: str(each) for name, each in self.patterns.items()},
+            zeros=zeros,
+            dense=dict(self.dense_reasons),
+            exchanged=self.exchanged,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's and the optimizer's own: tensors and plain values only."""
         return {
             "format": _FORMAT,
-            "pattern": str(self.pattern),
+            "pattern": self.pattern,
+            "patterns": {name: str(each) for name, each in self.patterns.items()},
             "step": self.step,
             "dense": {name: dense.clone() for name, dense in self._dense.items()},
             "masks": dict(self._masks),
@@ -195,7 +182,8 @@ class Sparsity:
         if state.get("format") != _FORMAT:
             raise InputError(f"this is no checkpoint of Sparsity: format = {state.get('format')!r}, not {_FORMAT!r}")
         shapes = {name: tuple(dense.shape) for name, dense in state["dense"].items()}
-        if state["pattern"] != str(self.pattern) or shapes != {n: tuple(w.shape) for n, w in self.weights.items()}:
+        own = {name: tuple(weight.shape) for name, weight in self.weights.items()}
+        if state["patterns"] != {name: str(each) for name, each in self.patterns.items()} or shapes != own:
             raise InputError(
                 f"the checkpoint is of pattern {state['pattern']} or of another network; this is {self.pattern}"
             )

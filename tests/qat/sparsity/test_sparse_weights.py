@@ -211,3 +211,45 @@ def test_what_cannot_be_sparse_is_refused() -> None:
     sparsity = Sparsity(wide, torch.optim.SGD(wide.parameters(), lr=1), end=5)
     with pytest.raises(InputError, match="step 0: the pattern is complete at step 5; train on"):
         sparsity.finish()
+
+
+def test_layers_have_patterns_of_their_own() -> None:
+    model = network().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsity = Sparsity(model, optimizer, pattern={"": "2:4", "7": "4x1"}, share=0.25, example=(PICTURES[:1],))
+    assert [each.group for each in sparsity.exchanged] == ["0"]  # what only blocks one channel wide read has no order
+    shown = [model[place].weight.detach().clone() for place in (3, 7)]
+    assert torch.equal(Pattern.parse("2:4").keeps(shown[0]), shown[0] != 0)
+    assert torch.equal((shown[1] == 0).all(dim=0), (shown[1] == 0).any(dim=0))
+    train(model, optimizer, 2, sparsity)
+    saved = sparsity.state_dict()
+    report = sparsity.finish()
+    assert report.pattern == "2:4 and 4x1"
+    assert report.patterns == {"3.weight": "2:4", "7.weight": "4x1"}
+    assert report.zeros == {"3.weight": 0.5, "7.weight": 0.25}
+    assert report.dense == {"0.weight": "3 input channels are no multiple of 4"}
+    other = Sparsity(model, optimizer, pattern={"3": "4x1", "7": "2:4"})
+    with pytest.raises(InputError, match=r"^the checkpoint is of pattern 2:4 and 4x1 or of another network; this is "):
+        other.load_state_dict(saved)
+    assert other.finish().dense == {"0.weight": "no pattern is given for it"}
+
+
+def test_channels_that_blocks_are_made_of_keep_their_places() -> None:
+    model = network().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsity = Sparsity(model, optimizer, pattern={"0": "16x1", "3": "2:4"}, example=(PICTURES[:1],))
+    assert sparsity.exchanged == ()
+
+
+def test_patterns_that_contradict_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1)
+    with pytest.raises(InputError, match=r"^pattern names no module of this model: head$"):
+        Sparsity(model, optimizer, pattern={"0": "2:4", "head": "2:4"})
+    message = r"^share = 0\.3: patterns 1:4 and 2:4 say how many weights become zero; leave it out$"
+    with pytest.raises(InputError, match=message):
+        Sparsity(model, optimizer, pattern={"0": "2:4", "1": "1:4"}, share=0.3)
+    model[1].weight = model[0].weight
+    message = r"^0\.weight and 1\.weight are one weight, and patterns 2:4 and 4x1 are given for it; give it one$"
+    with pytest.raises(InputError, match=message):
+        Sparsity(model, torch.optim.SGD(model.parameters(), lr=1), pattern={"0": "2:4", "1": "4x1"})
