@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.utils._pytree as pytree
 
-from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.captured_model import CapturedModel, Transform
 from bitwright.quant.dynamic_qparams import DynamicQParams
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
@@ -25,6 +26,19 @@ from bitwright.quant.softmax_scale import with_softmax_scales
 
 Arguments = tuple[Any, ...]
 Progress = Callable[[int], None]
+
+
+class Onlooker(Protocol):
+    """Sees what flows while calibration runs the network in float.
+
+    Attributes:
+        refs: the tensors that it asks for.
+    """
+
+    refs: Collection[TensorRef]
+
+    def beside(self, piece: int, observe: Transform) -> Transform:
+        """What shows the tensors of a piece of data to both, by the piece's place."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,28 @@ def calibrate(
     Raises:
         InputError: no batch, or NaN or infinity in an activation (names the tensor and the batch).
     """
+    return calibrate_pieces(captured, plan, numbered(captured, batches), importance=importance, progress=progress)
+
+
+def calibrate_pieces(
+    captured: CapturedModel,
+    plan: QuantPlan,
+    pieces: Iterable[tuple[int, Arguments]],
+    *,
+    importance: Mapping[TensorRef, Importance] | None = None,
+    progress: Progress | None = None,
+    also: Onlooker | None = None,
+) -> Calibration:
+    """As `calibrate`, of batches that have been cut already.
+
+    Args:
+        captured: the network, as planned.
+        plan: which activations to observe.
+        pieces: of captured batch size, each with the number of its batch.
+        importance: as of `calibrate`.
+        progress: called with the number of batches done.
+        also: looks at tensors of its own in the same run.
+    """
     observers = _observers(plan)
     unseen = set(observers.values())
     for ref, observer in observers.items():
@@ -76,16 +112,18 @@ def calibrate(
         if importance and ref in importance and isinstance(observer, WeighingObserver)
     }
     state = captured.initial_state()
-    running = ready_to_run(captured, observers)
-    count = 0
-    for count, batch in enumerate(batches, start=1):
-        observe = _observing(captured, observers, weighing, unseen, count - 1)
-        for args in split_batch(captured, captured.arguments(batch)):
-            running.run(*args, state=state, transform=observe)
-        if progress:
-            progress(count)
-    if not count:
+    running = ready_to_run(captured, {*observers, *(also.refs if also else ())})
+    batch = -1
+    for piece, (number, args) in enumerate(pieces):
+        if progress and number > batch >= 0:
+            progress(number)
+        batch = number
+        observe = _observing(captured, observers, weighing, unseen, batch)
+        running.run(*args, state=state, transform=also.beside(piece, observe) if also else observe)
+    if batch < 0:
         raise InputError("calibration got no batch; give at least one")
+    if progress:
+        progress(batch + 1)
     # A tensor without elements never shows a value; like one of zeros only, it gets scale 1.
     empty = (torch.tensor(0.0), torch.tensor(0.0))
     ranges = {ref: empty if observer in unseen else observer.range() for ref, observer in observers.items()}
@@ -133,7 +171,7 @@ def _observing(
             try:
                 if ref in weighing:
                     weighs, importance = weighing[ref]
-                    weighs.update(values, importance.of_sample(values))
+                    weighs.update(values, importance)
                 else:
                     observer.update(values)
             except NotFiniteError as error:
@@ -178,12 +216,13 @@ def split_batch(captured: CapturedModel, args: Arguments) -> Iterator[Arguments]
         )
 
 
+def numbered(captured: CapturedModel, batches: Iterable[Any]) -> Iterator[tuple[int, Arguments]]:
+    """The pieces of captured batch size, each with the number of its batch."""
+    for number, batch in enumerate(batches):
+        for piece in split_batch(captured, captured.arguments(batch)):
+            yield number, piece
+
+
 def take(captured: CapturedModel, batches: Iterable[Any], samples: int) -> Sequence[Arguments]:
     """The first `samples` pieces of captured batch size."""
-    pieces: list[Arguments] = []
-    for batch in batches:
-        for args in split_batch(captured, captured.arguments(batch)):
-            pieces.append(args)
-            if len(pieces) == samples:
-                return pieces
-    return pieces
+    return [piece for _, piece in itertools.islice(numbered(captured, batches), samples)]

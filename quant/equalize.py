@@ -18,18 +18,18 @@ at most to the bound, with some room left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import ChannelSpace, channel_spaces
 from bitwright.quant.fake_quantize import broadcastable
 from bitwright.quant.formats import IntFormat
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.inference import ready_to_run
 from bitwright.quant.scheme import QParamsSpec, QuantScheme
 
 # Below a clamp a channel grows to its bound divided by this: what calibration saw may be surpassed by so much.
@@ -57,23 +57,53 @@ class Equalized:
         return {ref: cost * self.factors[ref].square() if ref in self.factors else cost for ref, cost in before.items()}
 
 
-@dataclass
 class ChannelStatistics:
-    """What flows through each tensor, channel by channel, float32 `[C]`.
+    """What flows through tensors, channel by channel, float32 `[C]` each; `note` looks at one tensor of one sample.
 
     Attributes:
-        low: the mean over samples of the smallest value: one outlier does not decide.
-        high: of the largest.
-        reached: the largest magnitude of all.
-        power: the mean square.
-        samples: seen.
+        reached: the largest magnitude of all samples.
+        powers: the mean square in each sample.
     """
 
-    low: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
-    high: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
-    reached: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
-    power: dict[TensorRef, torch.Tensor] = field(default_factory=dict)
-    samples: int = 0
+    def __init__(self, axes: Mapping[TensorRef, int]) -> None:
+        self._axes = axes
+        self._low: dict[TensorRef, torch.Tensor] = {}
+        self._high: dict[TensorRef, torch.Tensor] = {}
+        self.reached: dict[TensorRef, torch.Tensor] = {}
+        self.powers: dict[TensorRef, list[torch.Tensor]] = {}
+
+    def note(self, ref: TensorRef, tensor: torch.Tensor) -> None:
+        """Counts a tensor, once a sample; others than those of the axes are passed over."""
+        if ref not in self._axes or not tensor.numel():
+            return
+        rows = tensor.movedim(self._axes[ref], 0).flatten(1)
+        low, high = rows.amin(1), rows.amax(1)  # `aminmax` takes five times as long
+        largest = torch.maximum(-low, high)
+        seen = ref in self.reached
+        self._low[ref] = self._low[ref] + low if seen else low
+        self._high[ref] = self._high[ref] + high if seen else high
+        self.reached[ref] = torch.maximum(self.reached[ref], largest) if seen else largest
+        self.powers.setdefault(ref, []).append(rows.square().mean(1))
+
+    def low(self, ref: TensorRef) -> torch.Tensor:
+        """The mean over samples of the smallest value: one outlier does not decide."""
+        return self._low[ref] / len(self.powers[ref])
+
+    def high(self, ref: TensorRef) -> torch.Tensor:
+        """Of the largest."""
+        return self._high[ref] / len(self.powers[ref])
+
+    def power(self, ref: TensorRef) -> torch.Tensor:
+        """Of the mean square."""
+        return torch.stack(self.powers[ref]).mean(0)
+
+    def typical_energy(self, ref: TensorRef, weights: torch.Tensor) -> float:
+        """The median over samples of `sum_c weights_c mean(x_c^2)`; infinity where nothing was seen.
+
+        Scaled channels with weights that follow (`Equalized.sensitivity`) have the same.
+        """
+        energies = [float(power.double() @ weights.double()) for power in self.powers.get(ref, [])]
+        return (statistics.median(energies) if energies else 0.0) or math.inf
 
 
 @torch.no_grad()
@@ -81,7 +111,7 @@ def equalize(
     captured: CapturedModel,
     scheme: QuantScheme,
     sensitivity: Mapping[TensorRef, torch.Tensor],
-    samples: Iterable[Arguments],
+    seen: ChannelStatistics,
 ) -> Equalized:
     """Returns the network with other weights and the same results, and what was done to its tensors.
 
@@ -89,51 +119,18 @@ def equalize(
         captured: the network in float, batch norms folded.
         scheme: how it will be quantized.
         sensitivity: `channel_sensitivity` of `channel_axes`.
-        samples: arguments of `forward` at the captured batch size.
+        seen: what flows through the tensors of `channel_axes`, in the same samples.
     """
     spaces = channel_spaces(captured.graph)
-    statistics = channel_statistics(captured, {r: a for space in spaces for r, a in space.tensors.items()}, samples)
     values = dict(captured.values)
     found: dict[TensorRef, torch.Tensor] = {}
     for space in spaces:
-        factors = Balance(space, captured, values, statistics, sensitivity, scheme).factors()
+        factors = Balance(space, captured, values, seen, sensitivity, scheme).factors()
         if space.ceiling != float("inf"):
-            factors = _below_ceiling(space, factors, statistics)
+            factors = _below_ceiling(space, factors, seen)
         _scale(space, factors, values, captured)
         found.update(dict.fromkeys(space.tensors, factors))
     return Equalized(replace(captured, values=values), found)
-
-
-def channel_statistics(
-    captured: CapturedModel, axes: Mapping[TensorRef, int], samples: Iterable[Arguments]
-) -> ChannelStatistics:
-    """Runs the network and looks at each channel."""
-    found = ChannelStatistics()
-
-    def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
-        if ref in axes:
-            rows = tensor.movedim(axes[ref], 0).flatten(1)
-            low, high = torch.aminmax(rows, dim=1)
-            _add(found.low, ref, low)
-            _add(found.high, ref, high)
-            _add(found.power, ref, rows.square().mean(1))
-            largest = torch.maximum(-low, high)
-            found.reached[ref] = torch.maximum(found.reached[ref], largest) if ref in found.reached else largest
-        return tensor
-
-    running = ready_to_run(captured, axes)
-    state = captured.initial_state()
-    for arguments in samples:
-        running.run(*arguments, state=state, transform=watch)
-        found.samples += 1
-    for sums in (found.low, found.high, found.power):
-        for total in sums.values():
-            total /= found.samples
-    return found
-
-
-def _add(sums: dict[TensorRef, torch.Tensor], ref: TensorRef, values: torch.Tensor) -> None:
-    sums[ref] = sums[ref] + values if ref in sums else values
 
 
 @dataclass(frozen=True)
@@ -153,14 +150,14 @@ class Balance:
         space: ChannelSpace,
         captured: CapturedModel,
         values: Mapping[str, torch.Tensor],
-        statistics: ChannelStatistics,
+        seen: ChannelStatistics,
         sensitivity: Mapping[TensorRef, torch.Tensor],
         scheme: QuantScheme,
     ) -> None:
         self.channels = space.channels
         self.steps, self.weight_steps = _steps(scheme.activations), _steps(scheme.weights)
         self.tensors = [
-            (statistics.low[ref].clamp(max=0), statistics.high[ref].clamp(min=0), sensitivity[ref])
+            (seen.low(ref).clamp(max=0), seen.high(ref).clamp(min=0), sensitivity[ref])
             for ref in space.tensors
             if ref in sensitivity
         ]
@@ -169,7 +166,7 @@ class Balance:
         self.readers = [
             Reader(
                 weight.abs().reshape(*weight.shape[:2], -1).amax(2),
-                statistics.power[data] * weight[0, 0].numel(),
+                seen.power(data) * weight[0, 0].numel(),
                 sensitivity[use.node.outputs[0]],
             )
             for use in space.readers
@@ -226,8 +223,8 @@ def _steps(spec: QParamsSpec) -> float:
     return float(high if spec.symmetric else high - low)
 
 
-def _below_ceiling(space: ChannelSpace, factors: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
-    reached = torch.stack([statistics.reached[ref] for ref in space.tensors]).amax(0)
+def _below_ceiling(space: ChannelSpace, factors: torch.Tensor, seen: ChannelStatistics) -> torch.Tensor:
+    reached = torch.stack([seen.reached[ref] for ref in space.tensors]).amax(0)
     least = (reached * HEADROOM / space.ceiling).clamp(max=1.0)
     factors = factors / factors[reached.argmax()]
     # Of a channel that showed no value nobody knows how far it may grow.

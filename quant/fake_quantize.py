@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from bitwright.quant.formats import FloatFormat, IntFormat
+from bitwright.quant.kept_activations import reads_numbers
 from bitwright.quant.qparams import QParams
 
 # Those that torch casts to; values of the others are kept as float32 on their grid.
@@ -105,4 +106,8 @@ def fake_quantize(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
     low, high = spec.code_range
     # The fused kernels multiply by the reciprocal, which differs at ties; this is the division, without int32.
     scale, zero_point = aligned(qparams.scale, qparams, x), aligned(qparams.zero_point, qparams, x)
+    if zero_point.dim() == 0 and reads_numbers(x):
+        # Whole numbers of so few bits are exact, so the zero point may move the bounds instead of every value.
+        shift = float(zero_point)
+        return (x / scale).round_().clamp_(low - shift, high - shift).mul_(scale)
     return ((x / scale).round_().add_(zero_point).clamp_(low, high).sub_(zero_point)).mul_(scale)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from bitwright.quant.bias_correction import correct_biases
-from bitwright.quant.calibrate import Arguments, Progress, calibrate, take
+from bitwright.quant.calibrate import Arguments, Progress, calibrate_pieces
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import channel_axes
-from bitwright.quant.equalize import equalize
+from bitwright.quant.equalize import ChannelStatistics, equalize
 from bitwright.quant.equalize_choice import equalization_helps
 from bitwright.quant.fit_scheme import fit_scheme
 from bitwright.quant.graph import TensorRef
-from bitwright.quant.inference import give_back_memory, ready_to_run
+from bitwright.quant.inference import give_back_memory
 from bitwright.quant.observers.importance import Importance
 from bitwright.quant.plan import plan
 from bitwright.quant.preparations import PREPARATIONS
 from bitwright.quant.preparations.method import Finishing, Preparation
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct import ROUNDINGS
+from bitwright.quant.reconstruct.float_results import FloatResults
 from bitwright.quant.reconstruct.method import RoundingMethod
 from bitwright.quant.reconstruct.reconstruct import reconstruct
-from bitwright.quant.reconstruct.store import KeptSamples
+from bitwright.quant.reconstruct.store import Pieces
 from bitwright.quant.scheme import QuantScheme
 from bitwright.quant.sensitivity import channel_sensitivity
 from bitwright.quant.weights import weight_qparams
@@ -80,41 +80,33 @@ def quantize(
     seen = watch or (lambda rewrite, network: None)
     folded = fit_scheme(captured, scheme)
     seen("fit_scheme", folded)
-    kept = KeptSamples()
-    batches = iter(batches) if method is None else _keeping(folded, batches, kept, method.samples)
-    ahead = max([BIAS_SAMPLES, *(each.samples for each in asked)])
-    first = take_batches(folded, batches, ahead) if bias_correction or equalization or asked else []
+    pieces = Pieces(folded, batches)
+    ahead = [each.samples for each in (*asked, method) if each is not None]
+    pieces.first(max([BIAS_SAMPLES, *ahead] if bias_correction or equalization else ahead, default=0))
+    samples = () if method is None else pieces.first(method.samples)
     for each in asked:
-        folded = each.prepare(folded, scheme, take(folded, first, each.samples))
+        folded = each.prepare(folded, scheme, pieces.first(each.samples))
         seen(each.name, folded)
     importance: dict[TensorRef, Importance] = {}
-    if equalization and first:
-        found_equal = _equalized(folded, scheme, take(folded, first, BIAS_SAMPLES), asked=equalization is True)
+    if equalization and (first := pieces.first(BIAS_SAMPLES)):
+        found_equal = _equalized(folded, scheme, first, asked=equalization is True)
         if found_equal is not None:
             folded, importance = found_equal
             seen("equalization", folded)
     decided = plan(folded.graph, scheme)
-    found = calibrate(folded, decided, itertools.chain(first, batches), importance=importance, progress=progress)
+    truth = FloatResults(folded, decided, len(samples)) if samples else None
+    found = calibrate_pieces(folded, decided, pieces, importance=importance, progress=progress, also=truth)
     qparams = {**found.qparams, **weight_qparams(folded.graph, decided, found.qparams)}
     quantized = QuantizedModel(captured=folded, plan=decided, qparams=qparams, dynamic=found.dynamic)
     if method is not None:
         give_back_memory()
-        quantized = reconstruct(quantized, kept, method, folder=folder, progress=rounding_progress)
+        quantized = reconstruct(quantized, samples, method, truth=truth, folder=folder, progress=rounding_progress)
     elif bias_correction:
-        quantized = correct_biases(quantized, take(folded, first, BIAS_SAMPLES))
+        quantized = correct_biases(quantized, pieces.first(BIAS_SAMPLES))
     for each in asked:
         if isinstance(each, Finishing):
-            quantized = each.finish(quantized, folded, take(folded, first, each.samples))
+            quantized = each.finish(quantized, folded, pieces.first(each.samples))
     return quantized
-
-
-def _keeping(captured: CapturedModel, batches: Iterable[Any], kept: KeptSamples, most: int) -> Iterator[Any]:
-    """The batches as they pass, of which `kept` gets the first `most` samples."""
-    for batch in batches:
-        if len(kept) < most:
-            for arguments in take(captured, [batch], most - len(kept)):
-                kept.append(arguments)
-        yield batch
 
 
 def _equalized(
@@ -122,37 +114,13 @@ def _equalized(
 ) -> tuple[CapturedModel, dict[TensorRef, Importance]] | None:
     """The network with like channels and what an error in each of them weighs; None where it hurts and nobody asked."""
     axes = channel_axes(folded.graph)
-    before = channel_sensitivity(folded, axes, samples)
-    equalized = equalize(folded, scheme, before, samples)
-    after = equalized.sensitivity(before)
-    importance = {ref: Importance(weights.double(), axes[ref]) for ref, weights in after.items()}
-    importance = _with_typical_energy(equalized.captured, importance, samples)
+    seen = ChannelStatistics(axes)
+    before = channel_sensitivity(folded, axes, samples, watch=seen.note)
+    equalized = equalize(folded, scheme, before, seen)
+    importance = {
+        ref: Importance(weights.double(), axes[ref], seen.typical_energy(ref, before[ref]))
+        for ref, weights in equalized.sensitivity(before).items()
+    }
     if not asked and not equalization_helps(folded, equalized.captured, importance, scheme, samples):
         return None
     return equalized.captured, importance
-
-
-def _with_typical_energy(
-    captured: CapturedModel, importance: Mapping[TensorRef, Importance], samples: Sequence[Arguments]
-) -> dict[TensorRef, Importance]:
-    energies: dict[TensorRef, list[float]] = {ref: [] for ref in importance}
-
-    def note(ref: TensorRef, values: torch.Tensor) -> torch.Tensor:
-        if ref in energies and values.numel():
-            energies[ref].append(importance[ref].energy(values))
-        return values
-
-    running, state = ready_to_run(captured, importance), captured.initial_state()
-    for arguments in samples:
-        running.run(*arguments, state=state, transform=note)
-    return {ref: each.seen(energies[ref]) if energies[ref] else each for ref, each in importance.items()}
-
-
-def take_batches(captured: CapturedModel, batches: Iterable[Any], samples: int) -> list[Any]:
-    """As many batches from the front as hold `samples` pieces of the captured batch size."""
-    taken: list[Any] = []
-    for batch in batches:
-        taken.append(batch)
-        if len(take(captured, taken, samples)) >= samples:
-            break
-    return taken

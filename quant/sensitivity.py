@@ -22,6 +22,7 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.graph import TensorRef
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
+Watch = Callable[[TensorRef, torch.Tensor], None]
 
 # Backward passes a sample; the mean over samples and channels evens out what few of them leave.
 PROJECTIONS = 2
@@ -34,6 +35,7 @@ def channel_sensitivity(
     *,
     projections: int = PROJECTIONS,
     seed: int = 0,
+    watch: Watch | None = None,
 ) -> dict[TensorRef, torch.Tensor]:
     """The cost of unit variance in each channel, the mean over samples.
 
@@ -43,6 +45,7 @@ def channel_sensitivity(
         samples: arguments of `forward` at the captured batch size.
         projections: backward passes a sample.
         seed: of the random signs.
+        watch: is shown each real tensor of each sample on the way.
 
     Returns:
         float32 `[C]` by tensor, in squared units of the results for squared units of the tensor; tensors that the
@@ -50,7 +53,8 @@ def channel_sensitivity(
     """
     sums: dict[TensorRef, torch.Tensor] = {}
     count = 0
-    for count, found in enumerate(_gradients(captured, axes, samples, projections, seed), start=1):  # noqa: B007
+    passes = _gradients(captured, axes, samples, projections, seed, watch)
+    for count, found in enumerate(passes, start=1):  # noqa: B007
         for ref, _, gradient in found:
             energy = gradient.square().movedim(axes[ref], 0).flatten(1).sum(1)
             sums[ref] = sums[ref] + energy if ref in sums else energy
@@ -95,16 +99,17 @@ def _gradients(
     samples: Iterable[Arguments],
     projections: int,
     seed: int,
+    watch: Watch | None = None,
 ) -> Iterator[Iterator[tuple[TensorRef, torch.Tensor, torch.Tensor]]]:
     """For each sample the tensors with `d(r y)/dx` for random signs r, each tensor once a projection."""
     generator = torch.Generator().manual_seed(seed)
     watched = set(refs)
     parameters = {ref: name for ref, name in captured.value_refs.items() if ref in watched}
     values = {**captured.values, **{n: captured.values[n].detach().requires_grad_(True) for n in parameters.values()}}
-    network = replace(captured, values=values)
+    network, state = replace(captured, values=values), captured.initial_state()
     for arguments in samples:
         with torch.enable_grad():
-            results, seen = _recorded(network, watched, arguments)
+            results, seen = _recorded(network, watched, arguments, state, watch)
         seen.update({ref: values[name] for ref, name in parameters.items()})
         yield _projected(results, seen, projections, generator)
 
@@ -124,22 +129,29 @@ def _projected(
 
 
 def _recorded(
-    captured: CapturedModel, refs: Iterable[TensorRef], arguments: Arguments
+    captured: CapturedModel,
+    refs: Iterable[TensorRef],
+    arguments: Arguments,
+    state: dict[str, torch.Tensor],
+    watch: Watch | None,
 ) -> tuple[list[torch.Tensor], dict[TensorRef, torch.Tensor]]:
-    """The results, and the tensors on the way that they depend on."""
+    """The results, and the tensors on the way that they depend on; the state goes on to the next sample."""
     wanted = set(refs)
     watched: dict[TensorRef, torch.Tensor] = {}
 
-    def watch(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+    def record(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.is_floating_point():
             return tensor
+        if watch is not None:
+            watch(ref, tensor.detach())
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_(True)
         if ref in wanted:
             watched[ref] = tensor
         return tensor
 
-    results = captured.outputs(captured.execute(*arguments, transform=watch))
+    results = captured.outputs(captured.execute(*arguments, state=state, transform=record))
+    state.update({name: value.detach() for name, value in state.items()})
     return [each for each in results if each.requires_grad], watched
 
 

@@ -131,7 +131,7 @@ def rounding_notes(rounding: str | None, quantized: QuantizedModel) -> tuple[str
 
     if rounding is None:
         return ()
-    nodes, (_, reasons) = quantized.captured.graph.by_name, find_layers(quantized)
+    nodes, (_, reasons) = quantized.captured.graph.by_name, find_layers(quantized.captured, quantized.plan)
     return tuple(
         f"{nodes[name].module_path or name} is rounded to nearest, not by {rounding!r}: {reason}"
         for name, reason in reasons.items()

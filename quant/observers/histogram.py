@@ -9,10 +9,11 @@ that makes the values.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 
-from bitwright.quant.observers.extremes import extremes, in_memory_order
+from bitwright.quant.observers.extremes import extremes_of_row, in_memory_order
 from bitwright.quant.observers.importance import Importance
 
 BINS = 4096
@@ -38,6 +39,7 @@ class Histogram:
         self._counts = torch.zeros(BINS, dtype=torch.float64)
         self._pending = torch.empty(PENDING)
         self._weights = torch.ones(PENDING, dtype=torch.float64)
+        self._weighed = False
         self._held = 0
 
     def update(self, values: torch.Tensor, importance: Importance | None = None) -> None:
@@ -46,16 +48,22 @@ class Histogram:
         Raises:
             NotFiniteError: NaN or infinity is among them.
         """
-        low, high = extremes(values)
+        flat = in_memory_order(values.detach())
+        low, high = extremes_of_row(flat)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._reach(max(-low, high))
-        flat = in_memory_order(values.detach())
-        sample = flat[:: _stride(flat.numel())]
+        step = _stride(flat.numel())
+        sample = flat[::step]
         if self._held + sample.numel() > PENDING:
             self._count()
         place = slice(self._held, self._held + sample.numel())
         self._pending[place] = sample
-        self._weights[place] = 1.0 if importance is None else importance.of_every(values, _stride(flat.numel()))
+        if importance is not None:
+            weights = importance.of_every(values, step)
+            self._weighed = True
+            torch.mul(weights, importance.share(self._pending[place], weights), out=self._weights[place])
+        elif self._weighed:
+            self._weights[place] = 1.0
         self._held += sample.numel()
 
     @property
@@ -92,6 +100,7 @@ class Histogram:
         return (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self.limit
 
 
+@lru_cache(maxsize=1024)
 def _stride(elements: int) -> int:
     """Coprime to the number of elements, thus to each dimension: no channel, row or column is left out."""
     stride = max(1, elements // SAMPLE)

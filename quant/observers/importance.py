@@ -9,9 +9,7 @@ sample's energy for E: those as loud as usual count alike, and one that is ten t
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -31,30 +29,24 @@ class Importance:
     Attributes:
         weights: float64 `[C]`, not negative.
         axis: the channels'.
-        typical: the median energy of samples, in the unit of `energy`; infinity leaves all samples alike.
+        typical: the median energy of samples, `sum_c weights_c mean(x_c^2)`; infinity leaves all samples alike.
     """
 
     weights: torch.Tensor
     axis: int
     typical: float = math.inf
 
-    def energy(self, values: torch.Tensor) -> float:
-        """The mean square of a sample, each channel as much as it weighs."""
-        others = [axis for axis in range(values.dim()) if axis != self.axis]
-        power = values.square().mean(others) if others else values.square()
-        return float(power.double() @ self.weights)
+    def share(self, sample: torch.Tensor, weights: torch.Tensor) -> float:
+        """What a tensor's errors count beside those of others.
 
-    def seen(self, energies: Iterable[float]) -> Importance:
-        """With the typical energy of samples that were seen."""
-        typical = statistics.median(energies)
-        return replace(self, typical=typical) if typical > 0 else self
-
-    def of_sample(self, values: torch.Tensor) -> Importance:
-        """The weights in one sample."""
+        Args:
+            sample: some of its values, `[n]`.
+            weights: of their channels, float64 `[n]`.
+        """
         if math.isinf(self.typical):
-            return self
-        loudness = self.energy(values) / self.typical
-        return replace(self, weights=self.weights * (SATURATION / (SATURATION + loudness)) ** 2)
+            return 1.0
+        energy = float(sample.double().square_() @ weights) * len(self.weights) / sample.numel()
+        return (SATURATION / (SATURATION + energy / self.typical)) ** 2
 
     def of_every(self, values: torch.Tensor, step: int) -> torch.Tensor:
         """The weights of every `step`-th value in memory order, float64."""

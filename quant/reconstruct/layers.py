@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from bitwright.quant.graph import Node
-from bitwright.quant.quantized_model import QuantizedModel
+from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.graph import Graph, Node
+from bitwright.quant.plan import QuantPlan
 
 _CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -140,33 +141,34 @@ def _every(there: int, spatial: int, wanted: int, sample: int) -> tuple[slice, .
     return tuple(slice(offset, None, step) for offset in offsets)
 
 
-def find_layers(quantized: QuantizedModel, samples: int = 1) -> tuple[list[Layer], dict[str, str]]:
+def find_layers(captured: CapturedModel, decided: QuantPlan, samples: int = 1) -> tuple[list[Layer], dict[str, str]]:
     """The layers that can be rounded with their inputs in view, in the order of the network; why others are not.
 
     Args:
-        quantized: the network.
+        captured: the network.
+        decided: says which of its layers are quantized.
         samples: how many there will be.
 
     Returns:
         The layers, and for every other node with a quantized weight the reason why it is rounded to nearest.
     """
     found, reasons = [], {}
-    for node in quantized.captured.graph.nodes:
-        if node.name not in quantized.plan.quantized or not any(ref in quantized.plan.weights for ref in node.tensors):
+    for node in captured.graph.nodes:
+        if node.name not in decided.quantized or not any(ref in decided.weights for ref in node.tensors):
             continue
-        reason = _reason_for_nearest(quantized, node)
+        reason = _reason_for_nearest(captured.graph, decided, node)
         if reason:
             reasons[node.name] = reason
         else:
-            found.append(_layer(quantized, node, samples))
+            found.append(_layer(captured, decided, node, samples))
     return found, reasons
 
 
-def _reason_for_nearest(quantized: QuantizedModel, node: Node) -> str:
-    graph, weight = quantized.captured.graph, node.tensors[1] if len(node.tensors) > 1 else None
+def _reason_for_nearest(graph: Graph, decided: QuantPlan, node: Node) -> str:
+    weight = node.tensors[1] if len(node.tensors) > 1 else None
     if node.op not in _CONVOLUTIONS and node.op != "linear":
         return f"{node.op!r} is no convolution or linear layer"
-    if weight is None or weight not in quantized.plan.weights or node.tensors[0] in quantized.plan.weights:
+    if weight is None or weight not in decided.weights or node.tensors[0] in decided.weights:
         return "its weight is computed"
     if len(graph.consumers[weight]) > 1:
         return f"{len(graph.consumers[weight])} layers share its weight"
@@ -177,8 +179,8 @@ def _reason_for_nearest(quantized: QuantizedModel, node: Node) -> str:
     return ""
 
 
-def _layer(quantized: QuantizedModel, node: Node, samples: int) -> Layer:
-    captured, graph = quantized.captured, quantized.captured.graph
+def _layer(captured: CapturedModel, decided: QuantPlan, node: Node, samples: int) -> Layer:
+    graph = captured.graph
     bias = node.tensors[2] if len(node.tensors) > 2 else None
     own = bias is not None and bias in captured.value_refs and len(graph.consumers[bias]) == 1
     weight = captured.value_refs[node.tensors[1]]
@@ -188,7 +190,7 @@ def _layer(quantized: QuantizedModel, node: Node, samples: int) -> Layer:
         bias=captured.value_refs[bias] if own and bias is not None else None,
         weight_shape=tuple(captured.values[weight].shape),
         groups=int(node.attributes.get("groups", 1)),
-        bounds=_bounds(graph.by_name, quantized.plan.fused, node),
+        bounds=_bounds(graph.by_name, decided.fused, node),
         positions=_positions(
             node, tuple(captured.values[weight].shape), graph.tensors[node.outputs[0]].shape[0] or 1, samples
         ),

@@ -32,19 +32,18 @@ class Positions:
     Attributes:
         columns: inputs from the quantized network, one `[G, K, n]` a sample.
         truth: results in float, before or behind the activation, one `[G, R, n]` a sample.
-        shares: how much each position of a sample counts, as in `Moments`.
+        shares: how much each position of a sample counts, as in `Moments`, by the sample's number.
     """
 
     columns: list[torch.Tensor] = field(default_factory=list)
     truth: list[torch.Tensor] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
+    shares: dict[int, float] = field(default_factory=dict)
 
-    def add(self, columns: torch.Tensor, truth: torch.Tensor, share: float, most: int) -> None:
+    def add(self, columns: torch.Tensor, truth: torch.Tensor, most: int) -> None:
         """Keeps at most so many positions, evenly spaced."""
         step = -(-columns.shape[2] // max(1, most))
         self.columns.append(columns[:, :, ::step].clone())
         self.truth.append(truth[:, :, ::step].clone())
-        self.shares.append(share)
 
     def joined(self, samples: Sequence[int]) -> Seen:
         """Those of some samples side by side; shares of mean 1."""

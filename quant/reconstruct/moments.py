@@ -13,13 +13,13 @@ tried on the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 HALVES = 2
 WIDE = 2048  # terms; a Hessian of so many has 32 MB in float64, one of ResNet-50's 4,608 would have 170
-_TOGETHER = 1024  # positions that are multiplied at a time: large layers have few a sample
 _EPS = torch.finfo(torch.float32).eps
 _SILENCE = 1e-30
 
@@ -45,7 +45,6 @@ class Moments:
     hessian: torch.Tensor
     cross: torch.Tensor
     products: bool
-    _waiting: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, groups: int, rows: int, terms: int, *, products: bool = True) -> Moments:
@@ -67,30 +66,41 @@ class Moments:
             products,
         )
 
-    def add(self, columns: torch.Tensor, difference: torch.Tensor, truth: torch.Tensor) -> float:
-        """One sample: columns `[G, K, n]`, what their result lacks and should be, `[G, R, n]`; returns its share."""
-        square = difference.square().sum(2)
-        # Below 70 dB samples are alike: what differs there is float32's own rounding. Silence counts as it is.
-        noise = max(float(square.sum()), _EPS * float(truth.square().sum()))
-        share = 1.0 / noise if noise > _SILENCE else 1.0
-        self.weight += share * columns.shape[2]
-        self.columns += share * columns.sum(2)
-        self.difference += share * difference.sum(2)
-        self.square += share * square
-        if self.products:
-            self._waiting.append((columns * share**0.5, difference * share**0.5))
-        if sum(part.shape[2] for part, _ in self._waiting) >= _TOGETHER:
-            self.flush()
-        return share
+    def add(
+        self, columns: torch.Tensor, difference: torch.Tensor, truth: torch.Tensor, sizes: Sequence[int] = ()
+    ) -> list[float]:
+        """Samples side by side.
 
-    def flush(self) -> None:
-        """Multiplies what waits; to be called behind the last sample."""
-        if self._waiting:
-            columns, difference = (torch.cat(parts, 2) for parts in zip(*self._waiting, strict=True))
-            transposed = columns.transpose(1, 2)
+        Args:
+            columns: `[G, K, n]`; used up.
+            difference: what their result lacks, `[G, R, n]`; used up.
+            truth: what it should be, likewise.
+            sizes: positions of each sample, in turn; of one sample when not given.
+
+        Returns:
+            What each position of a sample counts, one number a sample.
+        """
+        counts = torch.tensor(sizes or [columns.shape[2]])
+        owner = torch.arange(len(counts)).repeat_interleave(counts)
+        square = difference.square()
+
+        def of_samples(positions: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(counts)).index_add_(0, owner, positions.sum((0, 1)))
+
+        # Below 70 dB samples are alike: what differs there is float32's own rounding. Silence counts as it is.
+        noise = torch.maximum(of_samples(square), _EPS * of_samples(truth.square()))
+        shares = torch.where(noise > _SILENCE, 1.0 / noise, 1.0)
+        each = shares[owner]
+        self.weight += float(each.double().sum())
+        self.columns += columns @ each
+        self.difference += difference @ each
+        self.square += square @ each
+        if self.products:
+            root = each.sqrt()
+            transposed = columns.mul_(root).transpose(1, 2)
             self.hessian.baddbmm_(columns, transposed)  # in place: a wide layer's product has a hundred megabytes
-            self.cross.baddbmm_(difference, transposed)
-            self._waiting.clear()
+            self.cross.baddbmm_(difference.mul_(root), transposed)
+        return shares.tolist()
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

@@ -16,10 +16,10 @@ import torch
 
 from bitwright.quant.calibrate import Arguments, Progress
 from bitwright.quant.fake_quantize import fake_quantize
-from bitwright.quant.fx_nodes import REF
 from bitwright.quant.inference import give_back_memory
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.float_results import FloatResults
+from bitwright.quant.reconstruct.gathering import Gathering
 from bitwright.quant.reconstruct.grid import Grid
 from bitwright.quant.reconstruct.layers import Layer, find_layers
 from bitwright.quant.reconstruct.method import BlockMethod, LayerData, Positions, Rounded, RoundingMethod
@@ -37,6 +37,7 @@ def reconstruct(
     samples: Sequence[Arguments],
     method: RoundingMethod,
     *,
+    truth: FloatResults | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> QuantizedModel:
@@ -46,6 +47,7 @@ def reconstruct(
         quantized: the network after calibration, biases not corrected.
         samples: arguments of `forward` at the captured batch size.
         method: how to round.
+        truth: of these samples, where calibration has looked at them already.
         folder: where finished layers are kept until all are, so that a run that was killed goes on behind them.
         progress: called with the number of layers done.
     """
@@ -53,9 +55,9 @@ def reconstruct(
     if isinstance(method, BlockMethod):
         from bitwright.quant.reconstruct.reconstruct_blocks import BlockReconstruction
 
-        result = BlockReconstruction(quantized, samples, method, chosen).run(progress)
+        result = BlockReconstruction(quantized, samples, method, chosen, truth).run(progress)
     else:
-        result = Reconstruction(quantized, samples, method, chosen).run(progress)
+        result = Reconstruction(quantized, samples, method, chosen, truth).run(progress)
     chosen.clear()
     return result
 
@@ -64,24 +66,29 @@ class Reconstruction:
     """The walks and what was chosen so far."""
 
     def __init__(
-        self, quantized: QuantizedModel, samples: Sequence[Arguments], method: RoundingMethod, chosen: ChosenValues
+        self,
+        quantized: QuantizedModel,
+        samples: Sequence[Arguments],
+        method: RoundingMethod,
+        chosen: ChosenValues,
+        truth: FloatResults | None = None,
     ) -> None:
         self.quantized = quantized
         self.values = dict(quantized.captured.values)
         self.method = method
         self.chosen = chosen
-        self.layers, _ = find_layers(quantized, len(samples))
+        captured = quantized.captured
+        self.layers, _ = find_layers(captured, quantized.plan, len(samples))
         self.has_wide_layers = any(math.prod(layer.weight_shape[1:]) > WIDE for layer in self.layers)
         self.running = Running(quantized, self.layers)
         rounded = {layer.node.name for layer in self.layers}  # nobody reads them before they are
         self.own = {
             self.running.node(node.name).name: self.running.operands(node.name, quantized.operands_of(node))
-            for node in quantized.captured.graph.nodes
+            for node in captured.graph.nodes
             if node.name in quantized.plan.quantized and node.name not in rounded and self.running.runs(node.name)
         }
-        states = self.states = incoming_states(quantized.captured, samples)
-        made = {self.running.node(layer.node.name).meta[REF][0]: layer for layer in self.layers}
-        self.truth = FloatResults(self.running.captured, made, samples, states)
+        states = self.states = incoming_states(captured, samples)
+        self.truth = truth or FloatResults.of_samples(captured, quantized.plan, samples, states)
         self.rounded = Walk(
             self.running.captured,
             samples,
@@ -140,16 +147,15 @@ class Reconstruction:
         halves = [Moments.empty(*weight.shape, products=self.method.wants_products) for _ in range(HALVES)]
         bias = self._bias(layer, weight)
         positions, most = Positions(), self._positions_a_sample(weight)
+        gatherings = [Gathering(weight, bias, layer.bounds, half, positions.shares.__setitem__) for half in halves]
         for sample, given in enumerate(self.rounded.advance(place)):
             columns = layer.columns(given[node.all_input_nodes[0]], sample)
             truth = self.truth.of(layer, sample)
-            result = torch.baddbmm(bias[:, :, None], weight, columns).clamp_(*layer.bounds)
-            shown = truth if layer.unbounded else truth.clamp(*layer.bounds)
-            share = halves[sample % HALVES].add(columns, shown - result, shown)
+            gatherings[sample % HALVES].add(sample, columns, truth)
             if most:
-                positions.add(columns, truth, share, most)
-        for half in halves:
-            half.flush()
+                positions.add(columns, truth, most)
+        for gathering in gatherings:
+            gathering.flush()
         self._make_room()
         return LayerData(
             layer=layer,

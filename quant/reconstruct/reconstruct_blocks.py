@@ -17,6 +17,7 @@ from bitwright.quant.graph import TensorRef
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.block_learning import BlockData
 from bitwright.quant.reconstruct.blocks import Block, find_blocks
+from bitwright.quant.reconstruct.float_results import FloatResults
 from bitwright.quant.reconstruct.layers import Layer
 from bitwright.quant.reconstruct.method import BlockMethod
 from bitwright.quant.reconstruct.reconstruct import Reconstruction
@@ -31,9 +32,14 @@ class BlockReconstruction(Reconstruction):
     """Blocks where the network has them, lone layers elsewhere."""
 
     def __init__(
-        self, quantized: QuantizedModel, samples: Sequence[Arguments], method: BlockMethod, chosen: ChosenValues
+        self,
+        quantized: QuantizedModel,
+        samples: Sequence[Arguments],
+        method: BlockMethod,
+        chosen: ChosenValues,
+        truth: FloatResults | None = None,
     ) -> None:
-        super().__init__(quantized, samples, method, chosen)
+        super().__init__(quantized, samples, method, chosen, truth)
         self.block_method = method
         self.float_walk = Walk(self.running.captured, samples, states=self.states)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 import torch.utils._pytree as pytree
 from safetensors.torch import load_file, save_file
 
-from bitwright.quant.calibrate import Arguments
+from bitwright.quant.calibrate import Arguments, numbered
+from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.quantized_model import QuantizedModel
 
 KEPT_SAMPLE_BYTES = 32 << 20
@@ -91,6 +93,30 @@ class KeptSamples(Sequence[Arguments]):
             return found
         arguments: Arguments = pytree.tree_unflatten(torch.load(found, weights_only=True), self._specs[found])
         return arguments
+
+
+class Pieces:
+    """Calibration data in pieces of the captured batch size, read once; what is asked for ahead of its turn is kept.
+
+    Attributes:
+        kept: those that have been read ahead.
+    """
+
+    def __init__(self, captured: CapturedModel, batches: Iterable[Any]) -> None:
+        self.kept = KeptSamples()
+        self._numbers: list[int] = []
+        self._left = numbered(captured, batches)
+
+    def first(self, count: int) -> Sequence[Arguments]:
+        """So many from the front, or all there are."""
+        for number, piece in itertools.islice(self._left, max(0, count - len(self.kept))):
+            self.kept.append(piece)
+            self._numbers.append(number)
+        return self.kept if len(self.kept) <= count else self.kept[:count]
+
+    def __iter__(self) -> Iterator[tuple[int, Arguments]]:
+        yield from zip(self._numbers, self.kept, strict=True)
+        yield from self._left
 
 
 def fingerprint(quantized: QuantizedModel, samples: Sequence[Arguments], method: str) -> str:

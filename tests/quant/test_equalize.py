@@ -10,9 +10,10 @@ from torch import nn
 from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.channel_spaces import channel_axes, channel_spaces
-from bitwright.quant.equalize import Balance, channel_statistics, equalize
+from bitwright.quant.equalize import Balance, ChannelStatistics, Equalized, equalize
 from bitwright.quant.equalize_choice import equalization_helps
 from bitwright.quant.errors import InputError
+from bitwright.quant.graph import TensorRef
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.ptq import quantize
 from bitwright.quant.scheme import QuantScheme
@@ -47,15 +48,46 @@ def samples(count: int = 6) -> list[tuple[torch.Tensor]]:
     return [(torch.randn(1, 3, 12, 12, generator=generator),) for _ in range(count)]
 
 
-def equalized(captured: CapturedModel, scheme: QuantScheme) -> CapturedModel:
-    sensitivity = channel_sensitivity(captured, channel_axes(captured.graph), samples())
-    return equalize(captured, scheme, sensitivity, samples()).captured
+def seen_and_felt(
+    captured: CapturedModel, data: list[tuple[torch.Tensor]]
+) -> tuple[dict[TensorRef, torch.Tensor], ChannelStatistics]:
+    axes = channel_axes(captured.graph)
+    seen = ChannelStatistics(axes)
+    return channel_sensitivity(captured, axes, data, watch=seen.note), seen
+
+
+def equalized(captured: CapturedModel, scheme: QuantScheme, data: list[tuple[torch.Tensor]] | None = None) -> Equalized:
+    return equalize(captured, scheme, *seen_and_felt(captured, data or samples()))
+
+
+def test_statistics_are_those_of_the_tensors(captured: CapturedModel) -> None:
+    """Of one run after the other, and the typical energy stays what it is when channels and weights are scaled."""
+    axes = channel_axes(captured.graph)
+    found: dict[TensorRef, list[torch.Tensor]] = {ref: [] for ref in axes}
+
+    def keep(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+        if ref in found:
+            found[ref].append(tensor.movedim(axes[ref], 0).flatten(1))
+        return tensor
+
+    for arguments in samples(5):
+        captured.run(*arguments, transform=keep)
+    _, seen = seen_and_felt(captured, samples(5))
+    for ref, rows in found.items():
+        stacked = torch.stack(rows)
+        torch.testing.assert_close(seen.low(ref), stacked.amin(2).mean(0))
+        torch.testing.assert_close(seen.high(ref), stacked.amax(2).mean(0))
+        torch.testing.assert_close(seen.power(ref), stacked.square().mean((0, 2)))
+        assert torch.equal(seen.reached[ref], stacked.abs().amax((0, 2)))
+        weights = torch.rand(stacked.shape[1])
+        energies = (stacked.square().mean(2) @ weights).sort().values
+        assert seen.typical_energy(ref, weights) == pytest.approx(float(energies[2]))
 
 
 def test_sensitivity_follows_the_factors(captured: CapturedModel, u8s8: QuantScheme) -> None:
     axes = channel_axes(captured.graph)
-    before = channel_sensitivity(captured, axes, samples())
-    found = equalize(captured, u8s8, before, samples())
+    before, seen = seen_and_felt(captured, samples())
+    found = equalize(captured, u8s8, before, seen)
     again, followed = channel_sensitivity(found.captured, axes, samples()), found.sensitivity(before)
     assert any(not torch.equal(before[ref], followed[ref]) for ref in before)
     assert again.keys() == followed.keys()
@@ -64,9 +96,7 @@ def test_sensitivity_follows_the_factors(captured: CapturedModel, u8s8: QuantSch
 
 
 def test_the_gradient_of_the_balance_is_that_of_its_formula(captured: CapturedModel, u8s8: QuantScheme) -> None:
-    axes = channel_axes(captured.graph)
-    sensitivity = channel_sensitivity(captured, axes, samples())
-    statistics = channel_statistics(captured, axes, samples())
+    sensitivity, statistics = seen_and_felt(captured, samples())
     for space in channel_spaces(captured.graph):
         balance = Balance(space, captured, captured.values, statistics, sensitivity, u8s8)
         point = torch.randn(space.channels, requires_grad=True)
@@ -118,7 +148,7 @@ def test_a_result_of_the_network_keeps_its_scale() -> None:
 
 
 def test_the_network_stays_the_same(captured: CapturedModel, u8s8: QuantScheme) -> None:
-    after = equalized(captured, u8s8)
+    after = equalized(captured, u8s8).captured
     weights = {ref: name for ref, name in captured.value_refs.items() if str(ref).endswith("weight")}
     assert any(not torch.equal(captured.values[name], after.values[name]) for name in weights.values())
     for arguments in samples(20):
@@ -127,7 +157,7 @@ def test_the_network_stays_the_same(captured: CapturedModel, u8s8: QuantScheme) 
 
 
 def test_channels_stay_below_a_clamp_that_they_did_not_reach(captured: CapturedModel, u8s8: QuantScheme) -> None:
-    after = equalized(captured, u8s8)
+    after = equalized(captured, u8s8).captured
     node = next(each for each in captured.graph.nodes if each.op == "hardtanh" and each.module_path == "expand.1")
 
     def reached(network: CapturedModel) -> torch.Tensor:
@@ -213,7 +243,7 @@ def test_channels_are_found_where_layers_have_them(model: nn.Module, shape: tupl
     (space,) = channel_spaces(network.graph)
     axes = channel_axes(network.graph)
     assert space.channels == 8 and {ref: axes[ref] for ref in space.tensors} == dict(space.tensors)
-    after = equalize(network, u8s8, channel_sensitivity(network, axes, data), data).captured
+    after = equalized(network, u8s8, data).captured
     assert any(not torch.equal(network.values[name], after.values[name]) for name in network.values)
     for arguments in data:
         torch.testing.assert_close(after.run(*arguments), network.run(*arguments), rtol=1e-5, atol=1e-5)
@@ -228,8 +258,7 @@ def test_a_silent_channel_below_a_clamp_keeps_its_scale(u8s8: QuantScheme) -> No
     model[0].bias.data[2] = 0.0
     quiet = [(torch.randn(1, 3, 6, 6) * torch.tensor([1.0, 1.0, 0.0]).reshape(1, 3, 1, 1),) for _ in range(4)]
     network = capture(model, quiet[0])
-    before = channel_sensitivity(network, channel_axes(network.graph), quiet)
-    after = equalize(network, u8s8, before, quiet).captured
+    after = equalized(network, u8s8, quiet).captured
     (name,) = (name for ref, name in network.value_refs.items() if str(ref) == "0.weight")
     assert torch.equal(after.values[name][2], network.values[name][2])
     assert not torch.equal(after.values[name], network.values[name])
@@ -265,7 +294,7 @@ def test_no_data_is_said(captured: CapturedModel, u8s8: QuantScheme) -> None:
 
 
 def test_only_channels_that_bring_the_results_nearer_are_kept(captured: CapturedModel, u8s8: QuantScheme) -> None:
-    better = equalized(captured, u8s8)
+    better = equalized(captured, u8s8).captured
     assert equalization_helps(captured, better, {}, u8s8, samples())
     assert not equalization_helps(better, captured, {}, u8s8, samples())
     assert not equalization_helps(captured, captured, {}, u8s8, samples())

@@ -31,6 +31,19 @@ def test_counts_are_sums_of_weights() -> None:
     assert float(histogram.counts.sum()) == pytest.approx(float(weights.sum()) * 36)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_loud_sample_counts_by_the_formula(layout: torch.memory_format) -> None:
+    """Its energy, each channel as much as it weighs, against the typical one: `(0.1 / (0.1 + E / t))^2`."""
+    values, weights = torch.randn(2, 5, 6, 4).to(memory_format=layout), torch.rand(5, dtype=torch.float64)
+    energy = float(values.square().mean((0, 2, 3)).double() @ weights)
+    histogram, alike = Histogram(), Histogram()
+    histogram.update(values, Importance(weights, 1, typical=energy / 10))
+    alike.update(values, Importance(weights, 1))
+    assert float(histogram.counts.sum() / alike.counts.sum()) == pytest.approx((0.1 / (0.1 + 10)) ** 2, rel=1e-5)
+    alike.update(values)  # weighs nothing in particular: each value counts once
+    assert float(alike.counts.sum()) == pytest.approx(float(weights.sum()) * 48 + 240)
+
+
 def test_the_range_serves_the_channel_that_matters() -> None:
     """One channel is wide and does not matter: the range is that of the others, as a search over all ranges finds."""
     values = torch.randn(8, 4, 16, 16)

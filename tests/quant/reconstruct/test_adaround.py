@@ -82,10 +82,9 @@ def layer_data(weight: torch.Tensor, columns: torch.Tensor, bounds: tuple[float,
     )
     positions, halves = Positions(), [Moments.empty(1, 1, TERMS) for _ in range(2)]
     for index, part in enumerate(columns.split(50, 1)):
-        share = halves[index % 2].add(part[None], torch.zeros(1, 1, part.shape[1]), (weight @ part)[None])
-        positions.add(part[None], (weight @ part)[None], share, 1000)
-    for half in halves:
-        half.flush()
+        (share,) = halves[index % 2].add(part[None].clone(), torch.zeros(1, 1, part.shape[1]), (weight @ part)[None])
+        positions.add(part[None], (weight @ part)[None], 1000)
+        positions.shares[index] = share
     grid = Grid.of(choose_weight_qparams(weight, INT4, 0), weight, lambda part: part.expand(1, TERMS)[None])
     return LayerData(
         layer=layer,

@@ -69,7 +69,7 @@ def test_blocks(case: str, u8s8: QuantScheme) -> None:
     module, shape, expected = CASES[case]
     captured = capture(module.eval(), (torch.zeros(shape),))
     quantized = quantize(captured, u8s8, [torch.randn(shape)], bias_correction=False)
-    layers, _ = find_layers(quantized)
+    layers, _ = find_layers(quantized.captured, quantized.plan)
     blocks = find_blocks(quantized.captured, layers)
     assert [[layer.node.module_path for layer in block.layers] for block in blocks] == expected
     for before, after in pairwise(blocks):
@@ -90,5 +90,5 @@ def test_what_crosses_the_network_is_no_cut(u8s8: QuantScheme) -> None:
 
     captured = capture(Two().eval(), (torch.zeros(1, 3, 4, 4),))
     quantized = quantize(captured, u8s8, [torch.randn(1, 3, 4, 4)], bias_correction=False)
-    blocks = find_blocks(quantized.captured, find_layers(quantized)[0])
+    blocks = find_blocks(quantized.captured, find_layers(quantized.captured, quantized.plan)[0])
     assert [[layer.node.module_path for layer in block.layers] for block in blocks] == [["a"]]

@@ -32,7 +32,7 @@ def test_weight_times_columns_is_the_result(
     module, shape = CASES[case]
     captured = capture(module.eval(), (torch.randn(shape),))
     quantized = quantize(captured, u8s8, [(torch.randn(shape),)])
-    (layer,), reasons = find_layers(quantized)
+    (layer,), reasons = find_layers(quantized.captured, quantized.plan)
     assert not reasons
     x = torch.randn(shape)
     bias = 0.0 if module.bias is None else module.bias.reshape(layer.groups, -1, 1)
@@ -60,7 +60,7 @@ def test_what_is_rounded_to_nearest_says_why(u8s8: QuantScheme) -> None:
 
     captured = capture(Odd().eval(), (torch.zeros(1, 3, 4, 4),))
     quantized = quantize(captured, u8s8, [torch.randn(1, 3, 4, 4)])
-    found, reasons = find_layers(quantized)
+    found, reasons = find_layers(quantized.captured, quantized.plan)
     assert not found
     assert sorted(reasons.values()) == [
         "'conv_transpose2d' is no convolution or linear layer",

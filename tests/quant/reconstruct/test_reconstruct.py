@@ -1,6 +1,7 @@
 """Rounding through a whole network: its methods' contract, the exported file, resuming."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,14 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-@pytest.fixture
-def captured() -> CapturedModel:
+def network() -> CapturedModel:
     torch.manual_seed(3)
     return capture(Residual().eval(), (torch.zeros(1, 3, 12, 12),))
+
+
+@pytest.fixture
+def captured() -> CapturedModel:
+    return network()
 
 
 def images(count: int, seed: int = 1) -> list[torch.Tensor]:
@@ -61,23 +66,33 @@ def noise(captured: CapturedModel, quantized: QuantizedModel) -> float:
     return sum(float((reference.run(x) - quantized.run(x)).square().sum()) for x in pictures)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def w4(make_scheme: Callable[..., QuantScheme]) -> QuantScheme:
     return make_scheme("uint8", "int4")
 
 
+@pytest.fixture(scope="module")
+def rounded(w4: QuantScheme) -> Callable[[str | None], QuantizedModel]:
+    """The network by one method, or without any."""
+    return cache(lambda method: quantize(network(), w4, images(24), rounding=method))
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_less_noise_than_nearest(method: str, captured: CapturedModel, w4: QuantScheme) -> None:
-    nearest = quantize(captured, w4, images(32))
+def test_less_noise_than_nearest(
+    method: str, captured: CapturedModel, rounded: Callable[[str | None], QuantizedModel]
+) -> None:
     share = {"nearest": 1.0}.get(method, 0.8)  # its weights are the same
-    assert noise(captured, quantize(captured, w4, images(32), rounding=method)) < share * noise(captured, nearest)
+    assert noise(captured, rounded(method)) < share * noise(captured, rounded(None))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_file_has_the_codes_and_computes_what_was_simulated(
-    method: str, captured: CapturedModel, w4: QuantScheme, tmp_path: Path, run_onnx: Callable[..., Any]
+    method: str,
+    rounded: Callable[[str | None], QuantizedModel],
+    tmp_path: Path,
+    run_onnx: Callable[..., Any],
 ) -> None:
-    quantized = quantize(captured, w4, images(16), rounding=method)
+    quantized = rounded(method)
     export_onnx_qdq(quantized, tmp_path / "network.onnx")
     model = onnx.load(tmp_path / "network.onnx")
     stored = {each.name: onnx.numpy_helper.to_array(each).astype(np.int32) for each in model.graph.initializer}
@@ -98,9 +113,23 @@ def test_the_file_has_the_codes_and_computes_what_was_simulated(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_again(method: str, captured: CapturedModel, w4: QuantScheme) -> None:
-    first, second = (quantize(captured, w4, images(8), rounding=method) for _ in range(2))
-    assert all(torch.equal(value, second.captured.values[name]) for name, value in first.captured.values.items())
+def test_the_same_again(
+    method: str, captured: CapturedModel, w4: QuantScheme, rounded: Callable[[str | None], QuantizedModel]
+) -> None:
+    again = quantize(captured, w4, images(24), rounding=method).captured.values
+    assert all(torch.equal(value, again[name]) for name, value in rounded(method).captured.values.items())
+
+
+def test_results_seen_while_calibrating_are_those_of_a_run_of_their_own(
+    captured: CapturedModel, w4: QuantScheme
+) -> None:
+    """Also where data comes in batches and behind the samples that rounding looks at."""
+    start = quantize(captured, w4, images(24), bias_correction=False)
+    samples = [(x,) for x in images(24)]
+    own = reconstruct(start, samples, ROUNDING).captured.values
+    for batches in (images(24), [torch.cat(images(24)[:8]), torch.cat(images(24)[8:])]):
+        found = quantize(captured, w4, batches, rounding="gptq").captured.values
+        assert all(torch.equal(value, found[name]) for name, value in own.items())
 
 
 class Dying:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
+from bitwright.quant.capture import capture
 from bitwright.quant.captured_model import Keywords
-from bitwright.quant.reconstruct.store import KeptSamples
+from bitwright.quant.reconstruct.store import KeptSamples, Pieces
 
 
 @pytest.mark.parametrize("limit", [1 << 20, 0, 100], ids=["in memory", "on disk", "both"])
@@ -26,3 +28,17 @@ def test_what_lies_on_disk_is_the_sample_and_not_its_batch() -> None:
     kept, batch = KeptSamples(0), torch.zeros(64, 1000)
     kept.append((batch[:1],))
     assert kept[0][0].untyped_storage().nbytes() == 4 * 1000
+
+
+@pytest.mark.parametrize("ahead", [(), (3,), (2, 4), (99,)])
+def test_every_piece_comes_once_in_its_turn_whatever_was_read_ahead(ahead: tuple[int, ...]) -> None:
+    captured = capture(nn.Linear(3, 2), (torch.zeros(2, 3),))
+    batches = [torch.randn(4, 3), torch.randn(2, 3), torch.randn(4, 3)]
+    cut = torch.cat(batches).split(2)
+    pieces = Pieces(captured, iter(batches))
+    for count in ahead:
+        assert all(torch.equal(x, want) for (x,), want in zip(pieces.first(count), cut[:count], strict=True))
+    found = list(pieces)
+    assert [number for number, _ in found] == [0, 0, 1, 2, 2]
+    assert all(torch.equal(x, want) for (_, (x,)), want in zip(found, cut, strict=True))
+    assert len(pieces.first(1)) == (1 if ahead else 0)  # what has passed is gone, unless it was kept
