@@ -19,6 +19,7 @@ from bitwright.hw_constraints.operators import MOVEMENTS, MULTIPLICATIONS
 from bitwright.hw_constraints.target import list_targets, load_target
 from bitwright.hw_constraints.target_types import Capability
 from bitwright.quant.capture import capture
+from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.export.onnx_builder import value_name
 from bitwright.quant.export.onnx_qdq import export_onnx_qdq
 from bitwright.quant.fit_scheme import fit_scheme
@@ -62,11 +63,16 @@ IN_FLOAT: dict[str, tuple[str, str, str]] = {
 
 
 @cache
-def planned(name: str, target: str) -> tuple[Graph, QuantPlan]:
+def captured(name: str) -> tuple[CapturedModel, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
     network, args = NETWORKS[name]()
+    return capture(network.eval(), args), args
+
+
+@cache
+def planned(name: str, target: str) -> tuple[Graph, QuantPlan]:
     scheme = load_target(target).scheme()
-    graph = fit_scheme(capture(network.eval(), args), scheme).graph
+    graph = fit_scheme(captured(name)[0], scheme).graph
     return graph, plan(graph, scheme)
 
 
@@ -106,12 +112,11 @@ def test_what_is_in_float_is_what_the_target_has_no_kernel_for(name: str, target
 
 @cache
 def quantized(name: str, target: str) -> tuple[QuantizedModel, tuple[torch.Tensor, ...], Any]:
+    network, args = captured(name)
     torch.manual_seed(0)
-    network, args = NETWORKS[name]()
-    captured = capture(network.eval(), args)
     batches = [args] if not args[0].is_floating_point() else [tuple(map(torch.randn_like, args)) for _ in range(3)]
-    made = quantize(captured, load_target(target).scheme(), [*batches, args])
-    return made, args, captured.outputs(captured.run(*args))
+    made = quantize(network, load_target(target).scheme(), [*batches, args])
+    return made, args, network.outputs(network.run(*args))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

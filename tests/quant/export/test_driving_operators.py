@@ -73,7 +73,13 @@ def test_operator(name: str, tmp_path: Path, run_onnx: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["centernet", "lane_anchors", "occupancy", "planner_transformer", "stereo_cost_volume", "trans_fusion"],
+    [
+        "centernet",
+        "lane_anchors",
+        "occupancy",
+        "planner_transformer",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stereo_cost_volume", "trans_fusion")),
+    ],
 )
 def test_whole_networks(name: str, tmp_path: Path, run_onnx: Run) -> None:
     network = driving.load(name)

@@ -64,7 +64,7 @@ def _stream() -> driving.DrivingNetwork:
     return driving.load("stream_petr")
 
 
-@pytest.fixture(name="make", scope="module", params=["memory", "stream_petr"])
+@pytest.fixture(name="make", scope="module", params=["memory", pytest.param("stream_petr", marks=pytest.mark.slow)])
 def _make(request: pytest.FixtureRequest, stream: driving.DrivingNetwork) -> tuple[nn.Module, tuple[Any, ...]]:
     if request.param == "stream_petr":
         return stream.model, stream.args
