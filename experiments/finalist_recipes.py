@@ -1,32 +1,31 @@
-"""Finalists of a search as recipes: each trains as the search did, or takes what it inherited, quantizes and exports.
+"""Finalists of a search as recipes: each trains from scratch by `search.finalists`, else as the search did.
 
-A recipe says what the search did and nothing else: short training as `search.train` had it, formats as exceptions to
-the target's scheme, weights rounded to nearest. Before it counts it is read back and its network compared with the one
-that the search scored, by the hash of the network with its formats.
+A recipe says what was done and nothing else: the training, formats as exceptions to the target's scheme, weights
+rounded to nearest. Its gate is the worse end of the interval of what it scored so. Before it counts it is read back and
+its network compared with the one that the search scored, by the hash of the network with its formats.
 """
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
-from bitwright.experiments.comparable import wilson_interval
-from bitwright.experiments.datasets import Split
-from bitwright.experiments.figure_text import format_value
-from bitwright.experiments.finalist_sections import model_section, quantize_section
+from bitwright.experiments.finalist_sections import model_section, quantize_section, train_section
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.recipe import AGREEMENT, Recipe
+from bitwright.experiments.recipe import AccuracyGate, Recipe
 from bitwright.experiments.scheme_settings import scheme_of
 from bitwright.experiments.search_result import Finalist, Limit
 from bitwright.experiments.search_workload import RecipeWorkload
 from bitwright.experiments.stage_store import replace_file
 from bitwright.experiments.workbench import Workbench
-from bitwright.nas.figures import FIGURES
-from bitwright.nas.finalists import hash_of_network, hash_on_targets
+from bitwright.nas.figures import FIGURES, SCRATCH
+from bitwright.nas.finalists import hash_of_network, hash_on_targets, patterns_of
 from bitwright.nas.result import Result
 from bitwright.nas.review_limits import limit_costs
 from bitwright.nas.search_outcome import SearchOutcome
@@ -35,7 +34,6 @@ from bitwright.nas.workload import Inherited
 from bitwright.quant.errors import InputError
 
 FOLDER = "finalists"
-_ONE_DECISION_A_SAMPLE = ("top1", AGREEMENT)  # metrics whose noise is that of counting
 
 
 class FinalistWriter:
@@ -45,7 +43,8 @@ class FinalistWriter:
         workloads: the search's recipe on each of its targets.
         space: what the candidates were chosen from.
         folder: where the recipes go; older ones are removed.
-        inherited: the trained supernet whose weights candidates begin with, if there is one.
+        inherited: the trained supernet whose weights candidates begin with, where nothing trains them from scratch.
+        failed: why candidates could not be trained from scratch, by key.
     """
 
     def __init__(
@@ -54,8 +53,10 @@ class FinalistWriter:
         space: SearchSpace,
         folder: Path,
         inherited: Inherited | None = None,
+        failed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.workloads, self.space, self.folder, self.inherited = tuple(workloads), space, folder, inherited
+        self.workloads, self.space, self.folder, self.failed = tuple(workloads), space, folder, failed
+        self.inherited = inherited if self.workloads[0].search.finalists is None else None
         folder.mkdir(parents=True, exist_ok=True)
         for old in (*folder.glob("*.yaml"), *folder.glob("*.safetensors")):
             old.unlink()
@@ -79,24 +80,24 @@ class FinalistWriter:
     def write(self, result: Result, name: str) -> Finalist:
         """The recipes of one candidate, a problem where there are none or they make another network."""
         alone = len(self.workloads) == 1
-        paths, low = [], lower_end(result, self.workloads[0], "accuracy")
+        low = result.figures.get(f"{self._scored}_low")
+        paths: list[Path] = []
         try:
             for workload in self.workloads:
                 target = workload.target.id
                 path = self.folder / f"{name}{'' if alone else f'@{target}'}.yaml"
                 paths.append(path)
-                figure = "accuracy" if alone else f"accuracy@{target}"
-                recipe = self.recipe(result, workload, figure)
-                replace_file(path, f"{_header(result, workload, recipe, figure, path)}{_yaml(recipe)}")
-            problem = self._difference(result, [load_recipe(str(path)) for path in paths])
+                recipe = self.recipe(result, workload, alone=alone)
+                replace_file(path, f"{_header(result, workload, recipe, path)}{_yaml(recipe)}")
+            problem = self.failed.get(result.key) or self._difference(result, [load_recipe(str(p)) for p in paths])
         except InputError as error:
             for path in paths:
                 path.unlink(missing_ok=True)
-            return Finalist(key=result.key, problem=" ".join(str(error).split()), low=low)
+            return Finalist(key=result.key, low=low, problem=" ".join(str(error).split()))
         names = tuple(f"{self.folder.name}/{path.name}" for path in paths)
-        return Finalist(key=result.key, recipes=names, problem=problem, low=low)
+        return Finalist(key=result.key, low=low, recipes=names, problem=problem)
 
-    def recipe(self, result: Result, workload: RecipeWorkload, figure: str = "accuracy") -> Recipe:
+    def recipe(self, result: Result, workload: RecipeWorkload, *, alone: bool = True) -> Recipe:
         """The recipe of one candidate on one target.
 
         Raises:
@@ -108,19 +109,22 @@ class FinalistWriter:
         if self.inherited is not None:
             weights = self._inherited_weights(candidate, self.inherited)
             model = model.model_copy(update={"weights": str(weights)})
-        gate, low = recipe.evaluate.gate, lower_end(result, workload, figure)
-        if low is not None:
-            gate = gate.model_copy(update={"bound": low if gate.bound is None else max(low, gate.bound)})
+        figure = f"{self._scored}{'' if alone else f'@{workload.target.id}'}"
         changed = {
             "name": f"{recipe.name}-{result.key}",
             "description": f"{candidate}; found by the search of recipe {recipe.name}.",
             "model": model,
-            "train": recipe.search.train,
-            "evaluate": recipe.evaluate.model_copy(update={"gate": gate}),
+            "train": train_section(candidate, self.space, workload),
+            "evaluate": recipe.evaluate.model_copy(update={"gate": _gate(result, figure, workload)}),
             "search": None,
         }
         written = recipe.model_copy(update=changed)
         return written.model_copy(update={"quantize": quantize_section(candidate, self.space, workload, written)})
+
+    @property
+    def _scored(self) -> str:
+        """The figure that its recipe reproduces."""
+        return "accuracy" if self.workloads[0].search.finalists is None else SCRATCH
 
     def _inherited_weights(self, candidate: Candidate, inherited: Inherited) -> Path:
         """What the candidate began with, as a file beside its recipe."""
@@ -141,19 +145,22 @@ class FinalistWriter:
             bench = Workbench(recipe)
             model = bench.new_model()
             hashes.append(hash_of_network(model, bench.example(model), scheme_of(recipe, bench.target)))
-        found = hash_on_targets(hashes)
+        candidate, first = Candidate(result.values), self.workloads[0]
+        found = hash_on_targets(hashes, patterns_of(candidate, self.space, first))
         return "" if found == result.network else f"makes network {found}, and the search scored {result.network}"
 
 
-def lower_end(result: Result, workload: RecipeWorkload, figure: str) -> float | None:
-    """The lower end of the 95 % interval of a candidate's accuracy, where it counts decisions on so many samples."""
-    asked, data = workload.recipe.evaluate, workload.bench.data
-    count = data.splits.get(Split.EVALUATE)
-    counts = asked.entry is None and asked.metric in _ONE_DECISION_A_SAMPLE and data.ignore_label is None
-    if not counts or count is None or figure not in result.figures:
-        return None
-    _, low, _ = wilson_interval(result.figures[figure], min(count, asked.samples or count))
-    return round(low, 3)
+def _gate(result: Result, figure: str, workload: RecipeWorkload) -> AccuracyGate:
+    """The search's own, and the worst score that is the same within its noise, where that is known."""
+    gate, up = workload.recipe.evaluate.gate, workload.higher_is_better
+    name, at, target = figure.partition("@")
+    worst = result.figures.get(f"{name}_{'low' if up else 'high'}{at}{target}")
+    if worst is None:
+        return gate
+    # Rounded outwards, so that the score itself passes.
+    worst = (math.floor(1e3 * worst) if up else math.ceil(1e3 * worst)) / 1e3
+    tighter = max if up else min
+    return gate.model_copy(update={"bound": worst if gate.bound is None else tighter(worst, gate.bound)})
 
 
 def _yaml(recipe: Recipe) -> str:
@@ -162,18 +169,16 @@ def _yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _header(result: Result, workload: RecipeWorkload, recipe: Recipe, figure: str, path: Path) -> str:
+def _header(result: Result, workload: RecipeWorkload, recipe: Recipe, path: Path) -> str:
     """What the search found, and how to see it again."""
     lines = [f"Candidate {result.key} of a search: {Candidate(result.values)}."]
     for origin in dict.fromkeys(kind.origin for kind in FIGURES.values()):
         names = [name for name, kind in FIGURES.items() if kind.origin == origin and name in result.figures]
         if names:
             lines.append(f"{origin}: {', '.join(f'{name} {result.figures[name]:.5g}' for name in names)}".capitalize())
-    if lower_end(result, workload, figure) is not None:
-        lines.append(
-            f"The gate is the lower end of the 95 % interval of {format_value(result.figures[figure], '%')} on so "
-            "many samples."
-        )
+    if recipe.evaluate.gate.bound != workload.recipe.evaluate.gate.bound:
+        figure = "accuracy" if workload.search.finalists is None else SCRATCH
+        lines.append(f"The gate is the worse end of the 95 % interval of {figure} over the choice of samples.")
     if recipe.train is not None:
         lines.append("The same versions and machine, with OMP_NUM_THREADS=1 as in workers, train the same weights.")
     if recipe.model.weights is not None:

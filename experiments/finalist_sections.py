@@ -1,4 +1,4 @@
-"""A candidate as the sections `model` and `quantize` of a recipe."""
+"""A candidate as the sections `model`, `train` and `quantize` of a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bitwright.experiments.extensions import SPACES
 from bitwright.experiments.recipe import ModelSection, Quantize, QuantizeOverride, Recipe
-from bitwright.experiments.recipe_training import Spec
+from bitwright.experiments.recipe_training import FloatTrain, Spec
 from bitwright.experiments.scheme_settings import scheme_of
 from bitwright.experiments.search_workload import RecipeWorkload, varied_model
 from bitwright.experiments.workbench import Workbench
@@ -25,11 +25,8 @@ def model_section(candidate: Candidate, space: SearchSpace, workload: RecipeWork
     """The candidate's network: the recipe's model with other settings, or a part of it.
 
     Raises:
-        InputError: it has patterns of zeros, which a recipe's `train` cannot keep, or arguments that a recipe cannot
-            name.
+        InputError: it has arguments that a recipe cannot name.
     """
-    for block, pattern in patterns_of(candidate, space, workload).items():
-        raise InputError(f"{block} has zeros in the pattern {pattern}, which a recipe's train section cannot keep")
     architecture = space.architecture(candidate)
     section = workload.search.space
     if section.kind is not None and SPACES.load(section.kind).of_model is not None:
@@ -58,6 +55,14 @@ def _shape(argument: torch.Tensor | object) -> list[int]:
     if shape is None or not getattr(kind, "is_floating_point", False):
         raise InputError(f"forward takes {type(argument).__name__} {kind or ''}, and a part is made with float tensors")
     return [int(side) for side in shape]
+
+
+def train_section(candidate: Candidate, space: SearchSpace, workload: RecipeWorkload) -> FloatTrain | None:
+    """As `search.finalists` trains, else as the search did; with the candidate's zeros."""
+    asked = workload.search.finalists or workload.search.train
+    if asked is None:
+        return None
+    return FloatTrain(**asked.model_dump(), sparsity=dict(patterns_of(candidate, space, workload)))
 
 
 def quantize_section(candidate: Candidate, space: SearchSpace, workload: RecipeWorkload, written: Recipe) -> Quantize:

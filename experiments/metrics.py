@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from bitwright.experiments.comparable import wilson_interval
 from bitwright.experiments.recipe import AGREEMENT, METRICS
 from bitwright.hw_constraints.figures import Interval
 from bitwright.quant.errors import InputError
@@ -28,24 +30,39 @@ class Metric(Protocol):
     def value(self) -> float:
         """The metric over everything counted, in percent."""
 
+    def interval(self) -> Interval | None:
+        """With its 95 % interval over the choice of samples; None where they are too few."""
+
 
 @dataclass
 class TopOne:
-    """Share of samples whose largest logit is the label's, in percent."""
+    """Share of decisions whose largest logit is the label's, in percent."""
 
     ignore_label: int | None = None
-    right: int = 0
-    count: int = 0
+    _once: bool = True  # whether each sample is one decision
+    _counts: list[torch.Tensor] = field(default_factory=list)  # right and all of each sample, int64 [N, 2]
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """See `Metric`."""
         counted = labels != self.ignore_label if self.ignore_label is not None else torch.ones_like(labels).bool()
-        self.right += int(((logits.argmax(1) == labels) & counted).sum())
-        self.count += int(counted.sum())
+        right = (logits.argmax(1) == labels) & counted
+        self._once &= labels.dim() == 1 and self.ignore_label is None
+        self._counts.append(torch.stack([each.reshape(len(each), -1).sum(1) for each in (right, counted)], 1))
 
     def value(self) -> float:
         """See `Metric`."""
-        return 100.0 * self.right / max(1, self.count)
+        right, count = torch.cat(self._counts).sum(0).tolist() if self._counts else (0, 0)
+        return 100.0 * right / max(1, count)
+
+    def interval(self) -> Interval | None:
+        """That of counting where each sample is one decision, else bootstrapped: pixels of a picture hang together."""
+        if not self._counts:
+            return None
+        counts = torch.cat(self._counts)
+        if not self._once:
+            return resampled_ratio(self.value(), counts[:, :1].numpy(), counts[:, 1:].numpy())
+        value, low, high = wilson_interval(self.value(), len(counts))
+        return Interval(value=value, low=low, high=high)
 
 
 @dataclass
@@ -54,27 +71,66 @@ class MeanIoU:
 
     classes: int
     ignore_label: int | None = None
-    confusion: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)
+    _areas: list[torch.Tensor] = field(default_factory=list)  # intersection and union of each sample, [N, 2, classes]
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """See `Metric`."""
-        decided = logits.argmax(1).flatten()
-        truth = labels.flatten()
+        decided, truth = logits.argmax(1), labels
         counted = (truth >= 0) & (truth < self.classes) & (decided < self.classes)
         if self.ignore_label is not None:
             counted &= truth != self.ignore_label
-        pairs = truth[counted] * self.classes + decided[counted]
-        self.confusion += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+        sample = torch.arange(len(labels)).view(-1, *[1] * (labels.dim() - 1)).expand_as(labels)[counted]
+        decided, truth = decided[counted], truth[counted]
+
+        def areas(of: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+            flat = torch.bincount(where * self.classes + of, minlength=len(labels) * self.classes)
+            return flat.view(len(labels), self.classes)
+
+        inside = areas(truth[decided == truth], sample[decided == truth])
+        self._areas.append(torch.stack([inside, areas(truth, sample) + areas(decided, sample) - inside], 1))
 
     def value(self) -> float:
         """See `Metric`."""
-        inside = self.confusion.diagonal().double()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diagonal()
+        if not self._areas:
+            return 0.0
+        inside, union = torch.cat(self._areas).sum(0).double()
         present = union > 0
         return 100.0 * float((inside[present] / union[present]).mean()) if present.any() else 0.0
+
+    def interval(self) -> Interval | None:
+        """Bootstrapped over pictures, whose pixels hang together."""
+        if not self._areas:
+            return None
+        inside, union = torch.cat(self._areas).unbind(1)
+        return resampled_ratio(self.value(), inside.numpy(), union.numpy())
+
+
+def resampled_ratio(value: float, inside: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Interval | None:
+    """The mean over columns of `Σ inside ÷ Σ whole` with its 95 % interval, bootstrapped over samples.
+
+    The percentile interval of Efron & Tibshirani 1993, section 13.3; columns of which a draw has nothing do not count
+    in it.
+
+    Args:
+        value: of all samples, in percent.
+        inside: counts, int64 [N, columns].
+        whole: likewise.
+
+    Returns:
+        None for fewer samples than mean anything.
+    """
+    count = len(inside)
+    if count < _FEWEST:
+        return None
+    random, evenly = np.random.default_rng(0), np.full(count, 1 / count)
+    means = []
+    for _ in range(_RESAMPLES):
+        drawn = random.multinomial(count, evenly)
+        part, all_ = drawn @ inside, drawn @ whole
+        present = all_ > 0
+        means.append(100 * float((part[present] / all_[present]).mean()) if present.any() else 0.0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(value=value, low=min(value, float(low)), high=max(value, float(high)))
 
 
 def create_metric(name: str, *, classes: int | None, ignore_label: int | None) -> Metric:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from bitwright.experiments.recipe_data import Calibrate, DataSection
 from bitwright.experiments.recipe_search import Search
 from bitwright.experiments.recipe_section import Chosen, Count, Entry, Section, Share
-from bitwright.experiments.recipe_training import QAT, Spec, Train
+from bitwright.experiments.recipe_training import QAT, FloatTrain, Spec
 
 MAX_SEED = 2**63 - 1  # what torch.manual_seed takes
 AGREEMENT = "agreement"  # the metric that needs no labels: the share of the float network's decisions that are kept
@@ -261,7 +261,7 @@ class Recipe(Section):
     data: DataSection
     example_inputs: ExampleInputs = ExampleInputs()
     evaluate: Evaluate = Evaluate()
-    train: Train | None = None
+    train: FloatTrain | None = None
     calibrate: Calibrate = Calibrate()
     quantize: Quantize = Quantize()
     export: Export = Export()

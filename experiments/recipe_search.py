@@ -53,6 +53,8 @@ class Search(Section):
         weights: of the targets, in the mean over those that have a figure; without them the worst target counts.
         train: how each feasible candidate is trained; null leaves its weights as they are built or inherited.
         supernet: all candidates trained at once in shared weights, which each begins with.
+        finalists: how each candidate of the front is trained from scratch at the end, without inherited weights; its
+            score then stands beside the searched one, and its recipe trains it so. Null leaves them as searched.
         give_up: whether a candidate is given up when even the good ends of its intervals do not reach the front.
         screened: whether what the untrained stages refuse is never proposed; such candidates are no trials then.
         rungs: shares of a training, such as [0.25, 0.5], after which a candidate is scored in float and given up where
@@ -79,6 +81,7 @@ class Search(Section):
     limits: SearchLimits = SearchLimits()
     train: Train | None = Train(epochs=2)
     supernet: Supernet | None = None
+    finalists: Train | None = None
     give_up: bool = True
     screened: bool = False
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()

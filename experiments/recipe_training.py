@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bitwright.experiments.recipe_section import Count, Section, Share
 from bitwright.quant.errors import InputError
@@ -18,6 +18,29 @@ class Train(Section):
     lr: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     label_smoothing: Share = 0.0
+
+
+class FloatTrain(Train):
+    """A recipe's own training in float.
+
+    Attributes:
+        sparsity: patterns of zeros (`2:4`, or blocks as `16x1`) that weights keep from the first step on, by the path
+            of a module; see `bitwright.qat.sparsity.Sparsity`.
+    """
+
+    sparsity: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("sparsity")
+    @classmethod
+    def _are_patterns(cls, sparsity: dict[str, str]) -> dict[str, str]:
+        from bitwright.qat.sparsity.patterns import Pattern
+
+        for each in sparsity.values():
+            try:
+                Pattern.parse(each)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return sparsity
 
 
 class Spec(Section):

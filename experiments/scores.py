@@ -9,17 +9,23 @@ from dataclasses import dataclass
 import torch
 
 from bitwright.experiments.inputs import row_count
-from bitwright.experiments.metrics import Agreement, create_metric
+from bitwright.experiments.metrics import Agreement, Metric, create_metric
 from bitwright.experiments.recipe import AGREEMENT
 from bitwright.hw_constraints.figures import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Metrics of one network, over so many samples."""
+    """Metrics of one network, over so many samples; `counted` is the built-in one, as far as there is one."""
 
     metrics: Mapping[str, float]
     samples: int
+    counted: Metric | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The built-in metric with its 95 % interval over the choice of samples; None where that is not known."""
+        return None if self.counted is None else self.counted.interval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,9 @@ class Tally:
     @property
     def scores(self) -> list[Score]:
         """Of each network."""
-        return [Score(metrics={self.metric: each.value()}, samples=self.samples) for each in self._counters]
+        return [
+            Score(metrics={self.metric: each.value()}, samples=self.samples, counted=each) for each in self._counters
+        ]
 
     @property
     def comparisons(self) -> list[Comparison]:

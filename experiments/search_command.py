@@ -67,7 +67,7 @@ def print_front(record: Record, folder: Path) -> None:
         if finalist.problem:
             print(f"  candidate {finalist.key} has no recipe that makes it again: {finalist.problem}")
     if any(each.recipes for each in result.finalists):
-        print(f"recipes   {folder / FOLDER}/*.yaml make the front again, trained as the search did")
+        print(f"recipes   {folder / FOLDER}/*.yaml {result.recipes}")
     for line in (*where_to_look(record, folder), *ways_to_watch(study_folder(folder), storage_of(record))):
         print(line)
 

@@ -24,8 +24,8 @@ class Finalist(Part):
         key: the candidate's hash.
         recipes: files, seen from the run's folder, one for each target; none when they could not be written.
         problem: what keeps a recipe from making the network that was scored; empty when it makes that one.
-        low: the worst accuracy that is still the same within the noise of counting samples; None where that is not
-            what the metric does.
+        low: the worst accuracy that is still the same within the noise of the choice of samples; None where that is
+            not known.
     """
 
     key: str
@@ -60,6 +60,7 @@ class SearchResult(Part):
         device: what latencies were measured on; empty when none were.
         recovered: trials that a killed driver had left running.
         finalists: the front as recipes.
+        recipes: what these do, in words.
         limits: what each constraint costs.
         importance: what each objective hangs on.
     """
@@ -72,6 +73,7 @@ class SearchResult(Part):
     device: str = ""
     recovered: int = 0
     finalists: tuple[Finalist, ...] = ()
+    recipes: str = ""
     limits: tuple[Limit, ...] = ()
     importance: tuple[Importance, ...] = ()
 
@@ -84,6 +86,7 @@ class SearchResult(Part):
         unit: str,
         device: str = "",
         finalists: tuple[Finalist, ...] = (),
+        recipes: str = "",
         limits: tuple[Limit, ...] = (),
     ) -> SearchResult:
         """What stands in the record."""
@@ -99,6 +102,7 @@ class SearchResult(Part):
             device=device,
             recovered=outcome.recovered,
             finalists=finalists,
+            recipes=recipes,
             limits=limits,
             importance=tuple(importance_of_choices(outcome, name) for name in outcome.objectives),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bitwright.experiments.figure_text import format_change, format_value
+from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Figure
 from bitwright.experiments.search_result import Limit, SearchResult
 from bitwright.nas.figures import FIGURES
@@ -29,7 +30,11 @@ _VISIBLE = 0.005  # of the variance: what rounds to 0 %
 def label(search: SearchResult, name: str) -> str:
     """What a figure is called on an axis and in a table's head."""
     figure, _, target = name.partition("@")
-    called = {"accuracy": search.metric, "inherited_accuracy": f"inherited {search.metric}"}
+    called = {
+        "accuracy": search.metric,
+        "inherited_accuracy": f"inherited {search.metric}",
+        "scratch_accuracy": f"{search.metric} from scratch",
+    }
     text = called.get(figure) or _LABELS.get(figure, figure)
     return f"{text} on {target}" if target else text
 
@@ -62,11 +67,12 @@ def figures_of(search: SearchResult, result: Result) -> dict[str, Figure]:
 
 
 def _figure(search: SearchResult, result: Result, name: str) -> Figure:
-    figure = name.partition("@")[0]
+    figure, at, target = name.partition("@")
     origin: Literal["measured", "modelled"] = "measured" if FIGURES[figure].origin == "measured" else "modelled"
     sources = {
         "accuracy": search.metric,
         "inherited_accuracy": f"{search.metric} with the supernet's weights, in float",
+        "scratch_accuracy": f"{search.metric}, trained as search.finalists says",
         "latency_ms": f"{search.device}, relative to the study's reference",
         "predicted_ms": "from a table of measured kernels, 90 % interval",
         "modelled_ms": "the target's own cost model",
@@ -78,8 +84,8 @@ def _figure(search: SearchResult, result: Result, name: str) -> Figure:
         value=result.figures[name],
         unit=unit(search, name),
         origin=origin,
-        low=result.figures.get(f"{name}_low"),
-        high=result.figures.get(f"{name}_high"),
+        low=result.figures.get(f"{figure}_low{at}{target}"),
+        high=result.figures.get(f"{figure}_high{at}{target}"),
         source=sources.get(figure, "counted in the captured graph, from its shapes"),
     )
 
@@ -140,3 +146,17 @@ def limit_text(search: SearchResult, limit: Limit, folder: Path) -> str:
     gain = format_change(cost.gain if search.maximize[0] else -cost.gain, unit(search, cost.figure))
     least = " at least" if cost.known < cost.alone else ""
     return f"{refused}: without it {name} {gain}{least} ({cost.known} of {cost.alone} have it; best is {cost.key})"
+
+
+def recipes_text(recipe: Recipe) -> str:
+    """What the recipes of a search's front do."""
+    asked = recipe.search
+    assert asked is not None
+    own = recipe.model.weights is not None or recipe.model.entry is not None
+    start = "on from the model's own weights" if own else "from scratch"
+    if asked.finalists is not None or (asked.supernet is None and asked.train is not None):
+        return f"train the front {start}, quantize and export it"
+    if asked.supernet is not None and asked.train is not None:
+        return "train the front on from the weights that it inherited, quantize and export it"
+    weights = "it inherited" if asked.supernet is not None else "its model gives it"
+    return f"quantize and export the front in the weights that {weights}"

@@ -14,10 +14,11 @@ from bitwright.experiments.entries import call_entry, wrong_result
 from bitwright.experiments.extensions import SPACES
 from bitwright.experiments.recipe import ModelSection, Recipe
 from bitwright.experiments.recipe_search import Search
+from bitwright.experiments.sparse_blocks import sparse_blocks
 from bitwright.experiments.workbench import Workbench
 from bitwright.hw_constraints.target_types import Target
 from bitwright.nas.space import Candidate, SearchSpace, Value
-from bitwright.nas.workload import NONE_SPARSE
+from bitwright.nas.workload import NONE_SPARSE, Accuracy
 from bitwright.quant.errors import InputError
 from bitwright.quant.scheme import QuantScheme
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from bitwright.nas.elastic import Elastic
-    from bitwright.qat.sparsity import Sparsity
 
 _SCORES_FOLLOW_FROM = ("model", "data", "example_inputs", "evaluate", "calibrate", "quantize", "seed")
 
@@ -116,6 +116,11 @@ class RecipeWorkload:
         section: dict[str, Any] = self.recipe.section("search.supernet")
         return {name: value for name, value in section.items() if name != "checkpoint_every"}
 
+    def from_scratch(self) -> RecipeWorkload:
+        """The same candidates with the training of `search.finalists` and no weights to inherit."""
+        own = self.search.model_copy(update={"train": self.search.finalists, "supernet": None, "rungs": ()})
+        return RecipeWorkload(self.recipe.model_copy(update={"search": own}))
+
     @cached_property
     def elastic(self) -> Elastic | None:
         """The recipe's own network made elastic, for spaces that follow from it; None for all others."""
@@ -203,7 +208,7 @@ class RecipeWorkload:
         """The recipe's calibration samples."""
         return self.bench.calibration(model)
 
-    def accuracy(self, model: torch.nn.Module, artifact: Path) -> float:
+    def accuracy(self, model: torch.nn.Module, artifact: Path) -> Accuracy:
         """The recipe's metric, as the first of the target's runtimes computes it from the artefact."""
         import torch
 
@@ -217,29 +222,5 @@ class RecipeWorkload:
         metric = self.recipe.evaluate.metric
         float_too = [model] if metric == AGREEMENT else []  # it is of the first network with each other
         scores, _ = evaluate(self.bench, model, [*float_too, RuntimeModel(artifact, runtimes[0], output)])
-        return scores[-1].metrics[metric]
-
-
-def sparse_blocks(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, sparsity: Mapping[str, str]
-) -> Sparsity | None:
-    """Keeps a pattern of zeros in blocks of a network while it is trained, from the first step on.
-
-    Args:
-        model: the network.
-        optimizer: of its parameters.
-        sparsity: patterns by path of a block, all of them the same; none is None.
-
-    Raises:
-        InputError: there are several, or no weight can have it.
-    """
-    from bitwright.nas.objective.sparse_blocks import layers_of
-    from bitwright.qat.sparsity import Sparsity
-
-    if not sparsity:
-        return None
-    patterns = sorted(set(sparsity.values()))
-    if len(patterns) > 1:
-        raise InputError(f"patterns {' and '.join(patterns)} in one network; a training keeps one of them")
-    sparse = {path for block in sparsity for path in layers_of(model, block)}
-    return Sparsity(model, optimizer, pattern=patterns[0], skip=set(layers_of(model, "")) - sparse)
+        value, interval = scores[-1].metrics[metric], scores[-1].interval
+        return Accuracy(value) if interval is None else Accuracy(value, interval.low, interval.high)

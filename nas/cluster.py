@@ -68,6 +68,7 @@ class Cluster:
         self.client = connect()
         self.address = str(self.client.scheduler.address)
         self._slots, self._slots_until = 1, 0.0
+        self._begun = 0  # tasks of one setup are no others' tasks
         self._candidates: dict[str, tuple[Candidate, Standing | None]] = {}
         self._futures: dict[str, Future] = {}
 
@@ -117,6 +118,7 @@ class Cluster:
     def begin(self, setup: Setup) -> None:
         """See `workers.Workers`."""
         self._setup = setup
+        self._begun += 1
         self._share()
 
     def submit(self, candidate: Candidate, standing: Standing | None = None) -> None:
@@ -208,11 +210,15 @@ class Cluster:
             self._fingerprint,
             software(),
             timed,
-            key=f"{candidate.key}-score",
+            key=f"{candidate.key}-score-{self._begun}",
         )
         if timed:
             task = self.client.submit(
-                timed_result, task, self._shared, key=f"{candidate.key}-latency", resources={DEVICE: 1}
+                timed_result,
+                task,
+                self._shared,
+                key=f"{candidate.key}-latency-{self._begun}",
+                resources={DEVICE: 1},
             )
         self._futures[candidate.key] = task
 

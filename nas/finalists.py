@@ -50,9 +50,10 @@ def patterns_of(candidate: Candidate, space: SearchSpace, workload: Workload) ->
     return {} if choose is None else dict(choose(candidate, workload.build(space.architecture(candidate))))
 
 
-def hash_on_targets(hashes: Sequence[str]) -> str:
-    """The hash of a network on all targets of a search, from that on each, as the objective takes it."""
-    return hashes[0] if len(hashes) == 1 else hash_of(list(hashes))
+def hash_on_targets(hashes: Sequence[str], sparsity: Mapping[str, str]) -> str:
+    """The hash of a network on all targets of a search, from that on each and its zeros, as the objective takes it."""
+    sparse = [sorted(sparsity.items())] if sparsity else []
+    return hashes[0] if len(hashes) == 1 and not sparse else hash_of([*hashes, *sparse])
 
 
 def hash_of_network(model: torch.nn.Module, example: tuple[Any, ...], scheme: QuantScheme) -> str:
@@ -62,9 +63,8 @@ def hash_of_network(model: torch.nn.Module, example: tuple[Any, ...], scheme: Qu
         CaptureError: the network cannot be captured.
     """
     from bitwright.nas.fingerprint import network_hash
-    from bitwright.quant.capture import capture
-    from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+    from bitwright.nas.trained_graph import trained_graph
     from bitwright.quant.plan import plan
 
-    graph = fold_batch_norm(capture(model, example)).graph
+    graph = trained_graph(model, example)
     return network_hash(graph, plan(graph, scheme))

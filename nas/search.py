@@ -13,7 +13,7 @@ from typing import Any
 from bitwright.hw_constraints.table import KernelTable
 from bitwright.hw_constraints.target_types import Capability
 from bitwright.nas.driver import Driver
-from bitwright.nas.figures import FIGURES, LOWERED, is_more_better
+from bitwright.nas.figures import LOWERED, SOUGHT, is_more_better
 from bitwright.nas.latency import device_name, open_reference, timed_runtimes
 from bitwright.nas.objective import evaluate, screen
 from bitwright.nas.result import Result
@@ -128,7 +128,7 @@ def _runtimes(workloads: Sequence[Workload], settings: SearchSettings) -> tuple[
         return ()
     found = timed_runtimes(workloads)
     if not found:
-        others = ", ".join(name for name in FIGURES if name != LATENCY)
+        others = ", ".join(name for name in SOUGHT if name != LATENCY)
         targets = " or ".join(repr(each.target.id) for each in workloads)
         raise InputError(
             f"search objective {LATENCY!r}: nothing on this machine runs the artefacts of target {targets}; "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bitwright.nas.figures import FIGURES
+from bitwright.nas.figures import SOUGHT
 from bitwright.nas.sampling.registry import INFORMED, check_sampler
 from bitwright.nas.standing import ACCURACY
 from bitwright.quant.errors import InputError, unknown
@@ -22,7 +22,7 @@ class SearchSettings:
         trials: different candidates to try, infeasible ones included.
         sampler: a name of `sampling.registry.SAMPLERS`.
         seed: of the sampler.
-        objectives: names of `figures.FIGURES`; accuracy goes the way of its metric, all others down.
+        objectives: names of `figures.SOUGHT`; accuracy goes the way of its metric, all others down.
         limits: the largest permitted value of figures, by name; the least of those that should be large.
         threads: of the runtime when latency is measured.
         table: measured kernels that latencies are predicted from, before anything is trained.
@@ -63,8 +63,8 @@ class SearchSettings:
                 "give_up: true and accuracy among the objectives"
             )
         for name in (*self.objectives, *self.limits, *self.figures):
-            if name not in FIGURES:
-                raise unknown("search figure", name, FIGURES)
+            if name not in SOUGHT:
+                raise unknown("search figure", name, SOUGHT)
         if self.needs_prediction and self.table is None:
             raise InputError(f"search figure {PREDICTED!r} needs search.table; make one: bitwright measure kernels")
 

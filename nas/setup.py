@@ -112,11 +112,9 @@ class Setup:
         Raises:
             CaptureError: the network cannot be captured.
         """
-        from bitwright.quant.capture import capture
-        from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
+        from bitwright.nas.trained_graph import trained_graph
 
         key = hash_of(dict(architecture))
         if key not in self._graphs:
-            captured = capture(model, self.workload.example(model))
-            self._graphs[key] = replace(fold_batch_norm(captured).graph, load=None)
+            self._graphs[key] = replace(trained_graph(model, self.workload.example(model)), load=None)
         return self._graphs[key]

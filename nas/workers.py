@@ -32,7 +32,7 @@ class Workers(Protocol):
         """Calls a function where latency is measured."""
 
     def begin(self, setup: Setup) -> None:
-        """To be called once, before the first candidate: what all evaluations share."""
+        """To be called before the first candidate: what all evaluations share from here on; none is under way."""
 
     def submit(self, candidate: Candidate, standing: Standing | None = None) -> None:
         """Takes one more, with what it has to beat; one that is under way already stays so."""

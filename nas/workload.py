@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,15 @@ from bitwright.quant.scheme import QuantScheme
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A score, and the ends of its 95 % interval over the choice of samples; None where its noise is not known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 NONE_SPARSE: Mapping[str, str] = MappingProxyType({})
@@ -68,7 +78,7 @@ class Workload(Protocol):
     def calibration(self, model: torch.nn.Module) -> Iterable[Any]:
         """Batches of arguments to calibrate with."""
 
-    def accuracy(self, model: torch.nn.Module, artifact: Path) -> float:
+    def accuracy(self, model: torch.nn.Module, artifact: Path) -> Accuracy:
         """The score of the exported file `artifact`, whose float origin is `model`."""
 
 

@@ -93,7 +93,7 @@ class Contest:
 
         def look() -> dict[str, Any]:
             workload = self.workload(contestant.model, lr=lr, seed=seed, split=split)
-            return {"miou": workload.accuracy(workload.build({}), self.file(contestant, lr=lr, seed=seed))}
+            return {"miou": workload.accuracy(workload.build({}), self.file(contestant, lr=lr, seed=seed)).value}
 
         return float(kept(self.folder / "scores", name, str(self.pictures), _CODE_SCORED, look)["miou"])
 

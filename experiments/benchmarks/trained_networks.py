@@ -101,6 +101,7 @@ def trained_network(recipe: str, *overrides: str, library: Path, cache: Path) ->
     """
     bench = Workbench(load_recipe(recipe, overrides))
     asked = [bench.recipe.section(part) for part in ("seed", "model", "data", "train", "calibrate", "evaluate")]
+    assert not asked[3].pop("sparsity")  # these keep no zeros
     code = [f"bitwright.experiments.{each}" for each in ("training", f"datasets.{bench.recipe.data.kind}")]
     architecture = _source(bench.new_model()).read_text()
     parts = [json.dumps(asked, sort_keys=True), bench.data.fingerprint, architecture, *map(source_hash, code)]
@@ -123,7 +124,8 @@ def _train(bench: Workbench) -> torch.nn.Module:
     asked = bench.recipe.train
     assert asked is not None
     model = bench.new_model()
-    epochs = fit(model, bench.data, lambda batch: (batch[0],), Schedule(**asked.model_dump()), seed=bench.recipe.seed)
+    schedule = Schedule(**asked.model_dump(exclude={"sparsity"}))
+    epochs = fit(model, bench.data, lambda batch: (batch[0],), schedule, seed=bench.recipe.seed)
     with Console().track(f"training {bench.recipe.name}, epochs", asked.epochs) as advance:
         for done, epoch in enumerate(epochs, 1):
             advance(done, f"loss {epoch.loss:.3f}")

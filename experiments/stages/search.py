@@ -30,6 +30,7 @@ def search_networks(context: Context) -> SearchResult:
     """
     from bitwright.experiments.finalist_recipes import FOLDER, FinalistWriter
     from bitwright.experiments.metrics import UNITS
+    from bitwright.experiments.search_text import recipes_text
     from bitwright.experiments.search_workload import RecipeWorkload
     from bitwright.nas.earlier import earlier_results
     from bitwright.nas.latency import device_name, timed_runtimes
@@ -42,16 +43,19 @@ def search_networks(context: Context) -> SearchResult:
     # Before anything dear: what is wrong with these would show only when the supernet has been trained.
     earlier = earlier_results(map(Path, recipe.search.earlier), space, settings.objectives)
     inherited = _inherited(workload, study_folder(context.run_folder.absolute()), context.console)
-    outcome = _search(context, (workload, *others), settings, inherited, earlier)
+    with _workers(recipe.search, context.console) as workers:
+        outcome = _search(context, (workload, *others), settings, inherited, earlier, workers)
+        outcome, failed = _from_scratch(context, (workload, *others), outcome, workers)
     timed = timed_runtimes((workload, *others)) if settings.wants_latency else ()
     metric = recipe.evaluate.metric
-    writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited)
+    writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited, failed)
     return SearchResult.of(
         outcome,
         metric=metric,
         unit=UNITS.get(metric, "1") if recipe.evaluate.entry is None else "1",
         device=device_name(*timed) if timed else "",
         finalists=writer.front(outcome),
+        recipes=recipes_text(recipe),
         limits=writer.limits(outcome),
     )
 
@@ -62,6 +66,7 @@ def _search(
     settings: SearchSettings,
     inherited: Inherited | None,
     earlier: Sequence[Result],
+    workers: Workers | None,
 ) -> SearchOutcome:
     """The search itself, with its progress on the console."""
     from bitwright.experiments.search_progress import SearchProgress, ways_to_watch
@@ -73,30 +78,60 @@ def _search(
     first, *others = workloads
     maximize = [is_more_better(name, higher_is_better=first.higher_is_better) for name in settings.objectives]
     progress = SearchProgress(settings.objectives, maximize)
-    with _workers(asked, context.console) as workers:
-        dashboard = getattr(workers, "dashboard", None)
-        for line in ways_to_watch(study_folder(context.run_folder), asked.storage, dashboard):
-            context.console.say(f"    {line}")
-        with context.console.track("searching, candidates", asked.trials) as advance:
+    for line in ways_to_watch(study_folder(context.run_folder), asked.storage, getattr(workers, "dashboard", None)):
+        context.console.say(f"    {line}")
+    with context.console.track("searching, candidates", asked.trials) as advance:
 
-            def show(told: Told) -> None:
-                progress.add(told)
-                advance(progress.counts.total(), progress.text)
+        def show(told: Told) -> None:
+            progress.add(told)
+            advance(progress.counts.total(), progress.text)
 
-            return search(
-                first.space,
-                first,
-                settings,
-                folder,
-                others=others,
-                inherited=inherited,
-                earlier=earlier,
-                workers=workers,
-                database=asked.storage,
-                name=_study_name(context.recipe, folder),
-                on_told=show,
-                on_wait=context.console.say,
-            )
+        return search(
+            first.space,
+            first,
+            settings,
+            folder,
+            others=others,
+            inherited=inherited,
+            earlier=earlier,
+            workers=workers,
+            database=asked.storage,
+            name=_study_name(context.recipe, folder),
+            on_told=show,
+            on_wait=context.console.say,
+        )
+
+
+def _from_scratch(
+    context: Context, workloads: Sequence[RecipeWorkload], outcome: SearchOutcome, workers: Workers | None
+) -> tuple[SearchOutcome, dict[str, str]]:
+    """The outcome with what its front scores when `search.finalists` trains it, and why some of it does not."""
+    from bitwright.nas.from_scratch import trained_from_scratch, with_scores
+    from bitwright.nas.objective import evaluate
+    from bitwright.nas.workers import InProcess
+
+    asked = context.recipe.search
+    assert asked is not None
+    if asked.finalists is None:
+        return outcome, {}
+    done: list[Result] = []
+    with context.console.track("training the front from scratch", len(outcome.front)) as advance:
+
+        def show(result: Result) -> None:
+            done.append(result)
+            advance(len(done))
+
+        found = trained_from_scratch(
+            outcome.front,
+            workloads[0].space,
+            [each.from_scratch() for each in workloads],
+            study_folder(context.run_folder.absolute()),
+            workers or InProcess(evaluate),
+            weights=asked.weights,
+            on_done=show,
+        )
+    failed = {key: f"training it from scratch failed: {each.reason}" for key, each in found.items() if each.reason}
+    return with_scores(outcome, found), failed
 
 
 def _inherited(workload: RecipeWorkload, folder: Path, console: Console) -> Inherited | None:
@@ -197,7 +232,8 @@ STAGE = Stage(
         "bitwright.nas", "bitwright.hw_constraints.backends", "bitwright.hw_constraints.measure",
         "bitwright.hw_constraints.rules", "bitwright.hw_constraints.lint", "bitwright.quant",
         "bitwright.hw_constraints.cost", "bitwright.hw_constraints.lower", "bitwright.qat.sparsity",
-        "bitwright.experiments.search_workload", "bitwright.experiments.supernet_task",
+        "bitwright.experiments.search_workload", "bitwright.experiments.sparse_blocks",
+        "bitwright.experiments.supernet_task",
         "bitwright.experiments.training", "bitwright.experiments.evaluation", "bitwright.experiments.runtime_model",
         "bitwright.experiments.models", "bitwright.experiments.datasets",
     ),

@@ -17,11 +17,10 @@ from bitwright.nas.result import Outcome, Result, Violation
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
 from bitwright.nas.standing import best_case, rival
+from bitwright.nas.trained_graph import trained_graph
 from bitwright.nas.workload import Workload
-from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
-from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
 from bitwright.quant.plan import QuantPlan, plan
 from bitwright.quant.scheme import QuantScheme
 
@@ -142,7 +141,7 @@ class Attempt:
     def valued_graph(self) -> Graph:
         """The network with the values that it has now, zeros of its patterns included, batch norms folded."""
         with has_zeros(self.model, self.sparsity):
-            graph = fold_batch_norm(capture(self.model, self.workload.example(self.model))).graph
+            graph = trained_graph(self.model, self.workload.example(self.model))
             assert graph.load is not None
             values = {ref: graph.load(ref).copy() for ref in graph.tensors if graph.is_constant(ref)}
         return replace(graph, load=values.__getitem__)

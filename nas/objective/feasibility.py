@@ -9,11 +9,11 @@ from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint import lint
 from bitwright.hw_constraints.target_types import Capability, Target
 from bitwright.nas import costs
+from bitwright.nas.finalists import hash_on_targets
 from bitwright.nas.fingerprint import network_hash
 from bitwright.nas.objective.attempt import Attempt, Side, Violations
 from bitwright.nas.objective.sparse_blocks import dense_blocks
 from bitwright.nas.result import ResultFiles, Violation
-from bitwright.nas.space import hash_of
 from bitwright.quant.capture import CaptureError
 
 
@@ -70,7 +70,6 @@ def count_costs(attempt: Attempt) -> Violations:
     attempt.note("weight_bytes", {side.suffix: costs.weight_bytes(graph, side.plan) for side in sides})
     attempt.note("activation_bytes", {side.suffix: costs.activation_bytes(graph, side.plan) for side in sides})
     hashes = [network_hash(graph, side.plan) for side in sides]
-    sparse = [sorted(attempt.sparsity.items())] if attempt.sparsity else []
-    attempt.network = hashes[0] if len(hashes) == 1 and not sparse else hash_of([*hashes, *sparse])
+    attempt.network = hash_on_targets(hashes, attempt.sparsity)
     attempt.twin = ResultFiles(attempt.setup.results).same_network(attempt.network, attempt.candidate)
     return attempt.beyond_limits(("macs", "weight_bytes", "activation_bytes"))

@@ -58,5 +58,8 @@ def score_quantized(attempt: Attempt) -> Violations:
         quantized = quantize(captured, side.scheme, side.workload.calibration(attempt.model))
         export_onnx_qdq(quantized, side.artifact)
         scores[side.suffix] = side.workload.accuracy(attempt.model, side.artifact)
-    attempt.note("accuracy", scores)
+    attempt.note("accuracy", {suffix: each.value for suffix, each in scores.items()})
+    for end in ("low", "high"):
+        known = {suffix: value for suffix, each in scores.items() if (value := getattr(each, end)) is not None}
+        attempt.note("accuracy", known if len(known) == len(scores) else {}, end=f"_{end}")
     return attempt.beyond_limits(("accuracy",))

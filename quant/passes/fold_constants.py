@@ -67,6 +67,11 @@ def _evaluate(graph: torch.fx.Graph, constants: dict[torch.fx.Node, Any]) -> lis
             continue
         if node.target is not operator.getitem and (_is_random(node) or not operator_type(node)):
             continue
+        if _grows_nothing(node):
+            node.replace_all_uses_with(node.args[0])  # stays the module's own parameter
+            constants[node] = constants[node.args[0]]
+            folded.append(node)
+            continue
         arguments = torch.fx.node.map_arg(node.args, known.__getitem__)
         keywords = torch.fx.node.map_arg(node.kwargs, known.__getitem__)
         result = node.target(*arguments, **keywords)
@@ -88,6 +93,16 @@ def _write_number(node: torch.fx.Node, constants: dict[torch.fx.Node, Any]) -> N
         if user not in constants:
             user.args = torch.fx.node.map_arg(user.args, replaced)
             user.kwargs = torch.fx.node.map_arg(user.kwargs, replaced)
+
+
+def _grows_nothing(node: torch.fx.Node) -> bool:
+    """`class_token.expand(1, -1, -1)`."""
+    data = node.args[0] if node.args else None
+    return (
+        operator_type(node) == "expand"
+        and isinstance(data, torch.fx.Node)
+        and tuple(data.meta["val"].shape) == tuple(node.meta["val"].shape)
+    )
 
 
 def _is_random(node: torch.fx.Node) -> bool:

@@ -27,6 +27,7 @@ from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, Value
 from bitwright.nas.spaces.mobile_conv import Settings, build
 from bitwright.nas.standing import Standing
+from bitwright.nas.workload import Accuracy
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 from bitwright.quant.passes.fold_batch_norm import fold_batch_norm
@@ -128,14 +129,15 @@ class Stripes:
     def calibration(self, model: nn.Module) -> Iterator[Any]:
         return ((image[None],) for image in self.pictures(16, seed=1)[0])
 
-    def accuracy(self, model: nn.Module, artifact: Path) -> float:
+    def accuracy(self, model: nn.Module, artifact: Path) -> Accuracy:
         if self.fails == "nan":
-            return float("nan")
+            return Accuracy(float("nan"))
         session = get_backend("onnxruntime").load(artifact)
         images, labels = self.pictures(40, seed=2)
         (name,) = (each.name for each in session.input_infos)
         logits = np.concatenate([next(iter(session.run({name: each[None].numpy()}).values())) for each in images])
-        return float((logits.argmax(1) == labels.numpy()).mean())
+        right = float((logits.argmax(1) == labels.numpy()).mean())
+        return Accuracy(right, right - 0.1, right + 0.1)
 
 
 SPACE = build(Settings(width=(0.5, 0.55, 1.0), kernel=(3, 5), formats=("int8", "float32", "int4", "int16"), stages=2))

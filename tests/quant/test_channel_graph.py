@@ -75,6 +75,17 @@ def test_a_concatenation_keeps_its_parts_apart() -> None:
     assert cuts[next(ref for ref in cuts if ref.module_path == "head.weight")][1].tolist() == [*range(10), 11, 12, 13]
 
 
+def test_a_class_token_shrinks_with_its_patches() -> None:
+    """Expanded to a batch of one it is still the parameter, and no constant that was computed from it."""
+
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        token = model.tokens[0].expand(x.shape[0], -1, -1)
+        return model.head(torch.cat([token, model.one(x)], dim=1).mean(1))
+
+    model = Lambda(forward, one=nn.Linear(3, 6), tokens=nn.ParameterList([torch.randn(1, 1, 6)]), head=nn.Linear(6, 2))
+    assert sizes(graph_of(model, torch.randn(1, 4, 3))) == {"one": 6}
+
+
 def test_halves_lose_the_same_places() -> None:
     def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         left, right = model.one(x).chunk(2, dim=1)
