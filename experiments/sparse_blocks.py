@@ -23,23 +23,18 @@ def sparse_blocks(
     Args:
         model: the network.
         optimizer: of its parameters.
-        sparsity: patterns by path of a block, all of them the same; none is None.
+        sparsity: patterns by path of a block; none is None.
 
     Raises:
-        InputError: there are several, a block is not there, or no weight can have it.
+        InputError: a block is not there, or no weight can have its pattern.
     """
-    from bitwright.nas.objective.sparse_blocks import layers_of
     from bitwright.qat.sparsity import Sparsity
 
     if not sparsity:
         return None
-    patterns = sorted(set(sparsity.values()))
-    if len(patterns) > 1:
-        raise InputError(f"patterns {' and '.join(patterns)} in one network; a training keeps one of them")
     there = {path for path, _ in model.named_modules()}
     if missing := [path for path in sparsity if path not in there]:
         names = sorted(there - {""})
         choices = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
         raise InputError(f"train.sparsity = {missing[0]!r}: the network has no such module; there are {choices}")
-    sparse = {path for block in sparsity for path in layers_of(model, block)}
-    return Sparsity(model, optimizer, pattern=patterns[0], skip=set(layers_of(model, "")) - sparse)
+    return Sparsity(model, optimizer, pattern=dict(sparsity))

@@ -21,9 +21,6 @@ def lint_candidate(attempt: Attempt) -> Violations:
     """Refuses what an accelerator does not run, and zeros that no weight of a block can have or that save nothing."""
     refused = [violation for side in attempt.sides for violation in _lint(attempt, side)]
     patterns = sorted(set(attempt.sparsity.values()))
-    if len(patterns) > 1:
-        reason = f"patterns {' and '.join(patterns)} in one network; a training keeps one of them"
-        refused.append(Violation(constraint="sparsity", amount=len(patterns) - 1, reason=reason))
     for block, why in dense_blocks(attempt.model, attempt.sparsity).items():
         reason = f"{block} cannot be {attempt.sparsity[block]}: {why}"
         refused.append(Violation(constraint="sparsity", amount=1.0, reason=reason))

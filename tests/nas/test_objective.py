@@ -328,14 +328,14 @@ def test_zeros_make_the_weights_of_a_modelled_target_smaller(tmp_path: Path) -> 
 
 
 def test_a_pattern_is_trained_in_its_blocks_and_weights_are_not_shared_with_dense_ones(tmp_path: Path) -> None:
-    space = build(Settings(width=(0.5, 1.0), sparsity=("dense", "2:4", "3:7"), stages=2))
+    space = build(Settings(width=(0.5, 1.0), sparsity=("dense", "2:4", "8x1", "3:7"), stages=2))
     setup = setup_for(tmp_path, Stripes("ethos-u85-1024"), space=space)
     made = [
-        evaluate(Candidate(space.canonical({"width": 0.5, "sparsity_0": "dense", "sparsity_1": each})), setup)
-        for each in ("dense", "2:4", "3:7")
+        evaluate(Candidate(space.canonical({"width": 0.5, "sparsity_0": first, "sparsity_1": second})), setup)
+        for first, second in (("dense", "dense"), ("8x1", "2:4"), ("dense", "3:7"))
     ]
     assert [each.outcome for each in made] == [Outcome.SCORED, Outcome.SCORED, Outcome.INFEASIBLE]
-    assert setup.workload.patterns == [{}, {"blocks.1": "2:4"}]  # type: ignore[attr-defined]
+    assert setup.workload.patterns == [{}, {"blocks.0": "8x1", "blocks.1": "2:4"}]  # type: ignore[attr-defined]
     (violation,) = made[2].violations
     assert violation.constraint == "sparsity"
     assert violation.reason == "blocks.1 cannot be 3:7: 1 input channels are no multiple of 7"
