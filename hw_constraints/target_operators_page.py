@@ -93,7 +93,11 @@ def _notes(target: Target, support: Support, op: str) -> str:
 
 def _weights(target: Target, op: str) -> str:
     kinds = {Granularity.PER_CHANNEL: "per channel", Granularity.PER_TENSOR: "per tensor"}
-    return " or ".join(f"{spec.format.name} {kinds[spec.granularity]}" for spec in target.numerics.weights_of(op))
+    sizes: dict[str, list[int]] = {}  # of each format, in the order of the file
+    for spec in target.numerics.weights_of(op):
+        kind = kinds.get(spec.granularity, "in groups of")
+        sizes.setdefault(f"{spec.format.name} {kind}", []).extend([spec.block_size] if spec.block_size else [])
+    return " or ".join(f"{kind} {', '.join(map(str, found))}".rstrip() for kind, found in sizes.items())
 
 
 def _limits(target: Target, sources: Sources) -> str:

@@ -28,6 +28,7 @@ from bitwright.hw_constraints.backends.base import (
     one_line,
 )
 from bitwright.hw_constraints.machine import Machine, this_machine
+from bitwright.hw_constraints.runtime_settings import DISABLED, EXACT, onnxruntime_settings
 from bitwright.quant.errors import InputError
 
 _PRECISION_OF = {
@@ -42,11 +43,7 @@ _PRECISION_OF = {
     "float": "float32",
     "double": "float64",
 }
-_FLOAT8 = frozenset(range(17, 21))  # TensorProto.FLOAT8E4M3FN to FLOAT8E5M2FNUZ
-_NARROW = frozenset((21, 22, 23, 25, 26))  # UINT4, INT4, FLOAT4E2M1, UINT2, INT2
 _QUANTIZES_INSIDE = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
-_NO_SPINNING_BETWEEN_CALLS = "session.force_spinning_stop"
-_EXACT = "session.x64quantprecision"
 _KERNEL_SUFFIX = "_kernel_time"
 
 
@@ -111,36 +108,18 @@ def read_trace(trace: Path) -> list[KernelTime]:
     return kernels
 
 
-def _graph(artifact: Path | bytes) -> Any:
-    """A model's graph; None for a file that is no model, which is left for the runtime to refuse."""
+def model_operators(artifact: Path | bytes) -> frozenset[str]:
+    """The operator types in a model's main graph; none for a file that is no model."""
     import onnx
 
     try:
         if isinstance(artifact, bytes):
-            return onnx.load_model_from_string(artifact).graph
-        return onnx.load(str(artifact), load_external_data=False).graph
-    except Exception:
-        return None
-
-
-def _types(artifact: Path | bytes) -> tuple[frozenset[int], frozenset[int]]:
-    """Element types of a model's initializers, and those that its QuantizeLinear nodes write."""
-    graph = _graph(artifact)
-    if graph is None:
-        return frozenset(), frozenset()
-    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    written: set[int] = set()
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear":
-            written.update(each.i for each in node.attribute if each.name == "output_dtype")
-            written.update(stored[name] for name in node.input[2:] if name in stored)
-    return frozenset(stored.values()), frozenset(written)
-
-
-def model_operators(artifact: Path | bytes) -> frozenset[str]:
-    """The operator types in a model's main graph; none for a file that is no model."""
-    graph = _graph(artifact)
-    return frozenset() if graph is None else frozenset(node.op_type for node in graph.node)
+            model = onnx.load_model_from_string(artifact)
+        else:
+            model = onnx.load(str(artifact), load_external_data=False)
+    except Exception:  # left for the runtime to refuse
+        return frozenset()
+    return frozenset(node.op_type for node in model.graph.node)
 
 
 class OnnxRuntimeSession:
@@ -150,28 +129,7 @@ class OnnxRuntimeSession:
         self.threads = threads
         self._artifact = artifact if isinstance(artifact, bytes) else str(artifact)
         self._label = artifact_label(artifact)
-        self.settings: dict[str, str] = {
-            "graph_optimization_level": "ORT_ENABLE_ALL",
-            "intra_op_num_threads": str(threads),
-        }
-        if threads > 1:
-            # A pool spins on when a call is over, and whoever has several sessions, as any comparison has, times one
-            # against the others' pools: eight networks in one process, two threads, took up to 6.7 times as long as
-            # alone, and one 2.5 times as long in one process as in the next; with this 1.4 times and 1.2 times.
-            self.settings[_NO_SPINNING_BETWEEN_CALLS] = "1"
-        if machine.saturates_u8s8:
-            # Without it u8 x s8 products saturate at 16 bits on this processor, silently.
-            self.settings[_EXACT] = "1"
-        stored, written = _types(artifact)
-        if stored & _FLOAT8:
-            # It fuses float8 Q/DQ into integer operators and then rejects the model that it made; unfused, float8
-            # tensors are converted and the arithmetic is float32.
-            self.settings["session.disable_quant_qdq"] = "1"
-        if written & (_FLOAT8 | _NARROW):
-            # Its rules for a clamp in front of QuantizeLinear know integers of 8 and 16 bits. Of float8 and int4 they
-            # take a ReLU out although codes below zero are left (silently: a network of them gives other results), and
-            # of a Clip they refuse the file.
-            self.settings["disabled_optimizers"] = "ReluQuantRewrite,ClipQuantRewrite"
+        self.settings = onnxruntime_settings(artifact, threads=threads, machine=machine)
         self._session = self._create_exact_if_possible()
         self.input_infos = tuple(map(_tensor_spec, self._session.get_inputs()))
         self.output_infos = tuple(map(_tensor_spec, self._session.get_outputs()))
@@ -185,7 +143,7 @@ class OnnxRuntimeSession:
         try:
             return self._create()
         except InputError:
-            if self.settings.pop(_EXACT, None) is None:
+            if self.settings.pop(EXACT, None) is None:
                 raise
             return self._create()
 
@@ -205,7 +163,7 @@ class OnnxRuntimeSession:
             options.profile_file_prefix = profile_prefix
         if optimized_path:
             options.optimized_model_filepath = optimized_path
-        disabled = [each for each in self.settings.get("disabled_optimizers", "").split(",") if each]
+        disabled = [each for each in self.settings.get(DISABLED, "").split(",") if each]
         try:
             return onnxruntime.InferenceSession(
                 self._artifact, options, providers=self._providers(), disabled_optimizers=disabled

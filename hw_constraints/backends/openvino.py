@@ -22,6 +22,7 @@ from bitwright.hw_constraints.backends.base import (
     check_inputs,
     one_line,
 )
+from bitwright.hw_constraints.runtime_settings import openvino_settings
 from bitwright.quant.errors import InputError
 
 _PRECISION_OF = {
@@ -48,12 +49,7 @@ class OpenVINOSession:
         self.threads = threads
         self._artifact = artifact if isinstance(artifact, bytes) else str(artifact)
         self._label = artifact_label(artifact)
-        self.settings = {
-            "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": "1",
-            # Newer processors would run the float layers in bfloat16 unasked, and a float reference is to be one.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
+        self.settings = openvino_settings(artifact, threads=threads)
         self._compiled = self._compile()
         self._request = self._compiled.create_infer_request()
         self._counting: Any = None

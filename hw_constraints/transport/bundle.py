@@ -15,6 +15,8 @@ SHARED = (
     "bitwright.hw_constraints.measure.location",
     "bitwright.hw_constraints.measure.made_up",
     "bitwright.hw_constraints.measure.rounds",
+    "bitwright.hw_constraints.onnx_contents",
+    "bitwright.hw_constraints.runtime_settings",
     "bitwright.quant.errors",
 )
 _RUNNER = "bitwright.hw_constraints.transport.runner"

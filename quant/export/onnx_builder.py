@@ -106,6 +106,10 @@ class OnnxBuilder:
 
     # --- what a quantizing exporter overrides ---
 
+    def write_product(self, node: Node) -> str | None:
+        """Writes a linear layer without its bias, and returns its result's name; None where it is to be a Gemm."""
+        return None
+
     def finish_input(self, ref: TensorRef) -> None:
         """Called after an input was declared."""
 

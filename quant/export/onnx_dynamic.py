@@ -40,7 +40,7 @@ def first_opset_of_dynamic(spec: QParamsSpec) -> int:
     Raises:
         InputError: ONNX cannot say it.
     """
-    if _is_dynamic_uint8(spec):
+    if is_dynamic_uint8(spec):
         return 11
     # A rounded-down power of two leaves values beyond the largest code; QuantizeLinear saturates at -128, not -127.
     cut_short = spec.narrow_range and spec.scale_kind is ScaleKind.E8M0
@@ -53,23 +53,27 @@ def first_opset_of_dynamic(spec: QParamsSpec) -> int:
     return _FIRST_E8M0 if spec.scale_kind is ScaleKind.E8M0 else _FIRST_OUTPUT_TYPE
 
 
-def quantize_dynamically(builder: OnnxBuilder, name: str, shape: Sequence[int], dynamic: DynamicQParams) -> str:
-    """Writes what quantizes the value `name` and turns it back into `name/dq`.
+def quantize_dynamically(
+    builder: OnnxBuilder, name: str, shape: Sequence[int], dynamic: DynamicQParams, *, back: bool = True
+) -> None:
+    """Writes what quantizes the value `name` and turns it `back` into `name/dq`, which nobody may want.
 
     Raises:
         InputError: blocks that do not divide the axis: a scale for a shorter last one would need padding at run time.
     """
     spec = dynamic.spec
-    if _is_dynamic_uint8(spec):
+    if is_dynamic_uint8(spec):
         parts = [f"{name}/q", f"{name}/scale", f"{name}/zero_point"]
         builder.emit("DynamicQuantizeLinear", [name], parts)
-        return builder.emit("DequantizeLinear", parts, f"{name}/dq")
+        if back:
+            builder.emit("DequantizeLinear", parts, f"{name}/dq")
+        return
     largest = _largest_magnitude(builder, name, shape, dynamic)
     scale = _scale(builder, name, largest, dynamic)
     size = stored_block_size(spec, dynamic.axis, shape)
     cut = {"axis": dynamic.axis, "block_size": size} if size else {}
     builder.emit("QuantizeLinear", [name, scale], f"{name}/q", output_dtype=_TYPES[spec.format.name], **cut)
-    return builder.emit("DequantizeLinear", [f"{name}/q", scale], f"{name}/dq", **cut)
+    builder.emit("DequantizeLinear", [f"{name}/q", scale], f"{name}/dq", **cut)
 
 
 def stored_block_size(spec: QParamsSpec, axis: int | None, shape: Sequence[int]) -> int | None:
@@ -78,7 +82,8 @@ def stored_block_size(spec: QParamsSpec, axis: int | None, shape: Sequence[int])
     return None if alone else spec.block_size
 
 
-def _is_dynamic_uint8(spec: QParamsSpec) -> bool:
+def is_dynamic_uint8(spec: QParamsSpec) -> bool:
+    """Whether it is what `DynamicQuantizeLinear` computes."""
     usual = spec.format.name == "uint8" and spec.scale_kind is ScaleKind.FLOAT32
     return usual and not (spec.symmetric or spec.block_size)
 

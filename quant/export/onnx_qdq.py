@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ from onnx import numpy_helper
 from bitwright.quant.errors import InputError
 from bitwright.quant.export.exporter import Exporter
 from bitwright.quant.export.onnx_builder import ELEMENT_TYPES, OnnxBuilder, value_name
-from bitwright.quant.export.onnx_dynamic import first_opset_of_dynamic, quantize_dynamically, stored_block_size
+from bitwright.quant.export.onnx_dynamic import (
+    first_opset_of_dynamic,
+    quantize_dynamically,
+    stored_block_size,
+)
 from bitwright.quant.export.onnx_pixels import SETTINGS, Pixels, pixels_from, pixels_of, take_pixels
+from bitwright.quant.export.onnx_products import Product, multiply_codes, product_of
 from bitwright.quant.export.onnx_translators import TRANSLATORS
 from bitwright.quant.fake_quantize import quantize
 from bitwright.quant.formats import FloatFormat, IntFormat, NumberFormat, is_scaled_float, is_unscaled_float
@@ -129,6 +135,18 @@ class _QdqBuilder(OnnxBuilder):
             return self._constant(value_name(ref), ref, qparams)
         return f"{value_name(ref)}/dq"
 
+    def write_product(self, node: Node) -> str | None:
+        kind = product_of(self.quantized, node)
+        if kind is None:
+            return None
+        weight, name = node.tensors[1], value_name(node.tensors[1]) + "/columns"
+        out = self.result(node) if len(node.tensors) < 3 else self.spare(self.result(node))
+        qparams = self.quantized.qparams[weight]
+        if kind is Product.REAL:
+            return self.emit("MatMul", [self.operand(node, 0), self._constant(name, weight, qparams, turned=True)], out)
+        self._add_constant(name, weight, _turned(qparams), turned=True)
+        return multiply_codes(self, value_name(node.tensors[0]), name, out)
+
     def emit(self, op_type: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any) -> str:
         """Spells Clip as Max and Min before float8 codes: ONNX Runtime's Clip fusion stops at a float8 Q."""
         if op_type != "Clip" or not self.has_float8:
@@ -164,7 +182,9 @@ class _QdqBuilder(OnnxBuilder):
             return
         name = value_name(ref)
         if ref in self.quantized.dynamic:
-            quantize_dynamically(self, name, self.shape(ref), self.quantized.dynamic[ref])
+            kinds = {product_of(self.quantized, reader) for reader in self.graph.consumers[ref]}
+            back = leaves or kinds != {Product.CODES}
+            quantize_dynamically(self, name, self.shape(ref), self.quantized.dynamic[ref], back=back)
         elif ref in self.quantized.qparams:
             self._quantize_statically(name, self.quantized.qparams[ref])
 
@@ -187,17 +207,28 @@ class _QdqBuilder(OnnxBuilder):
         bounds = [self.constant(name, np.asarray(low)), self.constant(name, np.asarray(high))]
         return self.emit("Clip", [name, *bounds], f"{name}/clip")
 
-    def _constant(self, name: str, ref: TensorRef, qparams: QParams) -> str:
+    def _constant(self, name: str, ref: TensorRef, qparams: QParams, *, turned: bool = False) -> str:
+        """What turns a constant's codes back into real values; a matrix may be `turned`, its scales with it."""
         result = f"{name}/dq"
         if f"{name}/codes" not in self.initializers:
-            codes = quantize(self.captured.values[self.captured.value_refs[ref]], qparams)
-            self._add_codes(f"{name}/codes", codes, qparams)
+            qparams = _turned(qparams) if turned else qparams
+            parts = self._add_constant(name, ref, qparams, turned=turned)
             if is_unscaled_float(qparams.spec.format):
-                return self.emit("Cast", [f"{name}/codes"], result, to=ELEMENT_TYPES["float32"])
-            parts = [f"{name}/codes", *self._qparams(name, qparams)]
-            size = stored_block_size(qparams.spec, qparams.axis, codes.shape)
+                return self.emit("Cast", parts[:1], result, to=ELEMENT_TYPES["float32"])
+            shape = self.shape(ref)[::-1] if turned else self.shape(ref)
+            size = stored_block_size(qparams.spec, qparams.axis, shape)
             self.emit("DequantizeLinear", parts, result, axis=qparams.axis, block_size=size)
         return result
+
+    def _add_constant(self, name: str, ref: TensorRef, qparams: QParams, *, turned: bool = False) -> list[str]:
+        """Codes, scale and zero point of a constant; of a scale-less format the codes alone."""
+        parts = [f"{name}/codes", f"{name}/scale", f"{name}/zero_point"]
+        if parts[0] not in self.initializers:
+            values = self.captured.values[self.captured.value_refs[ref]]
+            self._add_codes(parts[0], quantize(values.t() if turned else values, qparams), qparams)
+            if not is_unscaled_float(qparams.spec.format):
+                self._qparams(name, qparams)
+        return parts
 
     def _qparams(self, name: str, qparams: QParams) -> tuple[str, str]:
         if qparams.tensor_scale is not None:
@@ -217,6 +248,13 @@ class _QdqBuilder(OnnxBuilder):
     def _add_codes(self, name: str, codes: torch.Tensor, qparams: QParams) -> None:
         dtype = _DTYPES[storage_format(qparams.spec.format, opset=self.opset)]
         self.initializers[name] = numpy_helper.from_array(_as_numpy(codes).astype(dtype), name)
+
+
+def _turned(qparams: QParams) -> QParams:
+    """Those of the transposed matrix."""
+    if qparams.axis is None:
+        return qparams
+    return replace(qparams, scale=qparams.scale.t(), zero_point=qparams.zero_point.t(), axis=1 - qparams.axis % 2)
 
 
 def _as_numpy(codes: torch.Tensor) -> npt.NDArray[Any]:

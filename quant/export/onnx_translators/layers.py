@@ -56,9 +56,14 @@ def _conv_transpose(b: OnnxBuilder, node: Node) -> None:
 
 @translates("linear")
 def _linear(b: OnnxBuilder, node: Node) -> None:
-    """As Gemm: it takes an int32 bias, which MatMul + Add does not."""
+    """As Gemm: it takes an int32 bias, which MatMul + Add does not. Where the builder wants it, as those two."""
     shape, out = b.shape(node.tensors[0]), b.result(node)
-    inputs = [b.operand(node, 0), b.operand(node, 1), b.operand(node, 2)]
+    product, bias = b.write_product(node), b.operand(node, 2)
+    if product is not None:
+        if bias:
+            b.emit("Add", [product, bias], out)
+        return
+    inputs = [b.operand(node, 0), b.operand(node, 1), bias]
     if len(shape) != 2:
         flat = b.constant(out, [-1, shape[-1]])
         inputs[0] = b.emit("Reshape", [inputs[0], flat], b.spare(out))

@@ -13,9 +13,14 @@ def _constant_right(network: Network, call: Call) -> Match | None:
     x, weight = call.operands
     if not network.is_constant(weight) or network.is_constant(x) or len(network.shape(weight)) != 2:
         return None
-    if not network.may_be(call, "linear") or network.draft.is_own or network.shape(x) == (None,):
+    if not _is_layer(network, call) or network.shape(x) == (None,):
         return None
     return Match(op="linear", inputs=[x, network.draft.transposed(weight), None])
+
+
+def _is_layer(network: Network, call: Call) -> bool:
+    """Whether a call may be (a part of) a linear layer; in our own files only what says that it was."""
+    return network.origin(call).op == "linear" or (network.may_be(call, "linear") and not network.draft.is_own)
 
 
 @ends_in("add")
@@ -23,11 +28,11 @@ def _bias(network: Network, call: Call) -> Match | None:
     """`linear` without a bias, and a constant for each of its columns behind it."""
     for product, bias in (call.inputs, call.inputs[::-1]) if len(call.operands) == 2 else ():
         layer = network.maker(product, "linear")
-        if layer is None or layer.inputs[2] is not None or not network.is_constant(bias) or network.draft.is_own:
+        if layer is None or layer.inputs[2] is not None or not network.is_constant(bias):
             continue
         columns = network.shape(layer.inputs[1] or "")[0]
         vector = network.draft.unshaped(bias or "")
-        if network.shape(vector) == (columns,) and network.may_be(call, "linear"):
+        if network.shape(vector) == (columns,) and _is_layer(network, call):
             return Match(op="linear", inputs=[*layer.inputs[:2], vector], consumed=[layer])
     return None
 

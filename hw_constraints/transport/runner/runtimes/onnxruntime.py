@@ -1,14 +1,14 @@
-"""ONNX Runtime on the CPU, set up as `hw_constraints/backends/onnxruntime.py` does."""
+"""ONNX Runtime on the CPU, set up as here (`runtime_settings`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bitwright.hw_constraints.machine import this_machine
+from bitwright.hw_constraints.runtime_settings import DISABLED, EXACT, onnxruntime_settings
 from bitwright.hw_constraints.transport.runner.runtimes.in_process import InProcess, LoadedArtefact, Spec
 
 _DTYPES = {"float": "float32", "double": "float64"}
-_EXACT = "session.x64quantprecision"
 
 
 class OnnxRuntime(InProcess):
@@ -18,14 +18,12 @@ class OnnxRuntime(InProcess):
     install = "pip install onnxruntime"
 
     def load(self, path: str, threads: int) -> LoadedArtefact:
-        """A session with every optimisation; exact integer products where the processor would saturate them."""
-        settings = {"graph_optimization_level": "ORT_ENABLE_ALL", "intra_op_num_threads": str(threads)}
-        if this_machine().saturates_u8s8:
-            settings[_EXACT] = "1"
+        """A session with every optimisation that leaves the file's results as they are."""
+        settings = onnxruntime_settings(path, threads=threads, machine=this_machine())
         try:
             session = self._session(path, threads, settings)
         except Exception:  # 1.31.1 stumbles over the option when two weights share a zero point
-            if settings.pop(_EXACT, None) is None:
+            if settings.pop(EXACT, None) is None:
                 raise
             session = self._session(path, threads, settings)
         specs = tuple(_spec(argument) for argument in session.get_inputs())
@@ -42,7 +40,8 @@ class OnnxRuntime(InProcess):
         for key, value in settings.items():
             if key.startswith("session."):
                 options.add_session_config_entry(key, value)
-        return package.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        left_out = [each for each in settings.get(DISABLED, "").split(",") if each]
+        return package.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out)
 
 
 def _spec(argument: Any) -> Spec:

@@ -1,9 +1,10 @@
-"""OpenVINO on the CPU, set up as `hw_constraints/backends/openvino.py` does."""
+"""OpenVINO on the CPU, set up as here (`runtime_settings`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from bitwright.hw_constraints.runtime_settings import openvino_settings
 from bitwright.hw_constraints.transport.runner.runtimes.in_process import InProcess, LoadedArtefact, Spec
 
 
@@ -15,7 +16,7 @@ class OpenVINO(InProcess):
 
     def load(self, path: str, threads: int) -> LoadedArtefact:
         """A compiled model with one stream, its float layers in float32."""
-        settings = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+        settings = openvino_settings(path, threads=threads)
         core = self.package().Core()
         compiled = core.compile_model(core.read_model(path), "CPU", settings)
         request = compiled.create_infer_request()
