@@ -18,11 +18,14 @@ def estimate(lowered: LoweredGraph) -> Reckoning:
     """The compiler's own schedule, operation by operation.
 
     A roof, which is said, for each operation that the model does not know; no figure for those on the host. To the
-    schedule both are gaps: their operands are handed out, their results come in.
+    schedule both are gaps: their operands are handed out, their results come in. With 16-bit activations the whole
+    network gets roofs: the compiler then chooses other blocks and accumulators, and its estimate of those was not
+    rebuilt.
     """
     hardware = hardware_of(lowered.target)
     aside = [op for op in lowered.ops if not op.block.on_accelerator]
     try:
+        _require_eight_bits(lowered)
         cost = network_cost(
             lowered.program.graph, lowered.target, {node.name for op in aside for node in op.block.nodes}
         )
@@ -51,6 +54,16 @@ def estimate(lowered: LoweredGraph) -> Reckoning:
         cut = f"; {len(cost.cascades)} cascades run several operations in stripes" if cost.cascades else ""
         notes.append(f"{memory}: the compiler's own schedule, as modelled, peaks at {peak:,} bytes{cut}")
     return Reckoning(tuple(layers), tuple(notes), {memory: peak} if cost.ops else {})
+
+
+def _require_eight_bits(lowered: LoweredGraph) -> None:
+    plan = lowered.program.plan
+    wide = [(ref, spec.format) for ref, spec in plan.activations.items() if spec.format.bits > 8]
+    if wide:
+        raise InputError(
+            f"it knows activations of 8 bits, and {wide[0][0]} is {wide[0][1].name} ({len(wide)} of "
+            f"{len(plan.activations)} tensors are wider); MACs are reckoned at int8's rate, so times are lower bounds"
+        )
 
 
 def _by_operation(lowered: LoweredGraph, cost: NetworkCost) -> dict[str, list[OpCost]]:

@@ -14,6 +14,7 @@ from bitwright.hw_constraints.lower.lowering import lower
 from bitwright.hw_constraints.target import load_target
 from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
+from bitwright.quant.plan import plan
 
 TARGETS = ("ethos-u55-128", "ethos-u65-512", "ethos-u85-1024")
 
@@ -212,6 +213,20 @@ def test_the_lowered_network_costs_the_same(small, target):
     estimated = estimate(lower(small, described))
     assert estimated.cycles == network_cost(small, described).cycles
     assert not estimated.not_modelled
+
+
+def test_sixteen_bits_are_not_reckoned_as_eight(small):
+    described = load_target("ethos-u55-128")
+    wide = estimate(lower(small, described, plan=plan(small, described.scheme(activations="int16"))))
+    assert wide.assumptions[0].startswith(
+        "a roofline instead of the Ethos-U model: it knows activations of 8 bits, and $x is int16 (12 "
+    )
+    assert wide.assumptions[0].endswith("MACs are reckoned at int8's rate, so times are lower bounds")
+    layers = [layer for layer in wide.layers if layer.macs]
+    assert layers and all(layer.compute_us > 0 for layer in layers)
+    narrow = estimate(lower(small, described, plan=plan(small, described.scheme())))
+    assert not any("roofline" in each for each in narrow.assumptions)
+    assert narrow.us > 0.5 * wide.us  # roofs are no longer than what they stand for
 
 
 def test_what_is_not_modelled_gets_a_roof_of_its_own():
