@@ -8,7 +8,7 @@ from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.kernels import FusionRules, known_rules, probe_rules
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_the_installed_version_still_does_what_is_known_of_it(runtime: str) -> None:
     if known_rules(runtime).version != get_backend(runtime).version():
         # Another version may fuse otherwise; what is known is data of one version and is not to hold for others.

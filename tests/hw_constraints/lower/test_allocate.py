@@ -3,7 +3,7 @@ import time
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.hw_constraints.lower.allocate import Buffer, allocate, overlaps
@@ -68,7 +68,6 @@ def smallest_peak(placed):
     return best
 
 
-@settings(max_examples=1000, deadline=None)
 @given(buffers())
 def test_live_buffers_never_share_a_byte(placed):
     placement = allocate(placed, effort=5_000)
@@ -79,13 +78,11 @@ def test_live_buffers_never_share_a_byte(placed):
     assert live_bytes(placed) <= placement.bound_bytes <= placement.peak_bytes
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from((1, 3)).flatmap(lambda grain: buffers(5, 4, 8, alignments=(grain,))).filter(bool))
 def test_small_cases_reach_the_optimum(placed):
     assert allocate(placed).peak_bytes == smallest_peak(placed)
 
 
-@settings(max_examples=100, deadline=None)
 @given(buffers(most=25))
 def test_steps_may_be_stretched_and_shifted(placed):
     stretched = [

@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bitwright.hw_constraints.lower.array_steps import TILED, array_cycles, loop_lengths
@@ -69,7 +69,6 @@ def column(sizes):
     return np.array([[sizes[loop]] for loop in TILED])
 
 
-@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_steps_and_ports_are_those_of_clocking_the_array(case):
     work, sizes, unroll = case
@@ -84,7 +83,6 @@ def test_steps_and_ports_are_those_of_clocking_the_array(case):
     assert array_cycles(work, column(sizes), unroll, {O: slow})[0] == pytest.approx(each_tile[O] / slow)
 
 
-@settings(max_examples=100, deadline=None)
 @given(cases(), st.integers(1, 5))
 def test_flattened_rows_and_columns_are_one_loop(case, together):
     work, sizes, _ = case

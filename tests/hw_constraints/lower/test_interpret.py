@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from network_reference import Reference
 from programs import Random, both, with_sram
@@ -21,7 +21,6 @@ from bitwright.hw_constraints.testing import GraphBuilder
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import Graph
 
-SETTINGS = settings(max_examples=60, deadline=None)
 # Ethos-U: NHWC, direct; DPU: 12 groups of channels; DLA: NC/32HW32.
 TARGETS = ("ethos-u85-1024", "amd-dpu", "orin-dla")
 
@@ -59,13 +58,11 @@ def convolutions(draw: st.DrawFn) -> Graph:
     return net.graph(y)
 
 
-@SETTINGS
 @given(graph=convolutions(), name=st.sampled_from(TARGETS), sram=st.integers(1500, 60_000))
 def test_convolution(graph: Graph, name: str, sram: int) -> None:
     assert_equal(graph, name, sram)
 
 
-@SETTINGS
 @given(
     op=st.sampled_from(["max_pool2d", "avg_pool2d"]),
     kernel=st.integers(1, 3),
@@ -86,7 +83,6 @@ def test_pool(op: str, kernel: int, stride: int, padded: bool, channels: int, si
     assert_equal(net.graph(net.call(op, x, shape=(1, channels, *result), **arguments)), "ethos-u85-1024", sram)
 
 
-@SETTINGS
 @given(
     rows=st.integers(1, 40), depth=st.integers(1, 70), columns=st.integers(1, 60), heads=st.integers(1, 3),
     kind=st.sampled_from(["linear", "matmul", "addmm"]), sram=st.integers(800, 20_000),
@@ -105,7 +101,6 @@ def test_products(rows: int, depth: int, columns: int, heads: int, kind: str, sr
     assert_equal(net.graph(y), "ethos-u85-1024", sram)
 
 
-@SETTINGS
 @given(
     op=st.sampled_from(["softmax", "mean", "amax"]), axis=st.integers(0, 2),
     shape=st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12)), sram=st.integers(200, 3000),
@@ -196,7 +191,6 @@ def transposed_convolutions(draw: st.DrawFn) -> Graph:
     return net.graph(net.call("relu", y, shape=shape) if draw(st.booleans()) else y)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     graph=transposed_convolutions(), name=st.sampled_from(TARGETS), sram=st.integers(1500, 30_000),
     zero_points=st.booleans(),
@@ -265,7 +259,6 @@ def test_moves(op: str, name: str) -> None:
     assert_equal(net.graph(net.call(op, x, shape=shape, **attributes)), name, 1 << 20)
 
 
-@SETTINGS
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)), result=st.tuples(st.integers(1, 19), st.integers(1, 19)),
     corners=st.booleans(), sram=st.sampled_from([900, 1 << 20]),
@@ -278,7 +271,6 @@ def test_bilinear_resizing(size: tuple[int, int], result: tuple[int, int], corne
     assert_equal(net.graph(net.conv2d(y, 4, 1)), "ethos-u85-1024", sram)
 
 
-@SETTINGS
 @given(
     size=st.tuples(st.integers(3, 17), st.integers(3, 17)), result=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     sram=st.sampled_from([900, 1 << 20]),
@@ -290,7 +282,6 @@ def test_adaptive_pools_with_windows_of_unlike_sizes(size: tuple[int, int], resu
     assert_equal(net.graph(y), "ethos-u85-1024", sram)
 
 
-@SETTINGS
 @given(graph=convolutions(), name=st.sampled_from(TARGETS), sram=st.integers(1500, 60_000))
 def test_convolutions_whose_codes_of_zero_are_not_0(graph: Graph, name: str, sram: int) -> None:
     assert_equal(graph, name, sram, zero_points=True)

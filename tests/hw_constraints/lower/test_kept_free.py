@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from network_reference import Reference
 from programs import both, with_sram
@@ -26,7 +26,6 @@ def branches(widths: list[int], size: int) -> Graph:
     return net.graph(net.call("cat", *parts, shape=(1, sum(widths), size, size), dim=1))
 
 
-@settings(max_examples=60, deadline=None)
 @given(widths=st.lists(st.integers(1, 24), min_size=2, max_size=7), size=st.integers(3, 9), sram=st.integers(700, 9000))
 def test_every_buffer_gets_an_address_and_the_results_are_the_same(widths: list[int], size: int, sram: int) -> None:
     target = with_sram("ethos-u85-1024", sram)

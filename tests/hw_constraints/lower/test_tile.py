@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bitwright.hw_constraints.lower.array_steps import TILED, loop_lengths
@@ -105,7 +105,6 @@ def even_sizes(chance, work):
     }
 
 
-@settings(max_examples=150, deadline=None)
 @given(works(longest=6), machines(), st.randoms(use_true_random=False))
 def test_bytes_and_cycles_are_those_of_walking_the_tiles(work, machine, chance):
     machine = replace(machine, channel_multiple=1)
@@ -121,7 +120,6 @@ def test_bytes_and_cycles_are_those_of_walking_the_tiles(work, machine, chance):
     assert said.stored_bytes == pytest.approx(walked.stored)
 
 
-@settings(max_examples=100, deadline=None)
 @given(works(longest=6), machines(), st.randoms(use_true_random=False))
 def test_cycles_are_those_of_the_walk_where_all_tiles_are_alike(work, machine, chance):
     plain = Axis(output=6, input=6)  # without halos all loads are alike, too
@@ -133,7 +131,6 @@ def test_cycles_are_those_of_the_walk_where_all_tiles_are_alike(work, machine, c
         assert said.cycles == pytest.approx(walked.total)
 
 
-@settings(max_examples=60, deadline=None)
 @given(works(longest=5), machines())
 def test_the_choice_is_within_five_percent_of_brute_force(work, machine):
     best, chosen = fewest_cycles(work, machine), choose_tiling(work, machine)
@@ -145,7 +142,6 @@ def test_the_choice_is_within_five_percent_of_brute_force(work, machine):
         assert chosen.cycles <= 1.05 * best
 
 
-@settings(max_examples=300, deadline=None)
 @given(works(longest=40), machines())
 def test_a_choice_fits_and_is_aligned(work, machine):
     chosen = choose_tiling(work, machine)
@@ -170,7 +166,6 @@ def widest_tiles(work, machine, sizes):
     return sum(walker.bytes(operand, first) for operand in (walk.I, walk.W, walk.O))
 
 
-@settings(max_examples=60, deadline=None)
 @given(works(), machines(), st.integers(1, 8))
 def test_more_room_or_a_wider_memory_never_costs_more(work, machine, factor):
     chosen = choose_tiling(work, machine)
