@@ -14,7 +14,7 @@ from bitwright.experiments.record import Record
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.search_progress import ways_to_watch
 from bitwright.experiments.search_result import SearchResult
-from bitwright.experiments.search_text import figure_names, figures_of, importance_text, limit_text
+from bitwright.experiments.search_text import figure_names, figures_of, importance_text, limit_text, ranks_text
 from bitwright.experiments.stages.search import set_study_aside, study_folder
 from bitwright.experiments.summary import where_to_look
 from bitwright.experiments.tables import print_table
@@ -62,6 +62,8 @@ def print_front(record: Record, folder: Path) -> None:
         print(f"  {limit_text(result, limit, folder)}")
     for importance in result.importance:
         print(f"  {importance_text(result, importance)}")
+    if said := ranks_text(result):
+        print(f"  {said}")
     print()
     for finalist in result.finalists:
         if finalist.problem:

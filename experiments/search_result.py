@@ -48,6 +48,15 @@ class Limit(Part):
     problem: str = ""
 
 
+class Ranks(Part):
+    """How far searched scores order the front as those from scratch do: Kendall's tau with its 95 % interval."""
+
+    tau: float
+    low: float
+    high: float
+    n: int
+
+
 class SearchResult(Part):
     """A search as its study tells it.
 
@@ -61,6 +70,7 @@ class SearchResult(Part):
         recovered: trials that a killed driver had left running.
         finalists: the front as recipes.
         recipes: what these do, in words.
+        ranks: of the front's scores with inherited weights against those from scratch; None where there are too few.
         limits: what each constraint costs.
         importance: what each objective hangs on.
     """
@@ -74,6 +84,7 @@ class SearchResult(Part):
     recovered: int = 0
     finalists: tuple[Finalist, ...] = ()
     recipes: str = ""
+    ranks: Ranks | None = None
     limits: tuple[Limit, ...] = ()
     importance: tuple[Importance, ...] = ()
 
@@ -87,6 +98,7 @@ class SearchResult(Part):
         device: str = "",
         finalists: tuple[Finalist, ...] = (),
         recipes: str = "",
+        ranks: Ranks | None = None,
         limits: tuple[Limit, ...] = (),
     ) -> SearchResult:
         """What stands in the record."""
@@ -103,6 +115,7 @@ class SearchResult(Part):
             recovered=outcome.recovered,
             finalists=finalists,
             recipes=recipes,
+            ranks=ranks,
             limits=limits,
             importance=tuple(importance_of_choices(outcome, name) for name in outcome.objectives),
         )

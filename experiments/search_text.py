@@ -10,7 +10,7 @@ from bitwright.experiments.figure_text import format_change, format_value
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.record import Figure
 from bitwright.experiments.search_result import Limit, SearchResult
-from bitwright.nas.figures import FIGURES
+from bitwright.nas.figures import FIGURES, SCRATCH
 from bitwright.nas.result import Result
 from bitwright.nas.review_importance import Importance
 
@@ -160,3 +160,17 @@ def recipes_text(recipe: Recipe) -> str:
         return "train the front on from the weights that it inherited, quantize and export it"
     weights = "it inherited" if asked.supernet is not None else "its model gives it"
     return f"quantize and export the front in the weights that {weights}"
+
+
+def ranks_text(search: SearchResult) -> str:
+    """What the front's scores from scratch say of those that the search went by; "" where there are none."""
+    count = sum(SCRATCH in each.figures for each in search.outcome.front)
+    if not count:
+        return ""
+    if search.ranks is None:
+        return f"scores from scratch: {count}; too few, or too equal, to tell how far the searched ones order alike"
+    found = search.ranks
+    return (
+        f"searched scores order the front as those from scratch do: Kendall tau {found.tau:.2f} "
+        f"[{found.low:.2f}, {found.high:.2f}] over {found.n}"
+    )

@@ -6,6 +6,7 @@ the hash of the training names: what is there is looked up, so an interrupted ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from bitwright.nas.search_outcome import SearchOutcome
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate, SearchSpace, hash_of
 from bitwright.nas.storage import says_when_full
+from bitwright.nas.supernet import RankCorrelation, rank_correlation
 from bitwright.nas.workers import Workers
 from bitwright.nas.workload import Workload
+
+FEWEST = 8  # scores, for an interval of their order that means something
 
 
 def trained_from_scratch(
@@ -89,3 +93,17 @@ def with_scores(outcome: SearchOutcome, found: Mapping[str, Result]) -> SearchOu
         return result.model_copy(update={"figures": {**result.figures, **own}})
 
     return replace(outcome, trials=tuple(replace(each, result=scored(each.result)) for each in outcome.trials))
+
+
+def ranks(outcome: SearchOutcome) -> RankCorrelation | None:
+    """How far the searched accuracies order the front as those from scratch do.
+
+    Returns:
+        None for fewer than `FEWEST` candidates, and where ties leave no order.
+    """
+    pairs = [(each.figures["accuracy"], each.figures[SCRATCH]) for each in outcome.front if SCRATCH in each.figures]
+    searched, scratch = zip(*pairs, strict=True) if pairs else ((), ())
+    if len(pairs) < FEWEST or len(set(searched)) < 2 or len(set(scratch)) < 2:
+        return None
+    found = rank_correlation(searched, scratch)
+    return found if math.isfinite(found.low) else None

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from bitwright.experiments.record import Figure
 from bitwright.experiments.report.search_charts import front_chart, growth_chart, importance_chart, parallel_chart
 from bitwright.experiments.search_result import Finalist, SearchResult
-from bitwright.experiments.search_text import choices_text, describe, figure_names, figures_of, limit_text
+from bitwright.experiments.search_text import choices_text, describe, figure_names, figures_of, limit_text, ranks_text
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.review_importance import Importance
 from bitwright.nas.review_stages import StageToll, stage_tolls
@@ -42,6 +42,7 @@ class SearchView:
         refused: (constraint, number of candidates, example), the deadliest first.
         limits: what constraints cost, in words.
         importance: what each objective hangs on, with its drawing.
+        ranks: how far searched scores order the front as those from scratch do, in words.
         infeasible: refused candidates, as many as are listed.
         infeasible_count: how many there are.
         failed: candidates that could not be evaluated.
@@ -60,6 +61,7 @@ class SearchView:
     refused: tuple[tuple[str, int, str], ...]
     limits: tuple[str, ...]
     importance: tuple[tuple[Importance, Markup | None], ...]
+    ranks: str
     infeasible: tuple[Result, ...]
     infeasible_count: int
     failed: tuple[Result, ...]
@@ -92,6 +94,7 @@ class SearchView:
             importance=tuple(
                 (each, importance_chart(search, each) if each.choices else None) for each in search.importance
             ),
+            ranks=ranks_text(search),
             infeasible=tuple(infeasible[:_ROWS]),
             infeasible_count=len(infeasible),
             failed=tuple(each for each in outcome.results if each.outcome is Outcome.FAILED),

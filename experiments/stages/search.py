@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bitwright.experiments.recipe import Recipe
 from bitwright.experiments.recipe_search import Search
-from bitwright.experiments.search_result import SearchResult
+from bitwright.experiments.search_result import Ranks, SearchResult
 from bitwright.experiments.stage import Context, Stage
 from bitwright.quant.errors import InputError
 
@@ -33,6 +33,7 @@ def search_networks(context: Context) -> SearchResult:
     from bitwright.experiments.search_text import recipes_text
     from bitwright.experiments.search_workload import RecipeWorkload
     from bitwright.nas.earlier import earlier_results
+    from bitwright.nas.from_scratch import ranks
     from bitwright.nas.latency import device_name, timed_runtimes
 
     recipe = context.recipe
@@ -47,7 +48,7 @@ def search_networks(context: Context) -> SearchResult:
         outcome = _search(context, (workload, *others), settings, inherited, earlier, workers)
         outcome, failed = _from_scratch(context, (workload, *others), outcome, workers)
     timed = timed_runtimes((workload, *others)) if settings.wants_latency else ()
-    metric = recipe.evaluate.metric
+    metric, found = recipe.evaluate.metric, ranks(outcome)
     writer = FinalistWriter((workload, *others), space, context.run_folder / FOLDER, inherited, failed)
     return SearchResult.of(
         outcome,
@@ -56,6 +57,7 @@ def search_networks(context: Context) -> SearchResult:
         device=device_name(*timed) if timed else "",
         finalists=writer.front(outcome),
         recipes=recipes_text(recipe),
+        ranks=None if found is None else Ranks(tau=found.tau, low=found.low, high=found.high, n=found.n),
         limits=writer.limits(outcome),
     )
 

@@ -35,7 +35,7 @@ def build(settings: Settings) -> DeclaredSpace:
             if (choices := getattr(settings, name)) is not None
         ),
         block_choices=settings.block_choices(),
-        nothing="give choices for width, depth, kernel or formats",
+        nothing="give choices for width, depth, kernel, expansion, formats or sparsity",
     )
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from bitwright.experiments.load_recipe import load_recipe
-from bitwright.experiments.search_result import SearchResult
-from bitwright.experiments.search_text import figures_of, label, recipes_text
+from bitwright.experiments.search_result import Ranks, SearchResult
+from bitwright.experiments.search_text import figures_of, label, ranks_text, recipes_text
 from bitwright.nas.result import Outcome, Result
 from bitwright.nas.search_outcome import SearchOutcome, Told
 
@@ -47,3 +47,17 @@ def test_scores_from_scratch_and_intervals_on_each_target_are_shown() -> None:
     other = result.model_copy(update={"figures": {**figures, "latency_ms": 0.7}})
     there = figures_of(search, other)["latency_ms@a"]
     assert (there.low, there.high) == (0.4, 1.0)
+    assert ranks_text(search) == (
+        "scores from scratch: 1; too few, or too equal, to tell how far the searched ones order alike"
+    )
+    told = search.model_copy(update={"ranks": Ranks(tau=0.8333, low=0.4, high=1.0, n=9)})
+    assert ranks_text(told) == (
+        "searched scores order the front as those from scratch do: Kendall tau 0.83 [0.40, 1.00] over 9"
+    )
+    assert ranks_text(SearchResult.of(outcome_without_scratch(result), metric="miou", unit="%")) == ""
+
+
+def outcome_without_scratch(result: Result) -> SearchOutcome:
+    bare = result.model_copy(update={"figures": {"accuracy": 90.0}})
+    told = Told(number=0, result=bare, repeated=False)
+    return SearchOutcome(trials=(told,), objectives=("accuracy",), maximize=(True,))

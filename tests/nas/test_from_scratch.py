@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bitwright.nas.from_scratch import trained_from_scratch, with_scores
+from bitwright.nas.from_scratch import ranks, trained_from_scratch, with_scores
 from bitwright.nas.result import Outcome, Result
-from bitwright.nas.search_outcome import SearchOutcome
+from bitwright.nas.search_outcome import SearchOutcome, Told
 from bitwright.nas.setup import Setup
 from bitwright.nas.space import Candidate
 from bitwright.nas.workers import InProcess
@@ -90,3 +90,24 @@ def test_a_full_disk_is_one_message(searched: SearchOutcome, tmp_path: Path) -> 
 
     with pytest.raises(InputError, match=r"results: cannot be written \(No space left on device\); what was told is"):
         train(searched, tmp_path, full)
+
+
+def scored(accuracies: list[float], scratch: list[float]) -> SearchOutcome:
+    """A front of these: who is better needs more."""
+    results = [
+        Result(key=f"{place}", values={"width": place}, outcome=Outcome.SCORED, stage="quantize", figures=figures)
+        for place, (one, other) in enumerate(zip(accuracies, scratch, strict=True))
+        if (figures := {"accuracy": one, "scratch_accuracy": other, "macs": one})
+    ]
+    trials = tuple(Told(number=number, result=each, repeated=False) for number, each in enumerate(results))
+    return SearchOutcome(trials=trials, objectives=("accuracy", "macs"), maximize=(True, False))
+
+
+def test_the_order_of_the_front_is_compared_with_the_one_from_scratch() -> None:
+    rising = [float(place) for place in range(9)]
+    found = ranks(scored(rising, [0, 2, 1, 3, 4, 5, 6, 7, 8]))
+    assert found is not None
+    assert (found.n, found.tau) == (9, pytest.approx(1 - 2 / 36))  # one of 36 pairs the other way round
+    assert found.low < found.tau <= found.high
+    assert ranks(scored(rising[:7], rising[:7])) is None
+    assert ranks(scored(rising, [1.0] * 9)) is None
