@@ -15,7 +15,7 @@ import torch
 import torch.fx
 
 from bitwright.quant.calibrate import Arguments
-from bitwright.quant.captured_model import CapturedModel
+from bitwright.quant.captured_model import CapturedModel, Transform
 from bitwright.quant.graph import Node, TensorRef
 from bitwright.quant.inference import ready_to_run
 from bitwright.quant.plan import QuantPlan
@@ -26,6 +26,49 @@ _LAYERS = frozenset(
 )
 
 
+class MeanInputs:
+    """The mean input of each layer that can be corrected, summed up while calibration or another run passes by.
+
+    Args:
+        captured: the network in float.
+        decided: says which of its layers are quantized.
+
+    Attributes:
+        refs: the inputs.
+    """
+
+    def __init__(self, captured: CapturedModel, decided: QuantPlan) -> None:
+        self.refs = {node.tensors[0] for node in _correctable(captured, decided)}
+        self._sums: dict[TensorRef, torch.Tensor] = {}
+        self._count = 0
+
+    @classmethod
+    def of_samples(cls, captured: CapturedModel, decided: QuantPlan, samples: Iterable[Arguments]) -> MeanInputs:
+        """Of arguments of `forward` at the captured batch size."""
+        found = cls(captured, decided)
+        running, state = ready_to_run(captured, found.refs), captured.initial_state()
+        for piece, args in enumerate(samples):
+            running.run(*args, state=state, transform=found.beside(piece, lambda ref, tensor: tensor))
+        return found
+
+    def beside(self, piece: int, observe: Transform) -> Transform:
+        """As `Onlooker.beside`."""
+        self._count = piece + 1
+
+        def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
+            if ref in self._sums:
+                self._sums[ref] += tensor
+            elif ref in self.refs:
+                self._sums[ref] = tensor.clone()
+            return observe(ref, tensor)
+
+        return add
+
+    def mean(self, ref: TensorRef) -> torch.Tensor:
+        """Of one input, in its own shape."""
+        return self._sums[ref] / self._count
+
+
 def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> QuantizedModel:
     """Returns the network with corrected biases; layers without a bias of their own stay as they are.
 
@@ -33,14 +76,19 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[Arguments]) -> Q
         quantized: the network after calibration.
         samples: arguments of `forward` at the captured batch size.
     """
+    return corrected(quantized, MeanInputs.of_samples(quantized.captured, quantized.plan, samples))
+
+
+def corrected(quantized: QuantizedModel, inputs: MeanInputs) -> QuantizedModel:
+    """As `correct_biases`, with mean inputs that have been seen already."""
     captured = quantized.captured
     lost = {name: captured.values[name] - rounded for name, rounded in quantized.simulated_values.items()}
-    return replace(quantized, captured=compensated(captured, quantized.plan, lost, samples))
+    return replace(quantized, captured=compensated(captured, quantized.plan, lost, inputs))
 
 
 @torch.no_grad()
 def compensated(
-    captured: CapturedModel, decided: QuantPlan, lost: Mapping[str, torch.Tensor], samples: Iterable[Arguments]
+    captured: CapturedModel, decided: QuantPlan, lost: Mapping[str, torch.Tensor], inputs: MeanInputs
 ) -> CapturedModel:
     """The network with what its weights lose on the mean in the biases.
 
@@ -48,24 +96,23 @@ def compensated(
         captured: the network; its weights stay as they are.
         decided: says which layers are quantized.
         lost: `W - W_q` of weights, by the placeholder's name.
-        samples: arguments of `forward` at the captured batch size.
+        inputs: of the network's layers.
     """
-    layers = _correctable(captured, decided, lost)
-    means = _mean_tensors(captured, {node.tensors[0] for node in layers}, samples)
-    corrected = dict(captured.values)
+    layers = [node for node in _correctable(captured, decided) if captured.value_refs[node.tensors[1]] in lost]
+    values = dict(captured.values)
     fx_nodes = {node.name: node for node in captured.fx_graph.nodes}
     for node in layers:
         data_ref, weight_ref, bias_ref = node.tensors
         error, bias = lost[captured.value_refs[weight_ref]], captured.value_refs[bias_ref]
         fx_node = fx_nodes[node.name]
-        result = fx_node.target(means[data_ref], error, None, *fx_node.args[3:])
+        result = fx_node.target(inputs.mean(data_ref), error, None, *fx_node.args[3:])
         channel_axis = 1 - error.dim()  # the last one of linear, the one before the spatial ones of convolutions
         delta = result.movedim(channel_axis, 0).flatten(1).mean(1)
-        corrected[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
-    return replace(captured, values=corrected)
+        values[bias] = captured.values[bias] + delta.to(captured.values[bias].dtype)
+    return replace(captured, values=values)
 
 
-def _correctable(captured: CapturedModel, decided: QuantPlan, lost: Mapping[str, torch.Tensor]) -> list[Node]:
+def _correctable(captured: CapturedModel, decided: QuantPlan) -> list[Node]:
     """Layers whose weight is quantized and whose bias is a constant of their own."""
     graph, names = captured.graph, captured.value_refs
     return [
@@ -75,26 +122,7 @@ def _correctable(captured: CapturedModel, decided: QuantPlan, lost: Mapping[str,
         and node.name in decided.quantized
         and len(node.tensors) == 3
         and node.tensors[1] in decided.weights
-        and names.get(node.tensors[1]) in lost
+        and node.tensors[1] in names
         and node.tensors[2] in names
         and len(graph.consumers[node.tensors[2]]) == 1
     ]
-
-
-def _mean_tensors(
-    captured: CapturedModel, wanted: set[TensorRef], samples: Iterable[Arguments]
-) -> dict[TensorRef, torch.Tensor]:
-    sums: dict[TensorRef, torch.Tensor] = {}
-    count = 0
-    running, state = ready_to_run(captured, wanted), captured.initial_state()
-
-    def add(ref: TensorRef, tensor: torch.Tensor) -> torch.Tensor:
-        if ref in sums:
-            sums[ref] += tensor
-        elif ref in wanted:
-            sums[ref] = tensor.clone()
-        return tensor
-
-    for count, args in enumerate(samples, start=1):  # noqa: B007 - the count is used after the loop
-        running.run(*args, state=state, transform=add)
-    return {ref: total / count for ref, total in sums.items()}

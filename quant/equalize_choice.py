@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from bitwright.quant.bias_correction import correct_biases
-from bitwright.quant.calibrate import Arguments, calibrate
+from bitwright.quant.bias_correction import MeanInputs, corrected
+from bitwright.quant.calibrate import Arguments, calibrate_pieces
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.observers.importance import Importance
@@ -59,10 +59,11 @@ def _mean_sqnr_db(
     wanted: Sequence[Sequence[torch.Tensor]],
 ) -> float:
     decided = plan(network.graph, scheme)
-    found = calibrate(network, decided, seen, importance=importance)
+    inputs = MeanInputs(network, decided)
+    found = calibrate_pieces(network, decided, enumerate(seen), importance=importance, also=inputs)
     qparams = {**found.qparams, **weight_qparams(network.graph, decided, found.qparams)}
     quantized = QuantizedModel(captured=network, plan=decided, qparams=qparams, dynamic=found.dynamic)
-    given = _results(correct_biases(quantized, seen), judging)
+    given = _results(corrected(quantized, inputs), judging)
     each = [
         sqnr_db(
             sum(float(truth.double().square().sum()) for truth in truths),

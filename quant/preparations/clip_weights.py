@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from bitwright.quant.bias_correction import compensated
+from bitwright.quant.bias_correction import MeanInputs, compensated
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fake_quantize import aligned
@@ -47,7 +47,7 @@ class ClipWeights:
             low = -high if spec.symmetric else low  # one code more below 0 would widen the range again
             clipped[captured.value_refs[ref]] = torch.minimum(torch.maximum(weight, low), high)
         lost = {name: captured.values[name] - weight for name, weight in clipped.items()}
-        captured = compensated(captured, decided, lost, samples)
+        captured = compensated(captured, decided, lost, MeanInputs.of_samples(captured, decided, samples))
         return replace(captured, values={**captured.values, **clipped})
 
 

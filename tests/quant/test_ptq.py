@@ -190,6 +190,16 @@ def test_the_mean_of_each_channel_is_that_of_the_float_layer(layer: nn.Module, u
     assert bias_error(False) > 1e-2
 
 
+def test_biases_follow_all_samples_seen_while_calibrating(u8s8: QuantScheme) -> None:
+    """As a run of its own over all of them finds, cut from batches or not."""
+    captured, coarser = capture(two_layers(), (IMAGES[:1],)), coarse(u8s8)
+    start = quantize(captured, coarser, IMAGES.split(1), bias_correction=False)
+    expected = correct_biases(start, [(x,) for x in IMAGES.split(1)]).captured.values
+    assert any(not torch.equal(value, start.captured.values[name]) for name, value in expected.items())
+    found = quantize(captured, coarser, [IMAGES[:2], IMAGES[2:]]).captured.values
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
 def test_a_layer_without_bias_stays_as_it_is(u8s8: QuantScheme) -> None:
     x = torch.rand(2, 4)
     quantized = quantize(capture(nn.Linear(4, 4, bias=False), (x,)), u8s8, [x], bias_correction=False)
