@@ -1,8 +1,6 @@
 """Studies in PostgreSQL, in a server of the tests' own; skipped where PostgreSQL is not installed."""
 
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,16 +40,14 @@ def run(
     name: str,
     *,
     trials: int = 12,
-    seconds: float = 0.0,
-    said: list[str] | None = None,
 ) -> SearchOutcome:
     def score(candidate: Candidate, setup: Setup) -> Result:
-        result: Result = synthetic.evaluate(candidate, setup, seconds=seconds)
+        result: Result = synthetic.evaluate(candidate, setup)
         return result
 
     return search(
         synthetic.Space(), synthetic.Workload(), synthetic.settings(trials), folder,
-        workers=InProcess(score), database=server.url, name=name, on_wait=(said if said is not None else []).append,
+        workers=InProcess(score), database=server.url, name=name,
     )  # fmt: skip
 
 
@@ -64,25 +60,36 @@ def test_a_study_in_postgresql_is_the_one_in_sqlite(
     assert both.results == synthetic.run(tmp_path / "alone", trials=12).results
 
 
-def test_a_restarted_database_loses_nothing(server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_restarted_database_loses_nothing(
+    server: LoopbackPostgresql, synthetic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone while a candidate is evaluated, so that it cannot be told, and again before the next can be asked for."""
+    monkeypatch.setattr(storage, "_BETWEEN_TRIES_S", 0.1)
+    folder, said = tmp_path / "shared", list[str]()
 
-    def restart() -> None:
-        for _ in range(2):
+    def score(candidate: Candidate, setup: Setup) -> Result:
+        result: Result = synthetic.evaluate(candidate, setup)
+        if len((folder / synthetic.LOG).read_text().split()) == 3:
             server.stop()
-            time.sleep(1.5)
-            server.start()
-            time.sleep(1)
+        return result
 
-    disturbance = threading.Timer(0.7, restart)
-    disturbance.start()
-    outcome = run(server, synthetic, tmp_path / "shared", "restarted", trials=20, seconds=0.25, said=said)
-    disturbance.join()
-    assert outcome.results == synthetic.run(tmp_path / "alone", trials=20).results
+    def stop(told: Told) -> None:
+        if told.number == 7:
+            server.stop()
+
+    def start(text: str) -> None:
+        said.append(text)
+        server.start()
+
+    outcome = search(
+        synthetic.Space(), synthetic.Workload(), synthetic.settings(12), folder,
+        workers=InProcess(score), database=server.url, name="restarted", on_told=stop, on_wait=start,
+    )  # fmt: skip
+    assert outcome.results == synthetic.run(tmp_path / "alone", trials=12).results
     assert [each.number for each in outcome.trials] == list(range(len(outcome.trials)))
-    counts = Counter((tmp_path / "shared" / synthetic.LOG).read_text().split())
+    counts = Counter((folder / synthetic.LOG).read_text().split())
     assert set(counts.values()) == {1}
-    assert said and all(text.startswith(f"database {server.url} does not answer (") for text in said)
+    assert len(said) == 2 and all(text.startswith(f"database {server.url} does not answer (") for text in said)
 
 
 def test_a_lost_database_ends_the_search_cleanly(
