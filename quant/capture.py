@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import re
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -124,13 +125,18 @@ def _quiet(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _all_frames() -> Iterator[None]:
-    """Lets torch record every frame of the user's code, not only those of functions called `forward`."""
+    """Lets torch record every frame of the user's code, not only those of functions called `forward`.
+
+    Its own frames, fifty of them for every operator, are not written out: nobody reads them.
+    """
     tracer: Any = torch.fx.proxy.TracerBase
     original = getattr(tracer, "_filter_traceback_frames", None)
     if original is None:  # another version of torch: its own choice of frames has to do
         yield
         return
-    tracer._filter_traceback_frames = lambda self, frames: frames
+    tracer._filter_traceback_frames = lambda self, frames: traceback.StackSummary.from_list(
+        [frame for frame in frames if frame.filename == __file__ or not frame.filename.startswith(LIBRARY)]
+    )
     try:
         yield
     finally:
