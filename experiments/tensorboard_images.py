@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +16,33 @@ from bitwright.experiments.tensor_result import TensorQuality
 
 Pixels = npt.NDArray[np.uint8]
 QUANTIZED, FLOAT, CUT, INK = "#0a6f70", "#8a96a3", "#b3261e", "#17212b"
+_LONGEST = 60  # characters of a name in a picture's title
 _STATES = {"int8": (QUANTIZED, ""), "fp8": ("#5b55b8", ""), "float": (FLOAT, "//"), "folded": ("#d9dfe5", "")}
 
 
 def histogram_image(tensor: TensorQuality) -> Pixels:
     """Values of an activation in float; dashed lines where its format ends, hatched what it cuts off."""
-    figure, axes = axes_of(6.0, 3.4)
-    edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts)
+    # A run has dozens of these: fixed margins, one outline for all bars and plain numbers take a third of the time.
+    figure, axes = axes_of(6.0, 3.4, layout="none")
+    figure.subplots_adjust(left=0.13, right=0.97, bottom=0.15, top=0.8)
+    edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts, dtype=float)
     middles = (edges[:-1] + edges[1:]) / 2
     cut = (middles < tensor.low) | (middles > tensor.high)
-    for part, colour, hatch in ((~cut, QUANTIZED, ""), (cut, CUT, "///")):
-        fill = {"facecolor": "white", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
-        axes.bar(middles[part], counts[part], width=np.diff(edges)[part] * 0.92, **fill)
+    axes.stairs(np.where(cut, np.nan, counts), edges, fill=True, color=QUANTIZED)
+    axes.stairs(
+        np.where(cut, counts, np.nan), edges, fill=True, facecolor="white", edgecolor=CUT, hatch="///", linewidth=1
+    )
     for value in (tensor.low, tensor.high):
         axes.axvline(value, color=CUT, linestyle="--", linewidth=1.4)
         axes.annotate(f"{value:.4g}", (value, 1.01), xycoords=("data", "axes fraction"), color=CUT, ha="center", size=8)
     axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.set(xlabel="value in float", ylabel="count, logarithmic")
     kind = tensor.op or ("input" if tensor.tensor.startswith("$") else "weight")
+    name = tensor.tensor if len(tensor.tensor) <= _LONGEST else f"… {tensor.tensor[-_LONGEST:]}"  # its end tells more
     figure.suptitle(
-        f"{tensor.tensor} ({kind}, {tensor.format}): own {tensor.own_sqnr.value:.1f} dB, "
+        f"{name} ({kind}, {tensor.format})\nown {tensor.own_sqnr.value:.1f} dB, "
         f"with all before it {tensor.sqnr.value:.1f} dB, {tensor.clipped.value:.2g} % clipped",
         size=9,
     )
@@ -115,9 +121,11 @@ def proof_image(proof: RuntimeProof) -> Pixels:
     return pixels_of(figure)
 
 
-def axes_of(width: float, height: float) -> tuple[Figure, Any]:
+def axes_of(
+    width: float, height: float, *, layout: Literal["constrained", "none"] = "constrained"
+) -> tuple[Figure, Any]:
     """A figure without pyplot, whose global state is not ours."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", color="#d9dfe5", linewidth=0.6)
