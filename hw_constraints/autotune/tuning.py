@@ -28,6 +28,7 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.quantized_model import QuantizedModel
 
 RECORD, ARTIFACT, RESULT = "tries.jsonl", "tuned.onnx", "result.json"
+_PARTS = (".provenance.json", ".bin")  # what lies beside a file: ours has a provenance, OpenVINO's `.xml` its weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Tuned:
     """What came out.
 
     Attributes:
-        file: the artefact; its provenance lies beside it.
+        file: the artefact, with its provenance beside it; another one's file keeps its suffix and has none.
         choice: which it is: `tuned`, `full int8`, `float` or the label of another one's file.
         why: in words, where it is not the tuned one.
         decision: where its Q/DQ are; None for another one's file.
@@ -206,13 +207,14 @@ def _decision(lab: Laboratory, name: str) -> Decision | None:
 
 
 def _deliver(lab: Laboratory, name: str, out: Path) -> Path:
-    """The chosen file and its provenance at their place; another one's file has none."""
-    source, file = lab.file(name), out / ARTIFACT
-    for suffix in (".provenance.json", ".onnx"):
+    """The chosen file and what belongs to it, at their place; what an earlier choice left there goes."""
+    source = lab.file(name)
+    file = (out / ARTIFACT).with_suffix(source.suffix)
+    for left in out.glob(f"{file.stem}.*"):
+        left.unlink()
+    for suffix in (source.suffix, *_PARTS):
         if source.with_suffix(suffix).is_file():
             shutil.copyfile(source.with_suffix(suffix), file.with_suffix(suffix))
-        else:
-            file.with_suffix(suffix).unlink(missing_ok=True)
     return file
 
 
