@@ -27,7 +27,7 @@ from bitwright.qat.schedule_run import ScheduleRun
 from bitwright.qat.scheme import with_formats
 from bitwright.qat.shards import is_first, is_sharded, ranks
 from bitwright.qat.stepping import Stepping
-from bitwright.qat.warm_start import warm_start
+from bitwright.qat.warm_start import Networks, warm_start
 from bitwright.quant.errors import InputError
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.scheme import QuantScheme
@@ -213,8 +213,11 @@ class QATCallback:
             ((name, tensor) for name, q in named for tensor in (q.log_ratio, q.start, q.zero_point)), self.step
         )
 
-    def warm_start(self, quantized: QuantizedModel, unrounded: QuantizedModel | None = None) -> None:
-        """Begins where quantizing after training ended, with its weights, biases and scales; see `warm_start`."""
+    def warm_start(self, quantized: Networks, unrounded: Networks | None = None) -> None:
+        """Begins where quantizing after training ended, with its weights, biases and scales; see `warm_start`.
+
+        Where the model trains in regions, both are networks by the region's path.
+        """
         warm_start(self.replay, quantized, unrounded)
 
     def quantized(self) -> QuantizedModel:

@@ -196,7 +196,8 @@ def _operators(captured: CapturedModel) -> list[Any]:
 
 def _eager(module: EagerModule) -> FloatPart:
     failure = module.failures[0]
-    reason = "the values of tensors decide what runs" if failure.data_dependent else failure.reason
+    advised = f"{failure.reason}; {failure.suggestion}" if failure.suggestion else failure.reason
+    reason = "the values of tensors decide what runs" if failure.data_dependent else advised
     return FloatPart(
         module_path=module.module_path,
         module_type=module.module_type,

@@ -6,6 +6,8 @@ of its accuracy there, and 80 % after equalization and GPTQ. Training then repai
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,8 +22,12 @@ from bitwright.quant.quantized_model import QuantizedModel
 _FARTHEST = 0.4
 
 
+# A whole network, or one for each region that a model trains in, by the path of its module.
+Networks = QuantizedModel | Mapping[str, QuantizedModel]
+
+
 @torch.no_grad()
-def warm_start(replay: Replay, quantized: QuantizedModel, unrounded: QuantizedModel | None = None) -> None:
+def warm_start(replay: Replay, quantized: Networks, unrounded: Networks | None = None) -> None:
     """Puts the weights, biases and scales of a quantized network into the module tree that is trained.
 
     A folded batch norm becomes the identity with the bias of the quantized network (`gamma = 1`, `mean = 0`,
@@ -31,7 +37,9 @@ def warm_start(replay: Replay, quantized: QuantizedModel, unrounded: QuantizedMo
     Args:
         replay: the plan in force in the user's model; its batch norms are frozen, since statistics of the batch are
             not those of a rewritten layer.
-        quantized: the same network, quantized by the same scheme with whichever rounding, and equalized if need be.
+        quantized: the same network, quantized by the same scheme with whichever rounding, and equalized if need be; of
+            a model that trains in regions a network for each, as `quantize_regions` returns them. Of a region that is
+            called with several shapes the first network counts, and regions that do not train are passed over.
         unrounded: the same before its weights were rounded. Latent weights then begin between the middle of their code
             and what they were, so that those that were rounded for little reason change first; without it all begin in
             the middle, and have half a code to go.
@@ -44,23 +52,46 @@ def warm_start(replay: Replay, quantized: QuantizedModel, unrounded: QuantizedMo
         raise InputError(
             "a warm start replaces what batch norms compute, so they must be frozen: give freeze_batch_norm_after=0"
         )
-    _check_same_plan(replay, quantized)
-    starts = [(layer, *_values_of(layer, quantized)) for layer in replay.parts.layers]
+    start = _by_region(replay, quantized)
+    before = {} if unrounded is None else _by_region(replay, unrounded)
+    _check_same_plan(replay, start.values())
+    starts = [(layer, *_values_of(layer, start[layer.weight.region])) for layer in replay.parts.layers]
     for layer, _, bias in starts:
         _check_room(layer, bias)
     taken: set[int] = set()
     for layer, weight, bias in starts:
         _write(layer, weight, bias)
-        taken |= _assign(layer.folded.quantizer, layer.weight, quantized)
-        if unrounded is not None:
-            _towards(layer, _values_of(layer, unrounded)[0])
+        taken |= _assign(layer.folded.quantizer, layer.weight, start[layer.weight.region])
+        if before:
+            _towards(layer, _values_of(layer, before[layer.weight.region])[0])
     for ref, quantizer in replay.parts.by_ref.items():
         if id(quantizer) not in taken:
-            taken |= _assign(quantizer, ref, quantized)
+            taken |= _assign(quantizer, ref, start[ref.region])
 
 
-def _check_same_plan(replay: Replay, quantized: QuantizedModel) -> None:
-    ours, theirs = replay.parts.by_ref, quantized.qparams
+def _by_region(replay: Replay, given: Networks) -> dict[str, QuantizedModel]:
+    """The network of each region that trains; of a whole model "" is the only one."""
+    trained = sorted({ref.region for ref in replay.parts.by_ref})
+    if isinstance(given, QuantizedModel):
+        if trained != [""]:
+            raise InputError(
+                f"the model trains in the regions {', '.join(trained)}; give a network for each, as "
+                "quantize_regions(model, find_regions(model, example).regions, scheme, samples) returns them"
+            )
+        return {"": given}
+    if trained == [""]:
+        raise InputError("the model is one graph; give one quantized network, not one for each of its regions")
+    if missing := [path for path in trained if path not in given]:
+        raise InputError(
+            f"the model trains in the regions {', '.join(trained)}, and there is no quantized network of {missing[0]}; "
+            "quantize that one, too, on samples that reach it"
+        )
+    return {path: given[path] for path in trained}
+
+
+def _check_same_plan(replay: Replay, networks: Iterable[QuantizedModel]) -> None:
+    ours = replay.parts.by_ref
+    theirs = {ref: qparams for network in networks for ref, qparams in network.qparams.items()}
     other = sorted(set(ours) ^ set(theirs))
     if other:
         where = "the trained module" if other[0] in ours else "the quantized network"

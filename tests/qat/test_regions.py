@@ -326,3 +326,59 @@ def test_a_layer_that_is_called_beside_its_region_is_found_by_the_proof() -> Non
         qat.finish()
     assert qat.replay.is_attached
     step(qat, 0)
+
+
+def test_training_in_regions_starts_where_rounding_them_ended() -> None:
+    torch.manual_seed(0)
+    model, scheme = Refining(), load_target("x86-vnni").scheme()
+    samples = [((batch(1, seed=seed)[0],), {}) for seed in range(4)]
+    after = quantize_regions(model, find_regions(model, samples[0][0]).regions, scheme, samples)
+    qat = attached(model, target=None, scheme=scheme)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one = "the model trains in the regions cell, embed, head; give a network for each, as quantize_regions(model, "
+    for given, message in (
+        (after["embed"], f"{one}find_regions(model, example).regions, scheme, samples) returns them"),
+        (
+            {"embed": after["embed"], "head": after["head"]},
+            "the model trains in the regions cell, embed, head, and there is no quantized network of cell; quantize "
+            "that one, too, on samples that reach it",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            qat.warm_start(given)
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    qat.warm_start(after)
+    deployed = qat.quantized_regions().regions
+    inner = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    for path, x in (("embed", batch(1, seed=9)[0]), ("cell", inner), ("head", inner)):
+        for ref, qparams in after[path].qparams.items():
+            assert torch.equal(deployed[path].qparams[ref].scale, qparams.scale)
+        torch.testing.assert_close(deployed[path].run(x), after[path].run(x), atol=1e-6, rtol=1e-6)
+    step(qat, 0)
+
+
+class ManySizes(nn.Module):
+    """One module on five sizes in one run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sizes = range(8, 13)
+        found = sum(self.body(x[..., :size]) for size in sizes)
+        return self.head(found if found.mean() < 1e6 else -found)
+
+
+def test_a_module_of_too_many_sizes_is_named_with_what_to_do() -> None:
+    torch.manual_seed(0)
+    model = ManySizes()
+    with pytest.warns(UserWarning, match="^the model is not one graph") as warned:
+        qat = QATCallback(model, None, target="x86-vnni", calibration=[batch(4)])
+    line = line_of("found = sum(self.body(x[..., :size]) for size in sizes)")
+    assert (
+        "\n  body (Sequential): Sequential is called with 5 different shapes in one run; pad its inputs to one size, "
+        f"so that one graph serves all calls ({__file__}:{line}: "
+    ) in str(warned[0].message)
+    assert [region.path for region, _ in qat.prepared.regions] == ["head"]
