@@ -31,7 +31,7 @@ from bitwright.qat.layers import (
 from bitwright.qat.locate import FunctionCall, Location, ModuleResult, watch
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer, Quantizers
 from bitwright.qat.rectifiers import Resting, can_rest, rectifier_of
-from bitwright.qat.shards import whole, widest_of_ranks
+from bitwright.qat.shards import nothing_like, ranks, whole, widest_of_ranks
 from bitwright.qat.written_out import WrittenOut
 from bitwright.quant.errors import InputError
 from bitwright.quant.graph import TensorRef
@@ -177,8 +177,14 @@ class Replay:
         Raises:
             InputError: an activation was not finite; names it. No range has moved then.
         """
-        seen = [(name, q, q.seen) for name, q in self.parts.quantizers.named() if q.seen is not None]
-        extremes = widest_of_ranks([each for _, _, each in seen])
+        # Processes may have taken different ways through the model; each tells of every tensor, in one order.
+        several = ranks() > 1
+        quantizers = self.parts.quantizers.named()
+        named = [(name, q) for name, q in quantizers if q.seen is not None or (several and q.observing)]
+        told = widest_of_ranks([nothing_like(q.start) if q.seen is None else q.seen for _, q in named])
+        pairs = zip(named, told, strict=True)
+        seen = [(name, q, each) for (name, q), each in pairs if not bool(each[0] > each[1])]
+        extremes = [each for _, _, each in seen]
         broken = [name for (name, _, _), each in zip(seen, extremes, strict=True) if not torch.isfinite(each).all()]
         if broken:
             for _, quantizer, _ in seen:

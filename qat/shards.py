@@ -57,15 +57,20 @@ def any_rank(here: bool, tensors: list[torch.Tensor]) -> bool:
     return bool(flag)
 
 
+def nothing_like(tensor: torch.Tensor) -> torch.Tensor:
+    """The extremes of no values, float32 [2]: the least is above the greatest."""
+    return torch.tensor([torch.inf, -torch.inf], device=tensor.device)
+
+
 def widest_of_ranks(extremes: list[torch.Tensor]) -> list[torch.Tensor]:
     """The least and greatest values that any process has seen, by one message.
 
     Args:
-        extremes: (low, high) of each tensor, float32 [2].
+        extremes: (low, high) of each tensor, float32 [2]; `nothing_like` where this process has seen none of it.
     """
     if ranks() == 1 or not extremes:
         return extremes
     signs = torch.tensor([-1.0, 1.0], device=extremes[0].device)
-    message = torch.nan_to_num(torch.stack(extremes) * signs, nan=torch.inf)
+    message = torch.nan_to_num(torch.stack(extremes) * signs, nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     dist.all_reduce(message, dist.ReduceOp.MAX)
     return list((message * signs).unbind())

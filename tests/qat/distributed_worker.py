@@ -1,6 +1,8 @@
 """One of two processes that train together; started by `torchrun`, as the user would."""
 
+import gc
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, parts: list[tuple[t
     optimizer.step()
 
 
+@cache
 def alone(name: str) -> dict[str, torch.Tensor]:
     """One process that accumulates what the two have."""
     model = network()
@@ -75,6 +78,72 @@ def data_parallel(rank: int, folder: Path, name: str) -> None:
         step(wrapped, optimizer, [share(number, rank)])
     torch.save(model.state_dict(), folder / f"{name}_{rank}.pt")
     qat.finish(folder / f"{name}.onnx")
+
+
+# --- models that train in regions ---
+
+
+def lit(seed: int, rank: int, *, bright: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures that take one way through `EarlyExit`, all of them."""
+    x, labels = share(seed, rank)
+    return x - x.mean((1, 2, 3), keepdim=True) + (1.0 if bright else 0.2), labels
+
+
+def calibration(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Four of each way, so that the first samples reach every region."""
+    return [(x[:4], labels[:4]) for x, labels in (lit(0, rank, bright=bright) for bright in (False, True))]
+
+
+def several_ways(seed: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a step the two processes never take the same way, and each takes both in turn."""
+    return lit(seed, rank, bright=(seed + rank) % 2 == 0)
+
+
+def in_regions(kind: str) -> nn.Module:
+    from tests.qat.test_regions import EarlyExit, Refining
+
+    torch.manual_seed(0)
+    return settled(EarlyExit()) if kind == "ways" else Refining()
+
+
+def alone_in_regions(kind: str) -> dict[str, torch.Tensor]:
+    """One process that accumulates what the two have, or what the two have in one batch where a loop counts by it."""
+    model = in_regions(kind)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    if kind == "ways":
+        attach(model, optimizer, [*calibration(0), *calibration(1)], OPTIONS["ranges"])
+    else:
+        attach(model, optimizer, [share(0, 0), share(0, 1)], OPTIONS["lsq"])
+    data = several_ways if kind == "ways" else share
+    for number in range(STEPS):
+        step(model, optimizer, [data(number, 0), data(number, 1)])
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def ways(rank: int, folder: Path) -> None:
+    """DistributedDataParallel where the processes take different ways."""
+    model = in_regions("ways")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    qat = attach(model, optimizer, calibration(rank), OPTIONS["ranges"])
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    for number in range(STEPS):
+        step(wrapped, optimizer, [several_ways(number, rank)])
+    torch.save(model.state_dict(), folder / f"ways_{rank}.pt")
+    qat.finish(folder / "ways.onnx")
+
+
+def loops(rank: int, folder: Path) -> None:
+    """`fully_shard` of a model whose loop counts by the data: it gathers once, whatever the loop does."""
+    model = in_regions("loops")
+    qat = attach(model, None, [share(0, rank)], OPTIONS["lsq"])
+    fully_shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for number in range(STEPS):
+        step(model, optimizer, [share(number, rank)])
+    state = {name: getattr(tensor, "full_tensor", lambda t=tensor: t)() for name, tensor in model.state_dict().items()}
+    torch.save(state, folder / f"loops_{rank}.pt")
+    artefact = qat.finish(folder / "loops.onnx")
+    torch.save(artefact.run(batch(1)[0]), folder / f"loops_run_{rank}.pt")
 
 
 def unwrapped(rank: int, folder: Path) -> None:
@@ -132,19 +201,32 @@ def staged(rank: int, folder: Path) -> None:
         (folder / f"staged_{rank}.txt").write_text(str(error))
 
 
-def main(folder: Path) -> None:
+# What is tried each time, and what takes longer.
+QUICK = {
+    "lsq": lambda rank, folder: data_parallel(rank, folder, "lsq"),
+    "unwrapped": unwrapped,
+    "sharded": lambda rank, folder: sharded(rank, folder, "sharded", OPTIONS["lsq"]),
+}
+THOROUGH = {
+    "ranges": lambda rank, folder: data_parallel(rank, folder, "ranges"),
+    "damped": lambda rank, folder: data_parallel(rank, folder, "damped"),
+    "sharded_damped": lambda rank, folder: sharded(rank, folder, "sharded_damped", OPTIONS["damped"]),
+    "ways": ways,
+    "loops": loops,
+    "staged": staged,
+}
+
+
+def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    for name in OPTIONS:
-        data_parallel(rank, folder, name)
-    unwrapped(rank, folder)
-    sharded(rank, folder, "sharded", OPTIONS["lsq"])
-    sharded(rank, folder, "sharded_damped", OPTIONS["damped"])
-    staged(rank, folder)
+    for name in names:
+        ({**QUICK, **THOROUGH})[name](rank, folder)
+    gc.collect()  # reducers and hooks hold the group, which must not outlive its threads
     dist.barrier()  # what the refused step has begun to gather arrives before the group ends
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

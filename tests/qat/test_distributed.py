@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnxruntime
@@ -10,19 +11,17 @@ import pytest
 import torch
 
 from .conftest import batch
-from .distributed_worker import STEPS, alone
+from .distributed_worker import QUICK, STEPS, THOROUGH, alone, alone_in_regions
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("two_processes")
+def two_processes(folder: Path, parts: Iterable[str]) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, Path(__file__).with_name("distributed_worker.py"), folder],
+        [*command, Path(__file__).with_name("distributed_worker.py"), folder, *parts],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -34,13 +33,42 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("lsq", "lsq"), ("ranges", "ranges"), ("damped", "damped"), ("sharded", "lsq"), ("sharded_damped", "damped")],
-)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_processes(tmp_path_factory.mktemp("two_processes"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def thorough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_processes(tmp_path_factory.mktemp("thorough"), THOROUGH)
+
+
+@pytest.mark.parametrize(("name", "options"), [("lsq", "lsq"), ("sharded", "lsq")])
 def test_two_processes_are_one_that_accumulates(trained: Path, name: str, options: str) -> None:
-    first, second = (torch.load(trained / f"{name}_{rank}.pt") for rank in range(2))
-    one = alone(options)
+    check_one(trained, name, options, alone(options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"), [("ranges", "ranges"), ("damped", "damped"), ("sharded_damped", "damped")]
+)
+def test_two_processes_are_one_with_other_options(thorough: Path, name: str, options: str) -> None:
+    check_one(thorough, name, options, alone(options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("ways", "ranges"), ("loops", "lsq")])
+def test_two_processes_train_regions_as_one_does(thorough: Path, name: str, options: str) -> None:
+    """Ways of the processes differ in each step, and a loop is sharded that counts by the data."""
+    check_one(thorough, name, options, alone_in_regions(name))
+    files = {"ways": ["head", "long", "short", "stem"], "loops": ["cell", "embed", "head"]}[name]
+    assert sorted(thorough.glob(f"{name}.*.onnx")) == [thorough / f"{name}.{each}.onnx" for each in files]
+    if name == "loops":
+        assert torch.equal(*(torch.load(thorough / f"loops_run_{rank}.pt") for rank in range(2)))
+
+
+def check_one(folder: Path, name: str, options: str, one: dict[str, torch.Tensor]) -> None:
+    first, second = (torch.load(folder / f"{name}_{rank}.pt") for rank in range(2))
     assert list(first) == list(second) == list(one)
     for key, tensor in first.items():
         assert torch.equal(tensor, second[key]), key
@@ -53,7 +81,7 @@ def test_two_processes_are_one_that_accumulates(trained: Path, name: str, option
         atol = 1e-5 if options == "lsq" else 1e-6
         torch.testing.assert_close(tensor, one[key], rtol=1e-4, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
     assert int(first["qat_quantizers.step"]) == STEPS
-    assert (trained / f"{name}.onnx").exists()
+    assert (folder / f"{name}.onnx").exists() or (folder / f"{name}.regions.json").exists()
 
 
 def test_processes_with_scales_of_their_own_are_told(trained: Path) -> None:
@@ -79,9 +107,10 @@ def test_a_network_that_is_sharded_already_is_refused(trained: Path) -> None:
     assert [(trained / f"late_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
 
 
-def test_stages_of_a_sharded_network_are_refused(trained: Path) -> None:
+@pytest.mark.slow
+def test_stages_of_a_sharded_network_are_refused(thorough: Path) -> None:
     message = (
         "schedule.stages: fully_shard has left each process a part of the weights, from which no scale can start anew; "
         "use DistributedDataParallel, or leave stages out"
     )
-    assert [(trained / f"staged_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
+    assert [(thorough / f"staged_{rank}.txt").read_text() for rank in range(2)] == [message] * 2
