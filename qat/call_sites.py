@@ -20,6 +20,7 @@ from torch._compile import _disable_dynamo
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from bitwright.qat.calls import CallCounter
+from bitwright.qat.checkpointed import Surroundings, refuse_checkpoint_within
 from bitwright.qat.quantizer import DynamicQuantizer, Quantizer
 from bitwright.qat.rectifiers import CEILINGS, can_rest
 from bitwright.quant.graph import TensorRef
@@ -128,7 +129,7 @@ class Boundary:
         """A forward pre-hook."""
         if not self.operators:
             return self.mode.begin(None)
-        self.mode.begin(_Frame(self, self.counter.next(len(self.calls), module, (args, kwargs))))
+        self.mode.begin(_Frame(self, module, self.counter.next(len(self.calls), module, (args, kwargs))))
 
     @_disable_dynamo
     def leave(self, *_: Any) -> None:
@@ -137,8 +138,9 @@ class Boundary:
 
 
 class _Frame:
-    def __init__(self, boundary: Boundary, call: int) -> None:
-        self.boundary, self.call = boundary, call
+    def __init__(self, boundary: Boundary, module: torch.nn.Module, call: int) -> None:
+        self.boundary, self.module, self.call = boundary, module, call
+        self.entered = Surroundings.now()
         self.sites = boundary.calls[call] if boundary.calls else {}
         self.counts: Counter[str] = Counter()
 
@@ -146,6 +148,8 @@ class _Frame:
         key = (name, self.counts[name])
         self.counts[name] += 1
         site = self.sites.get(key)
+        if site is not None:
+            refuse_checkpoint_within(self.module, self.entered, name)
         result = site.call(function, args, kwargs) if site is not None else function(*args, **kwargs)
         if self.boundary.events is not None:
             tensors = tuple(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))

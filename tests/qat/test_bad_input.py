@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bitwright.qat import QATCallback, differences
 from bitwright.quant.errors import InputError
@@ -389,3 +390,35 @@ def test_files_that_are_no_checkpoints_are_refused(everything: nn.Module, tmp_pa
     with pytest.raises(InputError, match="holds no 'scheduler'; it holds callback, model, optimizer"):
         qat.load(tmp_path / "ours.pt", scheduler=scheduler)
     untouched(before, everything)
+
+
+class HalfCheckpointed(nn.Module):
+    """A function call inside a checkpoint that begins in the module's own forward."""
+
+    def __init__(self, *, reentrant: bool) -> None:
+        super().__init__()
+        self.conv, self.head, self.reentrant = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def part(y: torch.Tensor) -> torch.Tensor:
+            return F.relu(self.conv(y)) * 2.0
+
+        if not self.training:
+            return self.head(part(x).mean((2, 3)))
+        return self.head(checkpoint(part, x.requires_grad_(), use_reentrant=self.reentrant).mean((2, 3)))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_in_the_middle_of_a_forward_is_refused(reentrant: bool) -> None:
+    torch.manual_seed(0)
+    model = HalfCheckpointed(reentrant=reentrant)
+    qat = QATCallback(model, None, target="x86-vnni", calibration=[batch()])
+    message = (
+        "relu in HalfCheckpointed.forward is called in an activation checkpoint that begins in the middle of it, which "
+        "the backward pass repeats without the module; checkpoint whole modules, as in checkpoint(self.block, x, "
+        "use_reentrant=False)"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        model.train()(batch(2)[0])
+    with torch.no_grad():
+        assert torch.equal(model.eval()(batch(1)[0]), qat.quantized().run(batch(1)[0]))
