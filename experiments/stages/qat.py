@@ -28,7 +28,24 @@ def train_quantized(context: Context) -> QATResult:
     """Writes `ptq.onnx` and `qat.onnx`, both in the formats of the recipe's `qat` section, and scores both.
 
     Channels leave first, where the recipe asks for that: both files are of the smaller network then.
+
+    Raises:
+        InputError: the network is not one graph; says what trains it.
     """
+    from bitwright.quant.capture_failure import CaptureError
+    from bitwright.quant.errors import InputError
+
+    try:
+        return _compared(context)
+    except CaptureError as error:
+        raise InputError(
+            f"qat: {error}\n  a recipe trains and compares one file, which this network does not fit into; train it in "
+            "your own loop: bitwright.qat.QATCallback trains its regions, and finish(path) writes a file for each"
+        ) from error
+
+
+def _compared(context: Context) -> QATResult:
+    """Rounded and trained, beside each other."""
     import torch
 
     from bitwright.experiments.evaluation import evaluate

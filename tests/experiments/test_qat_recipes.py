@@ -18,7 +18,9 @@ from bitwright.experiments.qat_result import QATResult
 from bitwright.experiments.results import MeasureResult, QuantizeResult
 from bitwright.experiments.run import run_recipe
 from bitwright.experiments.smaller_network import check_steps
+from bitwright.experiments.stages import qat as stage
 from bitwright.experiments.stages.qat import _schedule
+from bitwright.quant.capture import capture
 from bitwright.quant.errors import InputError
 
 FOUR_BITS = ("qat_classification", "qat_detection", "qat_segmentation", "qat_sequence")
@@ -93,6 +95,21 @@ def test_a_pattern_that_the_training_does_not_complete_is_refused_before_it() ->
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         check_steps(SimpleNamespace(recipe=recipe, bench=bench))  # type: ignore[arg-type]
     check_steps(SimpleNamespace(recipe=load_recipe("qat_sparse"), bench=bench))  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_not_one_graph_is_refused_with_what_trains_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deciding(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.mean() > 0 else -x)
+
+    monkeypatch.setattr(stage, "_compared", lambda _: capture(Deciding(4, 2), (torch.ones(1, 4),)))
+    message = (
+        r"^qat: the model cannot be captured\n  .*return super\(\)\.forward\(x if x\.mean\(\) > 0 else -x\)\n(  .*\n)+"
+        r"  a recipe trains and compares one file, which this network does not fit into; train it in your own loop: "
+        r"bitwright\.qat\.QATCallback trains its regions, and finish\(path\) writes a file for each$"
+    )
+    with pytest.raises(InputError, match=message):
+        stage.train_quantized(SimpleNamespace())  # type: ignore[arg-type]
 
 
 SHORT = ("train.epochs=1", "qat.epochs=1", "evaluate.samples=64", "measure.seconds=1")
