@@ -15,7 +15,7 @@ class Settings(BlockSettings):
 
     Attributes:
         width: factors of all channel counts; `depth`, `kernel` and `expansion` likewise are the builder's arguments.
-        depth: blocks in each group.
+        depth: blocks in each group; a supernet shares blocks by name, for which `elastic_conv` has stages.
         kernel: sizes of the depthwise kernels.
         expansion: inner channels over outer ones.
     """

@@ -17,6 +17,7 @@ import pytest
 from bitwright.experiments.benchmarks.loopback_postgresql import free_port
 from bitwright.nas import cluster
 from bitwright.nas.cluster import Cluster, local_cluster, remote_cluster
+from bitwright.nas.from_scratch import trained_from_scratch
 from bitwright.nas.result import Outcome
 from bitwright.nas.search import search
 from bitwright.nas.search_outcome import SearchOutcome
@@ -49,9 +50,15 @@ def worker_pids(workers: Cluster) -> list[int]:
 def test_two_workers_find_what_one_process_finds(synthetic: ModuleType, tmp_path: Path) -> None:
     with local_cluster(2, evaluate=synthetic.evaluate) as workers:
         outcome = run(workers, synthetic, tmp_path / "cluster", batch=4)
+        again = trained_from_scratch(
+            outcome.front, synthetic.Space(), [synthetic.Workload()], tmp_path / "cluster", workers
+        )
     alone = synthetic.run(tmp_path / "alone", trials=12, batch=4)
     assert outcome.results == alone.results
     assert evaluated(tmp_path / "cluster") == Counter(each.key for each in outcome.results)
+    assert again == {each.key: each for each in outcome.front}
+    (scratch,) = (tmp_path / "cluster").glob("from-scratch-*")  # evaluated there, and not what the search had
+    assert evaluated(scratch) == Counter(each.key for each in outcome.front)
 
 
 @pytest.mark.slow
