@@ -76,7 +76,7 @@ class IsolatedLink:
 
     def _connection(self) -> Connection:
         if self._pipe is None:
-            context = multiprocessing.get_context("spawn")
+            context = _context()
             self._pipe, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(theirs, self._make), daemon=True)
             self._process.start()
@@ -89,6 +89,18 @@ class IsolatedLink:
         self._process = self._pipe = None  # the next question starts a new one
         code = process.exitcode
         return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _context() -> Any:
+    """Where processes are copies of one that has imported torch; elsewhere each imports it, which takes seconds.
+
+    No runtime is imported before the copy: the state of one may not survive it.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _serve(pipe: Connection, make: Callable[[], Link]) -> None:
