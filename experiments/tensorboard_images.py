@@ -23,7 +23,7 @@ _STATES = {"int8": (QUANTIZED, ""), "fp8": ("#5b55b8", ""), "float": (FLOAT, "//
 def histogram_image(tensor: TensorQuality) -> Pixels:
     """Values of an activation in float; dashed lines where its format ends, hatched what it cuts off."""
     # A run has dozens of these: fixed margins, one outline for all bars and plain numbers take a third of the time.
-    figure, axes = axes_of(6.0, 3.4, layout="none")
+    figure, axes = axes_of(6.0, 3.4, layout=None)
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.15, top=0.8)
     edges, counts = np.asarray(tensor.edges), np.asarray(tensor.counts, dtype=float)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -122,7 +122,7 @@ def proof_image(proof: RuntimeProof) -> Pixels:
 
 
 def axes_of(
-    width: float, height: float, *, layout: Literal["constrained", "none"] = "constrained"
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
 ) -> tuple[Figure, Any]:
     """A figure without pyplot, whose global state is not ours."""
     figure = Figure(figsize=(width, height), dpi=110, layout=layout)
