@@ -13,7 +13,7 @@ from bitwright.hw_constraints.backends import Arrays, get_backend
 from bitwright.hw_constraints.measure.conditions import pinned
 from bitwright.hw_constraints.measure.interleaving import Measurement, interleave, measurement_from_json
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
-from bitwright.hw_constraints.measure.process import ask_worker
+from bitwright.hw_constraints.measure.process import ask_worker, now_at
 from bitwright.quant.errors import InputError
 
 _WORKER = "bitwright.hw_constraints.measure.worker"
@@ -55,10 +55,15 @@ def measure_files(
         for name, (path, runtime) in files.items():
             backend = get_backend(runtime)
             versions[name] = {runtime: backend.version()}
+            now_at(str(path), runtime)
             session = backend.load(Path(path), threads=threads)
             batch = dict(given[name]) if name in given else made_up_inputs(session, name, seed)
             session.run(batch)
             candidates[name] = partial(session.run, batch)
+    now_at(
+        " and ".join(str(path) for path, _ in files.values()),
+        " and ".join(sorted({each for _, each in files.values()})),
+    )
     return interleave(
         candidates,
         min_rounds=min_rounds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from bitwright.hw_constraints.measure.conditions import QUIET_MALLOC
 from bitwright.quant.errors import InputError
 
 _MISUSE = 2
+_AT = "bitwright-at "  # begins the lines of `now_at`
+_serving = False
 
 
 def ask_worker(module: str, request: Mapping[str, Any], *, threads: int) -> Any:
@@ -29,16 +32,36 @@ def ask_worker(module: str, request: Mapping[str, Any], *, threads: int) -> Any:
         check=False,
         env={**os.environ, **QUIET_MALLOC, "OMP_NUM_THREADS": str(threads)},
     )
-    last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+    lines = done.stderr.strip().splitlines()
+    at = [line.removeprefix(_AT) for line in lines if line.startswith(_AT)]
+    said = [line for line in lines if not line.startswith(_AT)]
+    last = (said or ["it wrote nothing"])[-1]
     if done.returncode == _MISUSE:
         raise InputError(last)
+    if done.returncode < 0 and at:
+        raise InputError(f"{at[-1]} ended its process with {_signal(-done.returncode)}, a fault of the runtime: {last}")
     if done.returncode:
         raise InputError(f"the measuring process ended with {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def now_at(file: str, runtime: str) -> None:
+    """Writes down which file a worker is about to give to which runtime: if that kills it, the message can say so."""
+    if _serving:
+        print(f"{_AT}{file}: {runtime}", file=sys.stderr, flush=True)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def serve(answer: Callable[[dict[str, Any]], Any]) -> int:
     """What a worker's `main` does: one request from standard input; exit code 2 when it cannot be served."""
+    global _serving
+    _serving = True
     try:
         print(json.dumps(answer(json.load(sys.stdin))))
     except InputError as error:

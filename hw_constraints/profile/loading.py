@@ -9,6 +9,7 @@ import numpy as np
 
 from bitwright.hw_constraints.backends import Arrays, Session, get_backend
 from bitwright.hw_constraints.measure.made_up import made_up_inputs
+from bitwright.hw_constraints.measure.process import now_at
 
 
 def loaded(request: dict[str, Any], *, threads: int) -> tuple[Session, Arrays]:
@@ -17,6 +18,7 @@ def loaded(request: dict[str, Any], *, threads: int) -> tuple[Session, Arrays]:
     Raises:
         InputError: the runtime does not take the file, or an input cannot be made up.
     """
+    now_at(request["name"], request["runtime"])
     session = get_backend(request["runtime"]).load(Path(request["file"]), threads=threads)
     if not request.get("inputs"):
         return session, made_up_inputs(session, request["name"], 0)

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.measure import measure_files, measure_in_subprocess
+from bitwright.hw_constraints.measure.process import ask_worker, now_at
 from bitwright.quant.errors import InputError
 
 QUICK = {"max_seconds": 2.0, "min_rounds": 10}
@@ -80,6 +81,29 @@ def test_inputs_that_cannot_be_made_up(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "i.onnx")
     with pytest.raises(InputError, match=r"a: input 'i' is int64 of shape \(4,\): give inputs for it"):
         measure_files({"a": (tmp_path / "i.onnx", "onnxruntime")}, **QUICK)
+
+
+_KILLS_ITSELF = """
+import os, signal, sys
+from bitwright.hw_constraints.measure.process import now_at, serve
+
+def answer(request):
+    now_at("first.onnx", "onnxruntime")
+    now_at("second.onnx", "openvino")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+sys.exit(serve(answer))
+"""
+
+
+def test_a_runtime_that_kills_its_process_is_named_with_the_file(tmp_path, monkeypatch, capfd):
+    (tmp_path / "kills_itself.py").write_text(_KILLS_ITSELF)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    message = "^second.onnx: openvino ended its process with SIGSEGV, a fault of the runtime: it wrote nothing$"
+    with pytest.raises(InputError, match=message):
+        ask_worker("kills_itself", {}, threads=1)
+    now_at("a.onnx", "openvino")  # not in a worker: nobody would read it
+    assert capfd.readouterr().err == ""
 
 
 def test_a_process_that_dies_is_reported(small, monkeypatch):
