@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ def quantize_model(context: Context) -> QuantizeResult:
             *bench.data.notes,
             *calibration_notes(calibration.count, recipe.calibrate.samples),
             *rounding_notes(recipe.quantize.rounding, quantized),
+            *rotation_notes(recipe.quantize.prepare, quantized),
             *artifact_notes(target),
         ),
         mixed=mixed,
@@ -135,6 +136,20 @@ def rounding_notes(rounding: str | None, quantized: QuantizedModel) -> tuple[str
     return tuple(
         f"{nodes[name].module_path or name} is rounded to nearest, not by {rounding!r}: {reason}"
         for name, reason in reasons.items()
+    )
+
+
+def rotation_notes(preparations: Sequence[str], quantized: QuantizedModel) -> tuple[str, ...]:
+    """What rotations have left alone, and why; a line for each reason."""
+    from bitwright.quant.preparations.rotate import left_alone
+
+    asked = next((name for name in ("rotate", "learn_rotations") if name in preparations), None)
+    if asked is None:
+        return ()
+    found = left_alone(quantized.captured)
+    return tuple(
+        f"{asked} leaves {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''} as they are: {why}"
+        for why, places in found.items()
     )
 
 

@@ -8,7 +8,7 @@ is made small (KurTail: Akhondzadeh et al. 2025, arXiv:2503.01483, there of whol
 it was, so small fourth powers are small peaks. R = R_0 exp(A - A^T) stays orthogonal; it begins at the Hadamard or
 random rotation, A at zero, and Adam follows the gradient. Queries and keys share R, and their kurtoses add up. Of no
 rotation, the first one and the learned one each head gets that with the least error of rounding its results to the
-scheme's format with a scale of their largest magnitude.
+scheme's format with a scale of their largest magnitude. Streams are turned as by `rotate`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fake_quantize import fake_quantize
 from bitwright.quant.graph import TensorRef
 from bitwright.quant.preparations.heads import HeadPair, find_head_pairs
-from bitwright.quant.preparations.rotate import SEED, random_rotation, turn
+from bitwright.quant.preparations.rotate import SEED, random_rotation, turn, turn_stream
+from bitwright.quant.preparations.streams import find_streams
 from bitwright.quant.qparams import choose_qparams
 from bitwright.quant.scheme import Granularity, QuantScheme
 
@@ -51,6 +52,9 @@ class LearnRotations:
                 choices = [torch.eye(len(first), dtype=torch.float64), start, learned(rows, start)]
                 errors = [sum(_error(each @ rotation, scheme) for each in rows) for rotation in choices]
                 turn(values, pair, first, second, choices[errors.index(min(errors))])
+        for stream in find_streams(captured):
+            if not stream.why_not:
+                turn_stream(values, stream, random_rotation(stream.size, generator))
         return replace(captured, values=values)
 
 

@@ -1,14 +1,14 @@
-"""Rotations inside attention (QuaRot: Ashkboos et al. 2024, arXiv:2404.00456, section 4): outliers spread over a head.
+"""Rotations: outliers spread over a head or a stream (QuaRot: Ashkboos et al. 2024, arXiv:2404.00456, section 4).
 
-With an orthogonal R for each head nothing changes when
+With an orthogonal R for each head of attention nothing changes when
 
     q k^T = (q R) (k R)^T,          (softmax(…) v) W_o^T = (softmax(…) v R) (W_o R)^T
 
-and R goes into the weights that make q, k and v and into the one that reads the heads: no operator more. R is a
-Hadamard matrix with random signs where a head's width is a power of two (each entry is as large, so one loud channel
-becomes many quiet ones), else a random orthogonal one. Networks that rotate queries themselves (RoPE) between layer and
-product are left alone, since what lies between is then no mere move. The stream between blocks can be rotated likewise
-only where its norms have no weights of their own; this does not.
+and R goes into the weights that make q, k and v and into the one that reads the heads: no operator more. A stream that
+is sums of layers alone, such as MobileNetV2's bottlenecks, is turned as a whole (`streams`). R is a Hadamard matrix
+with random signs where its size is a power of two (each entry is as large, so one loud channel becomes many quiet
+ones), else a random orthogonal one. What lies between layer and product must be a mere move: queries that are rotated
+by place (RoPE) or normalized stay, and so do streams that norms or activations read; `left_alone` says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel
-from bitwright.quant.preparations.heads import HeadPair, find_head_pairs
+from bitwright.quant.preparations.heads import HeadPair, find_head_pairs, heads_left_alone
+from bitwright.quant.preparations.streams import Stream, find_streams, streams_left_alone
 from bitwright.quant.scheme import QuantScheme
 
 SEED = 0
@@ -55,6 +56,9 @@ class Rotate:
             for first, second in pair.blocks:
                 rotation = random_rotation(len(first), generator)
                 turn(values, pair, first, second, rotation)
+        for stream in find_streams(captured):
+            if not stream.why_not:
+                turn_stream(values, stream, random_rotation(stream.size, generator))
         return replace(captured, values=values)
 
 
@@ -85,6 +89,30 @@ def turn(
             else:
                 turned[place] = (rotation.T @ turned[place].double()).to(turned.dtype)
             values[name] = turned
+
+
+def turn_stream(values: dict[str, torch.Tensor], stream: Stream, rotation: torch.Tensor) -> None:
+    """Rotates a stream in all layers that make and read it, in place.
+
+    Args:
+        values: the network's, by name; those of the layers are replaced.
+        stream: one that can be rotated.
+        rotation: R, orthogonal, float64 `[size, size]`.
+    """
+    for name in (name for own in stream.makers for name in own):
+        rows = values[name].double()
+        values[name] = torch.tensordot(rotation.T, rows, dims=1).to(values[name].dtype)
+    for name in stream.readers:
+        columns = values[name].double().movedim(1, -1)
+        values[name] = (columns @ rotation).movedim(-1, 1).to(values[name].dtype).contiguous()
+
+
+def left_alone(captured: CapturedModel) -> dict[str, list[str]]:
+    """What is not rotated: by the reason, the products of attention and the streams of sums."""
+    found: dict[str, list[str]] = {}
+    for where, why in (*heads_left_alone(captured).items(), *streams_left_alone(captured)):
+        found.setdefault(why, []).append(where)
+    return found
 
 
 PREPARATION = Rotate()
