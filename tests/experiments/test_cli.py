@@ -63,8 +63,10 @@ def test_help_names_every_command_the_usual_ones_first() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_misuse_is_one_message_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run(*arguments, cwd=tmp_path)
+def test_misuse_is_one_message_and_exit_code_2(
+    tmp_path: Path, command_line: Callable[..., Any], arguments: list[str], message: str
+) -> None:
+    done = command_line(tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stdout == "" and done.stderr.startswith(message), done.stderr
     assert "Traceback" not in done.stderr

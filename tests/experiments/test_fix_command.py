@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,11 @@ def test_the_fixed_network_is_saved_as_a_program(here: Path) -> None:
         (["--fix", "--target", "h200"], "--target = edge-tpu, h200; --fix rewrites a network for one target at a time"),
     ],
 )  # fmt: skip
-def test_misuse_is_one_message(here: Path, arguments: list[str], message: str) -> None:
+def test_misuse_is_one_message(
+    here: Path, command_line: Callable[..., Any], arguments: list[str], message: str
+) -> None:
     (here / "folder.pt2").mkdir()
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "lint", "net:build", *INPUT, *TARGET, *arguments]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    done = command_line(here, "lint", "net:build", *INPUT, *TARGET, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"bitwright: {message}"), done.stderr
 

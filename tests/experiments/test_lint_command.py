@@ -1,8 +1,8 @@
 """`bitwright lint` as a person or a pipeline meets it."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,10 @@ def test_what_cannot_be_captured_whole_is_linted_in_regions() -> None:
         (["net:build", "--baseline", "none.json"], "none.json: no such file; write it with --write-baseline"),
     ],
 )
-def test_misuse_is_one_message(here: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "bitwright.experiments.cli", "lint", *arguments]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+def test_misuse_is_one_message(
+    here: Path, command_line: Callable[..., Any], arguments: list[str], message: str
+) -> None:
+    done = command_line(here, "lint", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"bitwright: {message}"), done.stderr
 

@@ -12,7 +12,9 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from bitwright.experiments import cli
 from bitwright.hw_constraints.backends.tensorrt_layers import split_name
 from bitwright.hw_constraints.proof import State, format_table, prove, prove_from
 from bitwright.hw_constraints.proof.file_names import FileNames
@@ -369,11 +371,10 @@ def test_the_command_line_proves_from_a_report_and_says_how(block, saved):
     path = saved(block())
 
     def bitwright(*arguments):
-        command = [sys.executable, "-m", "bitwright.experiments.cli", "prove", str(path), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return CliRunner().invoke(cli.build_app(), ["prove", str(path), *map(str, arguments)])
 
     table = bitwright("--from", *files("tensorrt", "layers.json"), "--from", *files("tensorrt", "profile.json"))
-    assert table.returncode == 1 and "TensorRT ran it in float16" in table.stdout
+    assert table.exit_code == 1 and "TensorRT ran it in float16" in table.stdout
     printed = bitwright("--from", *files("qnn", "profile.csv"), "--json")
     assert json.loads(printed.stdout)[0]["layers"][0]["state"] == "unknown"
     assert "--exportLayerInfo=" in bitwright("--how", "tensorrt").stdout
@@ -383,5 +384,5 @@ def test_the_command_line_proves_from_a_report_and_says_how(block, saved):
         (("--from", path), "is no report of|has none|an optimised model alone"),
     ):
         refused = bitwright(*wrong)
-        assert refused.returncode == 2 and re.search(message, refused.stderr), refused.stderr
+        assert refused.exit_code == 2 and re.search(message, refused.stderr), refused.stderr
         assert len(refused.stderr.splitlines()) == 1 and np.all([refused.stdout == ""])
