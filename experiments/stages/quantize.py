@@ -148,7 +148,7 @@ def rotation_notes(preparations: Sequence[str], quantized: QuantizedModel) -> tu
         return ()
     found = left_alone(quantized.captured)
     return tuple(
-        f"{asked} leaves {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''} as they are: {why}"
+        f"{asked} leaves {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''} as it is: {why}"
         for why, places in found.items()
     )
 

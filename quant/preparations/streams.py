@@ -131,4 +131,6 @@ def _own(captured: CapturedModel, layer: torch.fx.Node) -> tuple[str, ...] | Non
 
 def streams_left_alone(captured: CapturedModel) -> Iterator[tuple[str, str]]:
     """The sums that cannot be rotated, and why."""
-    return ((each.where, each.why_not) for each in find_streams(captured) if each.sums and each.why_not)
+    return (
+        (f"the sum behind {each.where}", each.why_not) for each in find_streams(captured) if each.sums and each.why_not
+    )

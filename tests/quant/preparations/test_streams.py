@@ -134,8 +134,8 @@ def test_a_stream_is_all_that_is_added_and_whoever_reads_it() -> None:
 @pytest.mark.parametrize(
     ("build", "data", "why"),
     [
-        (lambda: Bottlenecks("relu"), picture, {"relu reads it": ["conv2d"]}),
-        (lambda: Bottlenecks("result"), picture, {"it is a result of the network": ["conv2d"]}),
+        (lambda: Bottlenecks("relu"), picture, {"relu reads it": ["the sum behind conv2d"]}),
+        (lambda: Bottlenecks("result"), picture, {"it is a result of the network": ["the sum behind conv2d"]}),
         (lambda: Fused("tanh"), text, {"tanh stands between layer and product": ["queries and keys of matmul"]}),
         (lambda: Fused("again"), text, {"others read them as well": ["values of matmul_1"]}),
     ],
