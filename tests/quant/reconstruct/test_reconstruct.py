@@ -112,7 +112,9 @@ def test_the_file_has_the_codes_and_computes_what_was_simulated(
         np.testing.assert_allclose(result, quantized.run(x).numpy(), atol=2 * step)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name in ("brecq", "qdrop") else name for name in METHODS]
+)
 def test_the_same_again(
     method: str, captured: CapturedModel, w4: QuantScheme, rounded: Callable[[str | None], QuantizedModel]
 ) -> None:
