@@ -83,14 +83,17 @@ def test_boxes_count_where_the_teacher_is_sure() -> None:
 
 def test_the_balance_is_the_best_uncertainty_of_each_term() -> None:
     values = {"a": torch.tensor(40.0, requires_grad=True), "b": torch.tensor(0.02, requires_grad=True)}
-    # Kendall's loss, its log-variances trained to their optimum by gradient descent.
+    # Kendall's loss, its log-variances led to their optimum by their gradient.
     logs = torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.Adam([logs], lr=0.05)
-    for _ in range(2000):
+    optimizer = torch.optim.LBFGS([logs], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        losses = torch.stack(list(values.values())).detach()
-        ((-logs).exp() * losses + logs).sum().backward()
-        optimizer.step()
+        result = ((-logs).exp() * torch.stack(list(values.values())).detach() + logs).sum()
+        result.backward()
+        return result
+
+    optimizer.step(loss)
     Balance(momentum=1.0).total(values).backward()
     for term, log in zip(values.values(), logs, strict=True):
         assert term.grad is not None

@@ -53,7 +53,7 @@ def trainer(folder: Path, epochs: int, callback: QATTrainerCallback, **options: 
     return transformers.Trainer(network(), arguments, train_dataset=Pictures(), callbacks=[callback])
 
 
-@pytest.mark.parametrize("freezing", [None, FREEZING])
+@pytest.mark.parametrize("freezing", [FREEZING, pytest.param(None, marks=pytest.mark.slow)])
 def test_training_resumes_to_the_last_bit_and_writes_the_artefact(tmp_path: Path, freezing: Freezing | None) -> None:
     options = {"target": "x86-vnni", "schedule": QATSchedule(freeze_batch_norm_after=6, freezing=freezing)}
     options["calibration"] = Pictures()

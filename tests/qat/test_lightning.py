@@ -54,7 +54,7 @@ def trainer(folder: Path, epochs: int, *callbacks: object, **options: object) ->
     )
 
 
-@pytest.mark.parametrize("module", ["", "net"])
+@pytest.mark.parametrize("module", ["", pytest.param("net", marks=pytest.mark.slow)])
 def test_fitting_resumes_to_the_last_bit_and_writes_the_artefact(tmp_path: Path, module: str) -> None:
     schedule = QATSchedule(freeze_batch_norm_after=6, freezing=FREEZING)
     options = {"target": "x86-vnni", "calibration": LOADER, "module": module, "schedule": schedule}

@@ -85,7 +85,7 @@ def trained(network: nn.Module, digits: Data, bits: int, lr: float) -> float:
     return top1(model, digits)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_descent_with_momentum_keeps_its_scales(network: nn.Module, digits: Data, bits: int) -> None:
     assert trained(network, digits, bits, 0.01) > top1(network, digits) - 3.0
 
