@@ -57,7 +57,13 @@ class QATCallback:
 
     A model whose Python decides on the values of tensors is not one graph. Then its regions train, each by the plan
     that it would have after training; the rest trains in float and is named, with the line, in a warning and in
-    `prepared.left_float`.
+    `prepared.left_float`. Processes that take different ways through it need
+    `DistributedDataParallel(…, find_unused_parameters=True)`; under `fully_shard` all take the same, or the root is
+    sharded alone.
+
+    Attention and recurrent layers are one call in the user's module and, where the scheme has their products in low
+    precision, train in the parts that the plan has of them, so that they are slower than torch's own; a recurrent layer
+    gets sequences of the length that it was calibrated with. An override of their operator keeps them in float.
 
     What works for a network that is trained already: a few epochs of AdamW at a learning rate of 5e-4 falling along a
     cosine, `distillation_loss` from a copy of the float network in place of the labels, batch norms frozen from the
