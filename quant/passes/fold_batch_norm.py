@@ -1,7 +1,8 @@
 """Folds batch norms into the layers before them, and those that no such layer takes in into the layers behind them.
 
 With `k = gamma / sqrt(var + eps)`: `w' = w * k`, `b' = beta + (b - mean) * k` (Jacob et al. 2018, eq. 14). Between
-layer and norm may lie what moves elements or averages them within their channel: `linear, transpose, norm`.
+layer and norm may lie what moves elements or averages them within their channel (`linear, transpose, norm`), and a
+concatenation of such.
 """
 
 from __future__ import annotations
@@ -132,54 +133,76 @@ def _fold_through_moves(
     replaced: dict[TensorRef, TensorRef],
     ordinals: dict[tuple[str, int], int],
 ) -> None:
-    """Folds a norm into the layer before it when only moves and averages lie between, each read by the next alone."""
-    affine, path = affine_of(norm, values), _path_to_layer(norm)
-    if affine is None or not path:
+    """Folds a norm into the layers before it when only moves, averages and concatenations of them lie between."""
+    affine, before = affine_of(norm, values), _Before(values)
+    last: Any = norm.args[0]
+    numbers = before.numbers(last) if affine is not None else None
+    place = None if numbers is None or numbers.dim() < 2 else _norm_channels(numbers, before.channels)
+    if affine is None or place is None or last in before.layers:
         return
-    layer, *between = reversed(path)
-    own = [node for node in layer.args[1:3] if isinstance(node, torch.fx.Node)]
-    if any(node.name not in values or len(node.users) != 1 for node in own):
-        return
-    place = _norm_channels(layer, between)
-    if place is None:
-        return
-    factor, shift = torch.ones(len(place)).double(), torch.zeros(len(place)).double()
-    read = place >= 0
+    read, factor, shift = place >= 0, torch.ones(len(place)).double(), torch.zeros(len(place)).double()
     factor[read], shift[read] = affine.factor[place[read]], affine.shift[place[read]]
-    layer.args = (*layer.args[:2], _taken_in(graph, layer, factor, shift, values), *layer.args[3:])
-    last = path[0]
-    for node in path[1:]:
-        node.meta[REF] = tuple(ref and fresh_ref(ref, ordinals) for ref in node.meta[REF])
+    for layer, channels in before.layers.items():
+        bias = _taken_in(graph, layer, factor[channels], shift[channels], values)
+        layer.args = (*layer.args[:2], bias, *layer.args[3:])
+    for node in before.seen:
+        if node is not last:
+            node.meta[REF] = tuple(ref and fresh_ref(ref, ordinals) for ref in node.meta[REF])
     replaced[norm.meta[REF][0]] = last.meta[REF][0]
     norm.replace_all_uses_with(last)
     graph.erase_node(norm)
 
 
-def _path_to_layer(norm: torch.fx.Node) -> list[torch.fx.Node]:
-    """From what a norm reads up to a layer; empty when something else makes it, or others read it on the way."""
-    path: list[torch.fx.Node] = []
-    node: Any = norm.args[0]
-    while isinstance(node, torch.fx.Node) and shape_of(node) is not None and len(node.users) == 1:
-        path.append(node)
-        if operator_type(node) in LAYERS:
-            return path if len(path) > 1 else []
-        if not (operator_type(node) in AVERAGES or is_move(node)):
-            return []
-        node = node.args[0]
-    return []
+class _Before:
+    """What makes a tensor: layers, each read by one reader alone, through moves, averages and concatenations.
 
+    Attributes:
+        layers: with their channels among those of all.
+        channels: how many that are.
+        seen: every tensor on the way.
+    """
 
-def _norm_channels(layer: torch.fx.Node, between: list[torch.fx.Node]) -> torch.Tensor | None:
-    """Which channel of the norm each of the layer's is, int64 `[out]`, -1 for none; None where one is several."""
-    numbers: Any = channel_numbers(layer.meta["val"].shape, -1 if operator_type(layer) == "linear" else 1)
-    channels = int(numbers.max())
-    for node in between:
-        numbers = averaged(node, numbers) if operator_type(node) in AVERAGES else moved(node, numbers)
+    def __init__(self, values: dict[str, torch.Tensor]) -> None:
+        self.layers: dict[torch.fx.Node, slice] = {}
+        self.channels = 0
+        self.seen: list[torch.fx.Node] = []
+        self._values = values
+
+    def numbers(self, node: Any) -> Any:
+        """From which channel, counted from 1, each element of a tensor comes; None where something else makes one."""
+        if not isinstance(node, torch.fx.Node) or len(node.users) != 1:
+            return None
+        self.seen.append(node)
+        kind = operator_type(node)
+        if kind in LAYERS:
+            return self._layer(node)
+        if kind == "cat":
+            parts = [self.numbers(part) for part in node.all_input_nodes]
+            whole = len(parts) == len(node.args[0]) and all(part is not None for part in parts)  # type: ignore[arg-type]
+            return torch.cat(parts, *node.args[1:]) if whole else None
+        if not (kind in AVERAGES or is_move(node)):
+            return None
+        numbers = self.numbers(node.args[0])
         if numbers is None:
             return None
+        return averaged(node, numbers) if kind in AVERAGES else moved(node, numbers)
+
+    def _layer(self, layer: torch.fx.Node) -> torch.Tensor | None:
+        own = [node for node in layer.args[1:3] if isinstance(node, torch.fx.Node)]
+        shape = shape_of(layer)
+        if shape is None or any(node.name not in self._values or len(node.users) != 1 for node in own):
+            return None
+        axis, first = -1 if operator_type(layer) == "linear" else 1, self.channels
+        self.channels += shape[axis]
+        self.layers[layer] = slice(first, self.channels)
+        return channel_numbers(shape, axis) + first
+
+
+def _norm_channels(numbers: torch.Tensor, channels: int) -> torch.Tensor | None:
+    """Which channel of the norm each of the layers' is, int64 `[channels]`, -1 for none; None where one is several."""
     place = torch.full((channels,), -1)
     for channel, row in enumerate(numbers.movedim(1, 0).flatten(1)):
-        there = row.unique().long() - 1
+        there = row.long().flatten() - 1
         if (place[there] >= 0).any():
             return None
         place[there] = channel

@@ -159,3 +159,31 @@ def test_a_norm_that_shifts_nothing_leaves_a_layer_without_bias() -> None:
     assert layer.inputs[2:] in ((), (None,))
     with torch.no_grad():
         torch.testing.assert_close(folded.run(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Branches(nn.Module):
+    """A norm behind a concatenation of two convolutions; a third part may be no layer's, or read elsewhere as well."""
+
+    def __init__(self, case: str = "") -> None:
+        super().__init__()
+        self.case = case
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(3, 2, 1)
+        self.norm, self.pool = lively(nn.BatchNorm2d(9 if case == "input" else 6)), nn.AvgPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        a, b = self.pool(self.a(x)), self.pool(self.b(x))
+        y = self.norm(torch.cat([a, b, self.pool(x)] if self.case == "input" else [a, b], 1)).relu()
+        return (y, b) if self.case == "read" else y
+
+
+@pytest.mark.parametrize("case", ["", "input", "read"])
+def test_a_norm_behind_a_concatenation_goes_into_all_of_its_layers_or_none(case: str) -> None:
+    model, x = Branches(case).eval(), torch.randn(2, 3, 6, 6)
+    captured = capture(model, (x,))
+    folded = fold_batch_norm(captured)
+    assert ("batch_norm" in [node.op for node in folded.graph.nodes]) == bool(case)
+    with torch.no_grad():
+        torch.testing.assert_close(folded.run(x), model(x), rtol=1e-4, atol=1e-5)
+    if not case:
+        norm = next(node for node in captured.graph.nodes if node.op == "batch_norm")
+        assert folded.replaced[norm.outputs[0]] == next(n for n in folded.graph.nodes if n.op == "cat").outputs[0]
