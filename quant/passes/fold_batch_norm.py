@@ -177,9 +177,10 @@ class _Before:
         if kind in LAYERS:
             return self._layer(node)
         if kind == "cat":
+            given: Any = node.args
             parts = [self.numbers(part) for part in node.all_input_nodes]
-            whole = len(parts) == len(node.args[0]) and all(part is not None for part in parts)  # type: ignore[arg-type]
-            return torch.cat(parts, *node.args[1:]) if whole else None
+            whole = len(parts) == len(given[0]) and all(part is not None for part in parts)
+            return torch.cat(parts, *given[1:]) if whole else None
         if not (kind in AVERAGES or is_move(node)):
             return None
         numbers = self.numbers(node.args[0])
