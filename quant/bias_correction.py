@@ -8,7 +8,7 @@ out gains 1 dB).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -36,6 +36,8 @@ class MeanInputs:
     Attributes:
         refs: the inputs.
     """
+
+    refs: Collection[TensorRef]
 
     def __init__(self, captured: CapturedModel, decided: QuantPlan) -> None:
         self.refs = {node.tensors[0] for node in _correctable(captured, decided)}
