@@ -39,7 +39,7 @@ def ask_worker(module: str, request: Mapping[str, Any], *, threads: int) -> Any:
     if done.returncode == _MISUSE:
         raise InputError(last)
     if done.returncode < 0 and at:
-        raise InputError(f"{at[-1]} ended its process with {_signal(-done.returncode)}, a fault of the runtime: {last}")
+        raise InputError(f"{a_fault_of(at[-1], done.returncode)}: {last}")
     if done.returncode:
         raise InputError(f"the measuring process ended with {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -51,11 +51,21 @@ def now_at(file: str, runtime: str) -> None:
         print(f"{_AT}{file}: {runtime}", file=sys.stderr, flush=True)
 
 
-def _signal(number: int) -> str:
+def a_fault_of(file_and_runtime: str, returncode: int) -> str:
+    """That a runtime ended its process, in words.
+
+    Args:
+        file_and_runtime: `FILE: RUNTIME`.
+        returncode: of that process; a signal where it is below 0.
+    """
+    return f"{file_and_runtime} ended its process with {_end(returncode)}, a fault of the runtime"
+
+
+def _end(returncode: int) -> str:
     try:
-        return signal.Signals(number).name
+        return signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
     except ValueError:
-        return f"signal {number}"
+        return f"signal {-returncode}"
 
 
 def serve(answer: Callable[[dict[str, Any]], Any]) -> int:

@@ -30,6 +30,7 @@ from bitwright.hw_constraints.profile.slices import Slices
 from bitwright.hw_constraints.proof.elsewhere import prove_from
 from bitwright.hw_constraints.proof.judging import Judge, references_of
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph, read_onnx
+from bitwright.hw_constraints.proof.own_process import OwnProcessBackend
 from bitwright.hw_constraints.proof.probe import Prober
 from bitwright.hw_constraints.proof.report import LayerProof
 from bitwright.hw_constraints.proof.trace import Trace, join_kernels, tagged_model
@@ -75,7 +76,7 @@ def profile_file(
     expected = _expected(graph, path, target, predict)
     slices = _measured(graph, path, inputs, {"runtime": runtime, "threads": threads, "seconds": seconds})
     trace = join_kernels(graph, slices.kernels, slices.executed)
-    prober = Prober(backend)
+    prober = Prober(OwnProcessBackend(backend, path))
     proofs = Judge(graph, trace, references_of(path), lambda case, _: prober.reason(case)).layers()
     profile = NetworkProfile(
         file=str(path),

@@ -9,6 +9,7 @@ from bitwright.hw_constraints.backends import Arrays, get_backend
 from bitwright.hw_constraints.machine import this_machine
 from bitwright.hw_constraints.proof.judging import Judge, references_of
 from bitwright.hw_constraints.proof.onnx_graph import OnnxGraph, random_inputs, read_onnx
+from bitwright.hw_constraints.proof.own_process import OwnProcessBackend
 from bitwright.hw_constraints.proof.probe import Prober
 from bitwright.hw_constraints.proof.report import ProofReport
 from bitwright.hw_constraints.proof.saturation import SaturationRisk, saturation_risks
@@ -29,11 +30,12 @@ def prove(path: Path, runtime: str, *, inputs: Arrays | None = None, threads: in
         runs: profiled runs; times are medians.
 
     Raises:
-        InputError: the file is not readable, the runtime unknown or not accepting it, or inputs are needed.
+        InputError: the file is not readable, the runtime unknown or not accepting it or ending its process with it, or
+            inputs are needed.
         MissingExtraError: the runtime is not installed.
     """
-    backend = get_backend(runtime)
-    version = backend.version()
+    version = get_backend(runtime).version()
+    backend = OwnProcessBackend(get_backend(runtime), Path(path))
     graph = read_onnx(Path(path))
     session = backend.load(Path(path), threads=threads)
     batch = random_inputs(graph) if inputs is None else inputs
