@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitwright.hw_constraints.autotune.delivery import digest, weights_beside
 from bitwright.hw_constraints.autotune.laboratory import FLOAT, Effort, Laboratory
 from bitwright.hw_constraints.autotune.placements import Placements
 from bitwright.hw_constraints.measure import Ratio
@@ -58,13 +58,14 @@ def check_others(others: Mapping[str, Path]) -> None:
     """Refuses other people's files that cannot be told from ours or are not there.
 
     Raises:
-        InputError: a label is one of ours, or there is no such file.
+        InputError: a label is one of ours, or there is no such file, or not all that belongs to it.
     """
     for label, file in others.items():
         if label in (FLOAT, FULL, TUNED):
             raise InputError(f"another file is called {label!r}, as one of autotune's own is; call it something else")
         if not file.is_file():
             raise InputError(f"{label}: {file}: no such file")
+        weights_beside(file)
 
 
 def hold_contest(lab: Laboratory, full: str, best: str) -> Contest:
@@ -73,9 +74,7 @@ def hold_contest(lab: Laboratory, full: str, best: str) -> Contest:
     names = list(labels.values())
     question: dict[str, Any] = {"final": names}
     if lab.others:
-        question["others"] = {
-            label: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for label, file in lab.others.items()
-        }
+        question["others"] = {label: digest(file) for label, file in lab.others.items()}
     answer = lab.journal.ask(question, lambda: {"times_us": lab.measure(names, _FINAL).to_json()})
     measured = Placements.from_json(answer["times_us"])
     labels.setdefault(TUNED, full)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bitwright.hw_constraints.autotune.decision import Candidates, Decision
+from bitwright.hw_constraints.autotune.delivery import deliver
 from bitwright.hw_constraints.autotune.fidelity import Accuracy, Fidelity, Judge, RuntimeAccuracy, worse
 from bitwright.hw_constraints.autotune.final import FULL, TUNED, check_others, hold_contest
 from bitwright.hw_constraints.autotune.journal import Journal
@@ -28,7 +29,6 @@ from bitwright.quant.errors import InputError
 from bitwright.quant.quantized_model import QuantizedModel
 
 RECORD, ARTIFACT, RESULT = "tries.jsonl", "tuned.onnx", "result.json"
-_PARTS = (".provenance.json", ".bin")  # what lies beside a file: ours has a provenance, OpenVINO's `.xml` its weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ def _finish(lab: Laboratory, search: Search, held_out: Sequence[Arrays], out: Pa
     beside = (FLOAT, FULL, *lab.others)
     remarks = [lost or why, *(f"{label} cannot be taken: its {loss}" for label, loss in refused.items())]
     return Tuned(
-        file=_deliver(lab, names[choice], out), choice=choice, why="; ".join(filter(None, remarks)),
+        file=deliver(lab.file(names[choice]), out / ARTIFACT), choice=choice, why="; ".join(filter(None, remarks)),
         sites=len(lab.candidates.sites.by_name), decision=_decision(lab, names[choice]),
         against=contest.against(choice, beside), tuned_against=contest.against(TUNED, beside),
         median_us=contest.median_us, fidelity={"artefact": fidelity(names[choice]), FULL: fidelity(full)},
@@ -204,18 +204,6 @@ def _decision(lab: Laboratory, name: str) -> Decision | None:
     if name in lab.others:
         return None
     return Decision(floats=frozenset(lab.candidates.sites.by_name)) if name == FLOAT else lab.decision(name)
-
-
-def _deliver(lab: Laboratory, name: str, out: Path) -> Path:
-    """The chosen file and what belongs to it, at their place; what an earlier choice left there goes."""
-    source = lab.file(name)
-    file = (out / ARTIFACT).with_suffix(source.suffix)
-    for left in out.glob(f"{file.stem}.*"):
-        left.unlink()
-    for suffix in (source.suffix, *_PARTS):
-        if source.with_suffix(suffix).is_file():
-            shutil.copyfile(source.with_suffix(suffix), file.with_suffix(suffix))
-    return file
 
 
 def _conditions(runtime: str, threads: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: not an ONNX model: it holds no graph")
     _check_texts(model, path)
     _check_versions(model, path)
-    for place, tensor in _tensors(model.graph):
+    for place, tensor in tensors_of(model.graph):
         check_tensor(tensor, f"{path}: {place}", path.parent)
     return model
 
@@ -102,7 +102,7 @@ def _check_versions(model: onnx.ModelProto, path: Path) -> None:
         raise InputError(f"{path}: uses standard operators and imports no opset; export it again")
 
 
-def _tensors(model: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+def tensors_of(model: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
     """Every tensor of a graph and its bodies, with the place where it stands."""
     for graph in _graphs(model):
         for tensor in graph.initializer:

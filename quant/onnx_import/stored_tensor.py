@@ -91,7 +91,7 @@ def _external(tensor: TensorProto, place: str, folder: Path, wanted: int) -> tup
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    file = _inside(location, place, folder)
+    file = file_inside(location, place, folder)
     numbers = {}
     for key in ("offset", "length"):
         text = entries.get(key, "0" if key == "offset" else str(wanted))
@@ -110,7 +110,7 @@ def _external(tensor: TensorProto, place: str, folder: Path, wanted: int) -> tup
     return file, numbers["offset"]
 
 
-def _inside(location: str, place: str, folder: Path) -> Path:
+def file_inside(location: str, place: str, folder: Path) -> Path:
     """The file of the weights, when it lies in the model's folder without any link on the way."""
     windows, posix = PureWindowsPath(location), PurePosixPath(location)
     outside = windows.drive or windows.root or posix.is_absolute() or ".." in {*windows.parts, *posix.parts}

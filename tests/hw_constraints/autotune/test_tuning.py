@@ -3,14 +3,13 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
-from bitwright.hw_constraints.autotune import Budget, autotune, final, laboratory, tuning
+from bitwright.hw_constraints.autotune import Budget, autotune, final, laboratory
 from bitwright.hw_constraints.autotune.decision import Decision
 from bitwright.hw_constraints.autotune.placements import Placements
 from bitwright.quant.errors import InputError
@@ -129,24 +128,6 @@ def test_another_tools_file_is_the_artefact_where_it_is_faster_and_as_faithful(
     assert (tuned.file.read_bytes() == other.read_bytes()) is (choice == "theirs")
     assert tuned.against.keys() == {"float", "full int8", "theirs"}
     assert (tuned.decision is None) is (choice == "theirs")
-
-
-@pytest.mark.parametrize(
-    ("source", "beside"),
-    [("theirs.xml", "theirs.bin"), ("ours.onnx", "ours.provenance.json"), ("theirs.onnx", None)],
-)
-def test_what_belongs_to_a_file_is_delivered_with_it_and_nothing_of_an_earlier_one(tmp_path, source, beside):
-    out = tmp_path / "out"
-    out.mkdir()
-    for name in ("tuned.onnx", "tuned.provenance.json", "tries.jsonl"):
-        (out / name).write_text("earlier")
-    names = [name for name in (source, beside) if name]
-    for name in names:
-        (tmp_path / name).write_text(name)
-    file = tuning._deliver(SimpleNamespace(file=lambda _: tmp_path / source), "theirs", out)
-    there = {path.name: path.read_text() for path in out.iterdir()}
-    assert there == {"tries.jsonl": "earlier", **{f"tuned.{name.partition('.')[2]}": name for name in names}}
-    assert file.name == f"tuned.{source.partition('.')[2]}"
 
 
 @pytest.mark.parametrize(
