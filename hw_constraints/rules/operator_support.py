@@ -77,7 +77,7 @@ class OperatorSupport:
                     severity=severity,
                     found=f"{node.op}: {consequence}",
                     allowed=f"operators that {target.id} runs (bitwright targets {target.id})",
-                    suggestion=_suggestion(node.op, available),
+                    suggestion=_suggestion(node.op, available, runs=severity is Severity.WARNING),
                 )
 
 
@@ -100,10 +100,12 @@ def _verdict(graph: Graph, node: Node, target: Target) -> tuple[Severity, str] |
     return None
 
 
-def _suggestion(op: str, available: frozenset[str]) -> str:
+def _suggestion(op: str, available: frozenset[str], *, runs: bool) -> str:
     for needed, text in _INSTEAD.get(op, ()):
         if needed <= available:
             return text
+    if runs:
+        return "leave it in float where it takes little of the time; or a target that has it in low precision"
     return "leave it out of the exported part: do it before the network's inputs or after its outputs"
 
 

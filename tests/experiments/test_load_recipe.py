@@ -35,7 +35,7 @@ def test_a_short_recipe_is_enough(recipe: Path) -> None:
     assert (loaded.name, loaded.target, loaded.calibrate.samples) == ("mine", "x86-vnni", 200)
 
 
-TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u85-1024, h200, hexagon-htp, orin-dla, tensorrt-orin, tensorrt-thor, tesla-fsd-hw3, ti-tda4, x86-avx2, x86-vnni, x86-vnni-openvino"
+TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u85-1024, h200, hexagon-htp, orin-dla, tensorrt-orin, tensorrt-thor, tesla-fsd-hw3, ti-tda4, x86-avx2, x86-dynamic, x86-vnni, x86-vnni-openvino, x86-weights-only"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ TARGETS = "amd-dpu, arm-xnnpack, edge-tpu, ethos-u55-128, ethos-u65-512, ethos-u
          "description, target, seed, model, data, example_inputs, evaluate, train, calibrate, quantize, export, predict, prove, "
          "parity, measure, lower, autotune, qat, search, report"),
         (GOOD + "train:\n  epoch: 3\n", "mine.yaml:6: train.epoch: no such key (did you mean 'epochs'?); allowed: "
-         "epochs, batch, lr, weight_decay, label_smoothing"),
+         "epochs, batch, lr, weight_decay, label_smoothing, sparsity"),
         (GOOD + "train: {epochs: 0}\n", "mine.yaml:5: train.epochs = 0; expected greater than or equal to 1"),
         (GOOD.replace("x86-vnni", "x86-vni"), "mine.yaml:2: target = 'x86-vni'; unknown target 'x86-vni'; there are: "
          f"{TARGETS} (did you mean 'x86-vnni'?)"),

@@ -130,7 +130,8 @@ def test_a_clean_network_is_clean_everywhere(target: str) -> None:
     graph = fold_batch_norm(capture(Clean(), (torch.randn(1, 16, 32, 32),))).graph
     loaded = load_target(target)
     found = lint(graph, loaded, plan=plan(graph, loaded.scheme()))
-    assert [each for each in found if each.severity is not Severity.INFO] == []
+    floating = 0 if "conv2d" in loaded.operators.quantized else 2  # of targets that have linear layers alone in codes
+    assert [each.rule for each in found if each.severity is not Severity.INFO] == ["operator_support"] * floating
 
 
 def test_control_flow_is_reported_at_its_line() -> None:

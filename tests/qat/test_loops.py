@@ -162,27 +162,30 @@ def test_checkpointing_counts_a_learning_batch_norm_once() -> None:
 
 
 def test_a_repeated_call_that_is_another_is_refused() -> None:
-    class Noisy(nn.Module):
+    class Shifted(nn.Module):
+        def __init__(self, conv: nn.Conv2d) -> None:
+            super().__init__()
+            self.conv, self.noise = conv, False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x + torch.rand_like(x) if self.noise else x + 0.5)
+
+    class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.head, self.noise = nn.Conv2d(3, 3, 1), nn.Linear(3, 5), False
-
-        def twice(self, x: torch.Tensor) -> torch.Tensor:
-            return self.conv(x + torch.rand_like(x) if self.noise else x + 0.5)
+            self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Linear(3, 5)
+            self.shifted = Shifted(self.conv)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.conv(x)
-            y = (
-                checkpoint(self.twice, y, use_reentrant=False, preserve_rng_state=False)
-                if self.noise
-                else self.twice(y)
-            )
+            noise = self.shifted.noise
+            y = checkpoint(self.shifted, y, use_reentrant=False, preserve_rng_state=False) if noise else self.shifted(y)
             return self.head(y.mean((2, 3)))
 
-    model = Noisy()
+    model = Twice()
     qat = attached(model)
     model.train()
-    model.noise = True
+    model.shifted.noise = True
     loss = loss_of(model, 0)
     with pytest.raises(
         InputError, match=r"a \w*Conv2d that the network calls several times is computed again .* exactly"

@@ -74,7 +74,7 @@ def w4(make_scheme: Callable[..., QuantScheme]) -> QuantScheme:
 @pytest.fixture(scope="module")
 def rounded(w4: QuantScheme) -> Callable[[str | None], QuantizedModel]:
     """The network by one method, or without any."""
-    return cache(lambda method: quantize(network(), w4, images(24), rounding=method))
+    return cache(lambda method: quantize(network(), w4, images(32), rounding=method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -118,7 +118,7 @@ def test_the_file_has_the_codes_and_computes_what_was_simulated(
 def test_the_same_again(
     method: str, captured: CapturedModel, w4: QuantScheme, rounded: Callable[[str | None], QuantizedModel]
 ) -> None:
-    again = quantize(captured, w4, images(24), rounding=method).captured.values
+    again = quantize(captured, w4, images(32), rounding=method).captured.values
     assert all(torch.equal(value, again[name]) for name, value in rounded(method).captured.values.items())
 
 
