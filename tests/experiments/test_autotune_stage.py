@@ -46,6 +46,7 @@ def test_the_artefact_and_its_figures_are_in_the_record(run: Path) -> None:
     assert f": {found.choice} is kept (" in tuned_text(found)
 
 
+@pytest.mark.slow
 def test_more_tries_go_on_with_the_record_and_another_network_begins_a_new_one(run: Path) -> None:
     record = run / TRIES / "tries.jsonl"
     before = record.read_text().splitlines()

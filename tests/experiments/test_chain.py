@@ -147,7 +147,7 @@ def test_the_same_recipe_trains_the_same_network(run: tuple[Path, Record], tmp_p
     ("target", "formats", "aside"),
     [
         ("h200", "float8_e4m3fn", "none of the target's runtimes (tensorrt) is here"),
-        ("ethos-u85-1024", "int8", "none of the target's runtimes ("),
+        pytest.param("ethos-u85-1024", "int8", "none of the target's runtimes (", marks=pytest.mark.slow),
     ],
 )
 def test_a_target_that_is_not_here(

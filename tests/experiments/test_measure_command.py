@@ -53,6 +53,7 @@ def test_a_table_says_what_is_in_it(table: Path) -> None:
     assert f"content {loaded.content_hash}" in text and "of the samples were disturbed and dropped" in text
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_until_the_table_has_had_its_minutes(table: Path) -> None:
     before = KernelTable.load(table)
     arguments = ("kernels", *QUICK, "--out", str(table))

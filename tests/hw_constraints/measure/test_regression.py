@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.machine import this_machine
@@ -86,6 +87,7 @@ def convolutions(path: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_twice_the_work_is_slower_and_half_of_it_faster(tmp_path):
     two, four = (convolutions(tmp_path / f"{count}.onnx", count) for count in (2, 4))
     assert compare_files(two, four, "onnxruntime", margin=0.02, seconds=3).change is Change.SLOWER
