@@ -81,7 +81,9 @@ class OwnProcessBackend:
 class _OwnProcessSession:
     def __init__(self, process: _Process, file: Path, artifact: Any, threads: int) -> None:
         self._process, self._file, self._key = process, file, process.next_key()
-        told: Loaded = self._ask("load", artifact, threads)
+        # The process was started in the folder of that moment.
+        is_relative = isinstance(artifact, Path) and not artifact.is_absolute()
+        told: Loaded = self._ask("load", artifact, threads, os.getcwd() if is_relative else None)
         self.threads = threads
         self.settings, self.input_infos, self.output_infos = told.settings, told.input_infos, told.output_infos
         # Told with the next question: a collection may come in the middle of one.

@@ -35,7 +35,11 @@ def serve(runtime: str, pipe: Connection) -> None:
         pipe.send(answer)
 
 
-def _load(runtime: str, sessions: dict[int, Session], key: int, artifact: Any, threads: int) -> Loaded:
+def _load(
+    runtime: str, sessions: dict[int, Session], key: int, artifact: Any, threads: int, folder: str | None
+) -> Loaded:
+    if folder is not None:
+        os.chdir(folder)
     session = sessions[key] = get_backend(runtime).load(artifact, threads=threads)
     return Loaded(settings=dict(session.settings), input_infos=session.input_infos, output_infos=session.output_infos)
 

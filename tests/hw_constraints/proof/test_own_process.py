@@ -133,3 +133,13 @@ def test_results_and_refusals_are_those_of_the_runtime_here(block, saved, image,
             backend.load(tmp_path / "bad.onnx")
         refusals.append(str(refusal.value))
     assert refusals[0] == refusals[1]
+
+
+def test_a_relative_path_is_one_from_the_folder_of_now(block, saved, tmp_path, monkeypatch):
+    path = saved(block())
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        there = path.rename(tmp_path / name / f"{name}.onnx")
+        monkeypatch.chdir(tmp_path / name)
+        assert prove(Path(there.name), "onnxruntime", runs=1).layers
+        path = there
