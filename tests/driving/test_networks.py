@@ -23,7 +23,23 @@ IN_PIECES = (
 )
 
 
-@pytest.fixture(scope="module", params=driving.names())
+_LARGE = {
+    *(
+        "action_chunking",
+        "deformable_detr",
+        "diffusion_planner",
+        "moe_planner",
+        "motion_forecast",
+        "stereo_cost_volume",
+    ),
+    *("stream_petr", "swin_segmenter", "trans_fusion", "voxel_net"),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in _LARGE else name for name in driving.names()],
+)
 def case(request: pytest.FixtureRequest) -> tuple[driving.DrivingNetwork, Regions]:
     torch.set_num_threads(1)
     network = driving.load(request.param)

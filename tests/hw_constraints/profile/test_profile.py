@@ -166,7 +166,7 @@ def test_a_target_without_costs_is_refused(block):
         profile_file(block, "onnxruntime", target=load_target("x86-vnni"))
 
 
-@pytest.mark.parametrize("co_runner", ["same", "memory"])
+@pytest.mark.parametrize("co_runner", ["same", pytest.param("memory", marks=pytest.mark.slow)])
 def test_tails_beside_another_process(block, co_runner):
     found = measure_tails(block, "onnxruntime", co_runner, seconds=0.1)
     for each in (found.alone, found.beside):
