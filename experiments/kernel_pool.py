@@ -35,7 +35,9 @@ _LOOKS_BETWEEN = 8  # batches of kernels from one batch of second looks to the n
 _STRAYS = 40
 _STRAY_SHARES = {Family.POINTWISE: 10, Family.CONV: 12, Family.DEPTHWISE: 7, Family.POOL: 4, Family.COPY: 4} | {
     family: 3 for family in (Family.LINEAR, Family.GROUPED, Family.ELEMENTWISE, Family.RESIZE, Family.NORM)
-} | {Family.NORM: 4, Family.CONCAT: 3, Family.ACTIVATION: 3}  # fmt: skip
+} | {Family.NORM: 4, Family.CONCAT: 3, Family.ACTIVATION: 3} | {
+    family: 2 for family in (Family.SOFTMAX, Family.OTHER, Family.CONV_TRANSPOSE)
+}  # fmt: skip
 _STRAY_MACS, _STRAY_BYTES = 3e8, 4e6  # larger ones take long and lie close to the roofline
 _STRAYS_TOGETHER = 12  # weigh as much as one network
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from bitwright.hw_constraints.kernels import unusual
+from bitwright.hw_constraints.kernels.draw_moves import REDUCTIONS, Move, combined, copied, normalized, reduced
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel, Shape, Value
 from bitwright.hw_constraints.kernels.known_rules import known_rules
 from bitwright.hw_constraints.kernels.random_sizes import RandomSizes
@@ -69,6 +72,8 @@ def draw_kernels(
 class _Draw:
     def __init__(self, number_format: str, rules: FusionRules, choice: random.Random) -> None:
         self._format, self._rules, self._random, self._sizes = number_format, rules, choice, RandomSizes(choice)
+        # With one channel OpenVINO's orders are the same, so that what is glanced at in a minimal model needs none.
+        self._fewest = 2 if rules.runtime == "openvino" else 1
         self.makers: dict[Family, Callable[[], Kernel]] = {
             Family.CONV: self._conv,
             Family.POINTWISE: self._pointwise,
@@ -78,15 +83,16 @@ class _Draw:
             Family.LINEAR: self._linear,
             Family.MATMUL: self._matmul,
             Family.ATTENTION: self._attention,
-            Family.ELEMENTWISE: self._elementwise,
+            Family.ELEMENTWISE: partial(self._move, combined),
             Family.ACTIVATION: self._activation,
             Family.POOL: self._pool,
             Family.GLOBAL_POOL: self._global_pool,
             Family.CONCAT: self._concat,
-            Family.SOFTMAX: self._softmax,
+            Family.SOFTMAX: partial(self._move, normalized),
             Family.NORM: self._norm,
             Family.RESIZE: self._resize,
-            Family.COPY: self._copy,
+            Family.COPY: partial(self._move, copied),
+            Family.OTHER: partial(self._move, reduced),
             Family.VIEW: self._view,
             Family.QUANTIZE: self._conversion,
             Family.DEQUANTIZE: self._conversion,
@@ -162,7 +168,8 @@ class _Draw:
         return layout
 
     def _convolution(self, picture: Shape, out: int, side: tuple[int, int], stride: int, group: int = 1) -> Kernel:
-        dilated = max(side) == 3 and stride == 1 and self._random.random() < _DILATED
+        often = _DILATED * (2 if self._family is Family.DEPTHWISE else 1)
+        dilated = 3 <= max(side) <= 5 and stride == 1 and self._random.random() < often
         dilation = self._random.choice(_DILATIONS) if dilated else 1
         spread = [(one - 1) * dilation + 1 for one in side]
         pads = [0, 0] if stride >= max(side) > 1 else [one // 2 for one in spread]
@@ -196,23 +203,32 @@ class _Draw:
             return (add, "relu") if "relu" in fuses and draw < 0.15 else (add,)
         return (activation,) if activation in fuses and draw < 0.8 else ()
 
+    def _move(self, draw: Callable[[RandomSizes], Move]) -> Kernel:
+        move = draw(self._sizes)
+        return self._make(move.op, move.inputs, [move.output], weight=move.weight, attributes=move.attributes)
+
     def _conv(self) -> Kernel:
         side = self._random.choice([3] * 10 + [2, 4, 5, 5, 7])
-        sides = (side, side) if self._random.random() < 0.9 else self._random.choice([(1, 3), (3, 1), (1, 7), (7, 1)])
+        sides = (side, side) if self._random.random() < 0.85 else unusual.window(self._random)
         stride = self._random.choice([1, 1, 1, 2]) if side != 4 else 4
-        picture = self._sizes.picture()
-        if self._random.random() < 0.15:  # the first layer
+        picture, out = self._sizes.picture(), self._sizes.channels()
+        draw = self._random.random()
+        if draw < 0.15:  # the first layer
             picture, stride = (1, 3, *[self._sizes.between(32, 256)] * 2), self._random.choice([1, 2, 2])
-        return self._convolution(picture, self._sizes.channels(), sides, stride)
+        elif draw < 0.23:
+            picture, out = unusual.few_channels(self._sizes, self._fewest)
+        return self._convolution(picture, out, sides, stride)
 
     def _pointwise(self) -> Kernel:
-        return self._convolution(
-            self._sizes.picture(), self._sizes.channels(), (1, 1), self._random.choice([1] * 9 + [2])
-        )
+        picture, out = self._sizes.picture(), self._sizes.channels()
+        if self._random.random() < 0.06:
+            picture, out = unusual.few_channels(self._sizes, self._fewest)
+        return self._convolution(picture, out, (1, 1), self._random.choice([1] * 9 + [2]))
 
     def _depthwise(self) -> Kernel:
         picture, side = self._sizes.picture(), self._random.choice([3, 3, 3, 5, 5, 7])
-        return self._convolution(picture, picture[1], (side, side), self._random.choice([1, 1, 2]), picture[1])
+        sides = (side, side) if self._random.random() < 0.8 else unusual.window(self._random)
+        return self._convolution(picture, picture[1], sides, self._random.choice([1, 1, 2]), picture[1])
 
     def _grouped(self) -> Kernel:
         if self._random.random() < _MULTIPLIED:
@@ -221,16 +237,22 @@ class _Draw:
         group, picture = self._random.choice([2, 2, 4, 8, 32]), self._sizes.picture()
         width = max(2, self._random.choice([4, 8, 16, 24, 32, picture[1] // group]))
         picture = (1, group * width, *picture[2:])
-        side = self._random.choice([1, 3, 3, 3])
-        return self._convolution(picture, group * width, (side, side), self._random.choice([1, 1, 2]), group)
+        side = self._random.choice([1, 3, 3, 3, 3, 5, 7])
+        out = width if self._random.random() < 0.7 else self._random.randint(2, 2 * width)
+        return self._convolution(picture, group * out, (side, side), self._random.choice([1, 1, 2]), group)
 
     def _conv_transpose(self) -> Kernel:
         picture, out = self._sizes.picture(), self._sizes.channels()
-        side, pad, more = self._random.choice([(2, 0, 0), (4, 1, 0), (3, 1, 1)])  # all double height and width
-        how: dict[str, Value] = {"dilations": (1, 1), "group": 1, "kernel_shape": (side, side), "pads": (pad,) * 4}
-        how |= {"strides": (2, 2), **({"output_padding": (more, more)} if more else {})}
-        weight, result = (picture[1], out, side, side), (1, out, 2 * picture[2], 2 * picture[3])
-        return self._make("ConvTranspose", [picture], [result], weight=weight, attributes=how)
+        window = unusual.transposed_window(self._random)
+        if self._random.random() < 0.6:  # doubles height and width
+            side, pad, more = self._random.choice([(2, 0, 0), (4, 1, 0), (3, 1, 1)])
+            window = unusual.TransposedWindow(sides=(side,) * 2, strides=(2, 2), pads=(pad,) * 2, more=(more,) * 2)
+        how: dict[str, Value] = {"dilations": (1, 1), "group": 1, "kernel_shape": window.sides}
+        how |= {"pads": window.pads * 2, "strides": window.strides}
+        how |= {"output_padding": window.more} if any(window.more) else {}
+        sizes = [size * stride for size, stride in zip(picture[2:], window.strides, strict=True)]
+        weight = (picture[1], out, *window.sides)
+        return self._make("ConvTranspose", [picture], [(1, out, *sizes)], weight=weight, attributes=how)
 
     def _linear(self) -> Kernel:
         rows = 1 if self._random.random() < 0.4 else self._sizes.between(8, 512)
@@ -270,15 +292,6 @@ class _Draw:
             )
         return self._make("Attention", [queries, keys, queries], [queries])
 
-    def _elementwise(self) -> Kernel:
-        op, shape = self._random.choice(["Add", "Add", "Mul", "Mul", "Sub"]), self._sizes.tensor()
-        draw = self._random.random()
-        if draw < 0.6:
-            return self._make(op, [shape, shape], [shape])
-        if draw < 0.85 and len(shape) == 4:
-            return self._make("Mul", [shape, (1, shape[1], 1, 1)], [shape])
-        return self._make(op, [shape], [shape], weight=(1, shape[1], 1, 1) if len(shape) == 4 else shape[-1:])
-
     def _activation(self) -> Kernel:
         op, shape = self._random.choice([*_UNARY, *({"silu"} & self._rules.composites)]), self._sizes.tensor()
         bounds = {"const:1": 0.0, "const:2": 6.0} if op == "clip" else {}
@@ -302,11 +315,6 @@ class _Draw:
         result = (1, sum(shape[1] for shape in shapes), *picture[2:])
         return self._make("Concat", shapes, [result], attributes={"axis": 1})
 
-    def _softmax(self) -> Kernel:
-        tokens = self._sizes.between(16, 400)
-        shape = (1, self._random.choice([1, 2, 3, 4, 6, 8, 12]), tokens, tokens)
-        return self._make("Softmax", [shape], [shape], attributes={"axis": self._random.choice([-1, 3])})
-
     def _norm(self) -> Kernel:
         if self._random.random() < 0.6:
             shape = self._sizes.tokens()
@@ -329,30 +337,6 @@ class _Draw:
         else:
             how |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return self._make("Resize", [picture], [result], attributes=how)
-
-    def _copy(self) -> Kernel:
-        if self._random.random() < 0.3:
-            shape = self._sizes.picture()
-            half = (shape[0], max(1, shape[1] // 2), *shape[2:])
-            bounds: dict[str, Value] = {"const:1": (0,), "const:2": (half[1],), "const:3": (1,), "const:4": (1,)}
-            return self._make("Slice", [shape], [half], attributes=bounds)
-        if self._random.random() < 0.3:
-            return self._transposed_picture()
-        if self._random.random() < 0.5:
-            shape = self._sizes.tokens()
-            return self._make("Transpose", [shape], [(shape[0], shape[2], shape[1])], attributes={"perm": (0, 2, 1)})
-        shape = (1, self._sizes.between(16, 400), self._random.choice([1, 2, 3, 4, 6, 8]), self._sizes.between(16, 96))
-        order = self._random.choice([(0, 2, 1, 3), (0, 2, 3, 1), (0, 3, 1, 2)] if shape[2] > 1 else [(0, 3, 1, 2)])
-        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
-
-    def _transposed_picture(self) -> Kernel:
-        """Channels of two groups shuffled, or moved behind height and width, or back."""
-        _, channels, *sides = self._sizes.picture()
-        shape: Shape = (1, 2, max(1, channels // 2), *sides)
-        order: tuple[int, ...] = (0, 2, 1, 3, 4)
-        if self._random.random() < 0.5:
-            shape, order = (1, channels, *sides), self._random.choice([(0, 2, 3, 1), (0, 3, 1, 2)])
-        return self._make("Transpose", [shape], [tuple(shape[axis] for axis in order)], attributes={"perm": order})
 
     def _view(self) -> Kernel:
         shape = self._sizes.picture()
@@ -396,5 +380,6 @@ _OPS: dict[Family, tuple[str, ...]] = {
     Family.NORM: ("LayerNormalization", "BatchNormalization"),
     Family.RESIZE: ("Resize",),
     Family.COPY: ("Transpose", "Slice"),
+    Family.OTHER: REDUCTIONS,
     Family.VIEW: ("Reshape",),
 }

@@ -176,7 +176,7 @@ _LOGARITHMIC = frozenset(
     {
         *("macs", "bytes read", "bytes written", "bytes of weights", "bytes of addends", "work for each byte"),
         *("positions", "width", "channels in", "channels out", "channels of a group", "kernel side"),
-        *("long kernel side", "stride", "dilation", "contiguous", "along"),
+        *("long kernel side", "stride", "dilation", "contiguous", "along", "repeats"),
         *(name for name in NAMES if " to " in name),
     }
 )

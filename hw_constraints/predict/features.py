@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.hw_constraints.kernels.axes import innermost_run, moves_one_axis, reduced, turns
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, WEIGHTED, Family, Kernel, Shape
 
 Array = npt.NDArray[np.float64]
@@ -33,7 +34,7 @@ NAMES = (
     *("channels in are odd", "channels out are odd", "channels fill vectors", "channels behind vectors"),
     *("adds", "bounds", "fused function", "writes codes", "writes real values"),
     *("blocked", "channels last", "tensors in", "tensors out", "contiguous", "along"),
-    *("rescales", "zero point", "broadcasts", "work on padding"),
+    *("rescales", "zero point", "broadcasts", "work on padding", "moves one axis", "repeats", "turns"),
 )
 _POSITION = {name: index for index, name in enumerate(NAMES)}
 
@@ -74,6 +75,9 @@ def _row(kernel: Kernel) -> list[float]:
         *(float(kernel.attribute(name, 0) == 1) for name in ("rescale", "zero_point")),
         float(len(set(kernel.inputs)) > 1 or bool(kernel.weight and kernel.family not in WEIGHTED)),
         -math.log(share_inside(kernel)),
+        float(moves_one_axis(kernel)),
+        _log(innermost_run(kernel)),
+        float(turns(kernel)),
     ]
 
 
@@ -145,6 +149,8 @@ def _moved(kernel: Kernel) -> tuple[int, int]:
         while fixed < len(shape) and order[-1 - fixed] == len(shape) - 1 - fixed:
             fixed += 1
         return math.prod(shape[len(shape) - fixed :]), shape[order[-1]]
+    if kernel.op.startswith("Reduce"):
+        return reduced(kernel)
     axis = kernel.attribute("axis")
     if axis is None or not shape:
         return 1, 1

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bitwright.hw_constraints.kernels.axes import moves_one_axis, turns
 from bitwright.hw_constraints.kernels.kernel import CONVOLUTIONS, Family, Kernel
+from bitwright.hw_constraints.kernels.rules import PLAIN
 from bitwright.hw_constraints.table.row import KernelRow
 from bitwright.hw_constraints.table.store import KernelTable
 
@@ -23,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 Belief = Callable[[Sequence[Kernel]], tuple[Floats, Floats]]
 Fit = Callable[[Sequence[KernelRow]], Belief]
 _FEW_POSITIONS = 64  # results of a channel, below which weights are most of what is read
+_FEW_CHANNELS = 2  # fewer than the colours of a first layer
+_LARGE_SIDE, _LARGEST_USUAL = 3, 4  # of kernels in groups; of transposed ones, most of which are 2 x 2 to 4 x 4
 _LANES = 16  # of float32 in a vector of 512 bits
 _CHOICE = 3  # candidates for each place in a batch, among which those that differ most are taken
 
@@ -84,25 +88,43 @@ def doubt_by_kernel(networks: Sequence[Sequence[Kernel]], belief: Belief) -> dic
 def group_of(kernel: Kernel) -> tuple[str, str, str]:
     """Kernels that are counted together: of one family and format, and alike in what a model knows only by seeing it.
 
-    For convolutions that is what takes a runtime off its usual path: dilation, a long kernel, few positions, channels
-    that fill no vector. For others it is the operator, and whether it broadcasts.
+    For convolutions that is what takes a runtime off its usual path: dilation, a long or large kernel, few positions,
+    few channels or such as fill no vector. For others it is the operator, and which axes it works on.
     """
     return str(kernel.family), kernel.format, _trait(kernel)
 
 
 def _trait(kernel: Kernel) -> str:
     if kernel.family not in CONVOLUTIONS:
-        broadcasts = kernel.family is Family.ELEMENTWISE and len(set(kernel.inputs)) > 1
-        return f"{kernel.op} broadcasting" if broadcasts else kernel.op
+        return f"{kernel.op}{_axes(kernel)}"
     dilations = kernel.attribute("dilations", (1,))
     if max(dilations if isinstance(dilations, tuple) else (dilations,), default=1) > 1:
         return "dilated"
     if len(set(kernel.weight[2:])) > 1:
         return "long"
+    if min(kernel.inputs[0][1], kernel.outputs[0][1]) <= _FEW_CHANNELS and kernel.family is not Family.DEPTHWISE:
+        return "of few channels"
+    if max(kernel.weight[2:], default=1) > _LARGE_SIDE and kernel.family is Family.GROUPED:
+        return "large"
     if math.prod(kernel.outputs[0][2:]) <= _FEW_POSITIONS:
         return "of few positions"
     odd = any(channels % _LANES for channels in (kernel.inputs[0][1], kernel.outputs[0][1]))
     return "ragged" if odd else "ordinary"
+
+
+def _axes(kernel: Kernel) -> str:
+    """What an operator without a convolution's weights does to axes, where that is not the usual."""
+    shape = kernel.inputs[0]
+    if kernel.family is Family.ELEMENTWISE and len(set(kernel.inputs)) > 1:
+        return " broadcasting" if turns(kernel) <= 1 else " broadcasting between"
+    if kernel.family is Family.SOFTMAX and int(kernel.attribute("axis", -1)) % len(shape) != len(shape) - 1:
+        return " inside"
+    if kernel.op == "Transpose" and not moves_one_axis(kernel):
+        return " of several axes"
+    sides = kernel.weight[2:]
+    if kernel.family is Family.CONV_TRANSPOSE and (len(set(sides)) > 1 or max(sides, default=1) > _LARGEST_USUAL):
+        return " large"
+    return " in plain order" if kernel.op == "MaxPool" and kernel.layout == PLAIN else ""
 
 
 def _start(table: KernelTable, candidates: Sequence[Kernel], count: int) -> list[Kernel]:

@@ -43,7 +43,18 @@ def test_strays_are_of_all_kinds_that_published_networks_surprised_with(runtime:
             if runtime == "openvino" and number_format == "int8" and family == "resize":
                 continue  # computed in float there
             assert kinds[family, number_format, trait] >= 8, (family, number_format, trait)
-    assert kinds["conv_transpose", "float32", "ConvTranspose"] >= 8
+        for family, trait in (
+            ("conv", "of few channels"), ("pointwise", "of few channels"), ("depthwise", "dilated"),
+            ("depthwise", "long"), ("grouped", "large"), ("pool", "MaxPool in plain order"),
+            ("copy", "Transpose of several axes"),
+        ):  # fmt: skip
+            assert kinds[family, number_format, trait] >= 8, (family, number_format, trait)
+        assert sum(kinds["elementwise", number_format, f"{op} broadcasting between"] for op in ("Add", "Mul")) >= 8
+    for family, trait in (
+        ("conv_transpose", "ConvTranspose"), ("conv_transpose", "ConvTranspose large"), ("softmax", "Softmax inside"),
+        ("other", "ReduceMax"), ("other", "ReduceMean"),
+    ):  # fmt: skip
+        assert kinds[family, "float32", trait] >= 8, (family, trait)
     families = [Counter(kernel.family for kernel in lot) for lot in lots]
     assert max(count for each in families[: len(families) // 4] for count in each.values()) <= 3
     assert lots == stray_kernels(rules, kernel_pool.FORMATS, seed=0)

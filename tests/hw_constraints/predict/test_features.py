@@ -58,3 +58,33 @@ def test_channels_behind_the_last_vector_are_counted(channels: int, expected: tu
     (row,) = features([kernel])
     fills, behind = (row[NAMES.index(f"channels {name} vectors")] for name in ("fill", "behind"))
     assert (fills, round(math.exp(behind))) == expected
+
+
+def _of_axes(family: Family, op: str, *inputs: tuple[int, ...], **attributes: object) -> Kernel:
+    return Kernel(
+        family=family, op=op, format="float32", inputs=inputs, outputs=inputs[:1], attributes=tuple(attributes.items())
+    )  # type: ignore[arg-type]
+
+
+_PICTURE = (1, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        [_of_axes(Family.SOFTMAX, "Softmax", _PICTURE, axis=axis) for axis in (1, 2, 3)],
+        [
+            _of_axes(Family.COPY, "Transpose", _PICTURE, perm=order)
+            for order in ((0, 3, 1, 2), (0, 3, 2, 1), (0, 2, 1, 3))
+        ],
+        [
+            _of_axes(Family.ELEMENTWISE, "Mul", _PICTURE, other)
+            for other in ((1, 16, 1, 1), (1, 1, 16, 1), (1, 1, 1, 16), (1, 1, 16, 16), (1, 16, 1, 16))
+        ],
+        [_of_axes(Family.OTHER, "ReduceMax", _PICTURE, **{"const:1": axes}) for axes in ((1,), (3,), (1, 3), (2, 3))],
+    ],
+    ids=["softmax", "transpose", "repeated", "reduced"],
+)
+def test_axes_tell_kernels_of_equal_sizes_apart(kernels: list[Kernel]) -> None:
+    rows = {tuple(row) for row in features(kernels)}
+    assert len(rows) == len(kernels)

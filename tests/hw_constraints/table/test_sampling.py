@@ -27,7 +27,7 @@ from bitwright.hw_constraints.table.sampling import (
     spread,
 )
 
-NETWORKS = [[kernel(channels, "float32"), kernel(channels, "int8")] for channels in range(1, 101)]
+NETWORKS = [[kernel(channels, "float32"), kernel(channels, "int8")] for channels in range(3, 103)]
 
 
 def by_channels(rows: Sequence[KernelRow]) -> Belief:
@@ -47,7 +47,7 @@ def test_a_table_begins_with_all_groups_in_turn_and_goes_on_where_least_is_known
         start, later = chosen[:20], chosen[20:]
         assert [group_of(each) for each in start[:4]] == [group_of(each) for each in NETWORKS[0]] * 2
         channels = [each.inputs[0][1] for each in start]
-        assert min(channels) == 1 and max(channels) == 100
+        assert min(channels) == 3 and max(channels) == 102
         assert min(each.inputs[0][1] for each in later) > 70  # of the three times as many that are known least
 
 
@@ -72,6 +72,23 @@ def test_groups_tell_apart_what_takes_a_runtime_off_its_usual_path() -> None:
         ({"outputs": ((1, 64, 9, 9),), "attributes": (("dilations", (2, 2)),)}, "dilated"),
         ({"family": Family.ELEMENTWISE, "op": "Mul"}, "Mul"),
         ({"family": Family.ELEMENTWISE, "op": "Mul", "inputs": ((1, 64, 8, 8), (1, 64, 1, 1))}, "Mul broadcasting"),
+        ({"outputs": ((1, 2, 9, 9),)}, "of few channels"),
+        ({"family": Family.GROUPED, "outputs": ((1, 64, 9, 9),), "weight": (64, 16, 5, 5)}, "large"),
+        (
+            {"family": Family.ELEMENTWISE, "op": "Mul", "inputs": ((1, 64, 8, 8), (1, 64, 1, 8))},
+            "Mul broadcasting between",
+        ),
+        ({"family": Family.SOFTMAX, "op": "Softmax", "attributes": (("axis", 1),)}, "Softmax inside"),
+        ({"family": Family.SOFTMAX, "op": "Softmax", "attributes": (("axis", -1),)}, "Softmax"),
+        (
+            {"family": Family.COPY, "op": "Transpose", "attributes": (("perm", (0, 3, 2, 1)),)},
+            "Transpose of several axes",
+        ),
+        ({"family": Family.COPY, "op": "Transpose", "attributes": (("perm", (0, 2, 3, 1)),)}, "Transpose"),
+        ({"family": Family.CONV_TRANSPOSE, "op": "ConvTranspose", "weight": (64, 64, 9, 9)}, "ConvTranspose large"),
+        ({"family": Family.CONV_TRANSPOSE, "op": "ConvTranspose", "weight": (64, 64, 2, 2)}, "ConvTranspose"),
+        ({"family": Family.POOL, "op": "MaxPool"}, "MaxPool in plain order"),
+        ({"family": Family.POOL, "op": "MaxPool", "layout": "channels_last"}, "MaxPool"),
     ):
         each = replace(ordinary, **changes)  # type: ignore[arg-type]
         assert group_of(each) == (str(each.family), "float32", trait)
