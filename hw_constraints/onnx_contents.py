@@ -23,7 +23,7 @@ class Contents(NamedTuple):
     """What of a model decides how it must be opened; element types by their numbers in TensorProto.
 
     `stored` are those of its initializers, `written` those that its QuantizeLinear nodes write; `coded_weights` says
-    whether a MatMul reads weights that are stored as codes.
+    whether a MatMul multiplies weights that are stored as codes with activations that are in none.
     """
 
     stored: frozenset[int] = frozenset()
@@ -51,14 +51,16 @@ def _contents(model: memoryview) -> Contents:
                 types[str(named.get(_TENSOR_NAME, b""), "utf-8")] = int(named.get(_DATA_TYPE, 0))
     written: set[int] = set()
     coded: set[str] = set()
+    dequantized: set[str] = set()
     for node in nodes:
         if node.op == "QuantizeLinear":
             written.update(types[name] for name in node.inputs[2:] if name in types)
             written.update(node.output_types)
-        elif node.op == "DequantizeLinear" and node.inputs[0] in types:
-            coded.update(node.outputs)
-    products = any(node.op == "MatMul" and node.inputs[1] in coded for node in nodes)
-    return Contents(frozenset(types.values()), frozenset(written), products)
+        elif node.op == "DequantizeLinear":
+            (coded if node.inputs[0] in types else dequantized).update(node.outputs)
+    products = [node.inputs for node in nodes if node.op == "MatMul"]
+    alone = any(weights in coded and activations not in dequantized for activations, weights in products)
+    return Contents(frozenset(types.values()), frozenset(written), alone)
 
 
 class _Node(NamedTuple):

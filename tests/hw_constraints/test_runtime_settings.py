@@ -1,5 +1,6 @@
 """What decides how a runtime opens a file: read from its bytes, and what comes of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -54,7 +55,26 @@ def weights_alone(codes: type = ml_dtypes.int4) -> onnx.ModelProto:
     )
 
 
+def both_in_codes() -> onnx.ModelProto:
+    """A linear layer as other tools write it: weights and activations in codes, its bias in an Add."""
+    return model(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["a"]),
+            helper.make_node("DequantizeLinear", ["w", "scale", "none"], ["d"]),
+            helper.make_node("MatMul", ["a", "d"], ["m"]),
+            helper.make_node("Add", ["m", "bias"], ["y"]),
+        ],
+        w=(np.arange(16 * 8).reshape(16, 8) % 7).astype(np.int8),
+        scale=np.float32(0.125),
+        zero=np.uint8(128),
+        none=np.int8(0),
+        bias=np.ones(8, np.float32),
+    )
+
+
 MODELS = {
+    "both in codes": both_in_codes(),
     "float8": rectified(ml_dtypes.float8_e4m3fn),
     "int4": rectified(ml_dtypes.int4),
     "int8": rectified(np.int8),
@@ -67,8 +87,14 @@ def by_the_package(found: onnx.ModelProto) -> Contents:
     """The same with the package `onnx`."""
     types = {each.name: each.data_type for each in found.graph.initializer}
     written = [node for node in found.graph.node if node.op_type == "QuantizeLinear"]
-    coded = {n.output[0] for n in found.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in types}
-    products = [node for node in found.graph.node if node.op_type == "MatMul" and node.input[1] in coded]
+    dequantized = {n.output[0]: n.input[0] for n in found.graph.node if n.op_type == "DequantizeLinear"}
+    products = [
+        node
+        for node in found.graph.node
+        if node.op_type == "MatMul"
+        and dequantized.get(node.input[1]) in types
+        and dequantized.get(node.input[0], "w") in types
+    ]
     named = frozenset(types[name] for node in written for name in node.input[2:])
     output = frozenset(each.i for node in written for each in node.attribute if each.name == "output_dtype")
     return Contents(frozenset(types.values()), named | output, bool(products))
@@ -79,6 +105,15 @@ def test_bytes_say_what_the_package_reads(name: str, tmp_path: Path) -> None:
     onnx.save(MODELS[name], tmp_path / "model.onnx")
     assert contents_of(tmp_path / "model.onnx") == by_the_package(MODELS[name]) != Contents()
     assert contents_of(MODELS[name].SerializeToString()) == by_the_package(MODELS[name])
+
+
+def test_a_file_with_activations_in_codes_is_opened_as_anybody_does() -> None:
+    """What is left out for weights alone would keep a product and its bias apart here."""
+    plain = {"graph_optimization_level": "ORT_ENABLE_ALL", "intra_op_num_threads": "1"}
+    machine = replace(this_machine(), isa=frozenset({"avx512_vnni"}))
+    found = onnxruntime_settings(MODELS["both in codes"].SerializeToString(), threads=1, machine=machine)
+    assert found == plain
+    assert onnxruntime_settings(MODELS["int8 weights"].SerializeToString(), threads=1, machine=machine) != plain
 
 
 def test_an_output_type_without_zero_point() -> None:
