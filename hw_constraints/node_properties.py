@@ -13,15 +13,13 @@ from typing import Any
 from bitwright.hw_constraints.operators import (
     ADAPTIVE_POOLS,
     ALONG_AN_AXIS,
-    CONVOLUTIONS,
     MATRIX_PRODUCTS,
     REDUCTIONS,
     RESIZES,
-    TRANSPOSED_CONVOLUTIONS,
     WINDOW_POOLS,
 )
 from bitwright.hw_constraints.predicate import Value
-from bitwright.quant.graph import Graph, Node
+from bitwright.quant.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, Graph, Node
 
 Shape = tuple[int | None, ...]
 

@@ -5,8 +5,8 @@ Names are ATen's base names in functional form, as `quant.graph` carries them.
 
 from __future__ import annotations
 
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-TRANSPOSED_CONVOLUTIONS = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+from bitwright.quant.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+
 WINDOW_POOLS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"})
 ADAPTIVE_POOLS = frozenset(
     {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d"}

@@ -16,14 +16,10 @@ import torch.fx
 
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel, Transform
-from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.graph import LAYERS, Node, TensorRef
 from bitwright.quant.inference import ready_to_run
 from bitwright.quant.plan import QuantPlan
 from bitwright.quant.quantized_model import QuantizedModel
-
-_LAYERS = frozenset(
-    ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
-)
 
 
 class MeanInputs:
@@ -120,7 +116,7 @@ def _correctable(captured: CapturedModel, decided: QuantPlan) -> list[Node]:
     return [
         node
         for node in graph.nodes
-        if node.op in _LAYERS
+        if node.op in LAYERS
         and node.name in decided.quantized
         and len(node.tensors) == 3
         and node.tensors[1] in decided.weights

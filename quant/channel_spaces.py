@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.quant.graph import CONVOLUTIONS, Graph, Node, TensorRef
 
-_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 # One operand, channels stay where they are; and over how many axes at the end positions are mixed.
 _HOMOGENEOUS = {
     **dict.fromkeys(("relu", "leaky_relu", "clone", "contiguous", "dropout"), 0),
@@ -136,7 +135,7 @@ class _Spaces:
     def _note(self, node: Node) -> None:
         known = (
             self._layer(node)
-            if node.op in _CONVOLUTIONS or node.op == "linear"
+            if node.op in CONVOLUTIONS or node.op == "linear"
             else self._homogeneous(node)
             if node.op in _HOMOGENEOUS or node.op in _CLAMPS
             else self._addition(node)

@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+TRANSPOSED_CONVOLUTIONS = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+# Of one input, one weight, and a bias where there is one.
+LAYERS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | {"linear"}
+
 
 @dataclass(frozen=True, order=True)
 class TensorRef:
@@ -277,8 +282,8 @@ def _attention_macs(graph: Graph, node: Node) -> int:
 
 
 _MACS: dict[str, Callable[[Graph, Node], int]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv_macs),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed_conv_macs),
+    **dict.fromkeys(CONVOLUTIONS, _conv_macs),
+    **dict.fromkeys(TRANSPOSED_CONVOLUTIONS, _transposed_conv_macs),
     **dict.fromkeys(("linear", "matmul", "bmm", "mm"), _linear_macs),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm_macs),
     "scaled_dot_product_attention": _attention_macs,

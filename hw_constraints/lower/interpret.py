@@ -20,9 +20,8 @@ from bitwright.hw_constraints.lower.run_nest import Nest
 from bitwright.hw_constraints.lower.storage import Storage
 from bitwright.hw_constraints.lower.whole_ops import run_whole, runs_whole
 from bitwright.hw_constraints.lower.work import WorkKind
-from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
 from bitwright.quant.geometry import place_operands
-from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.graph import TRANSPOSED_CONVOLUTIONS, Node, TensorRef
 
 Codes = Mapping[TensorRef, Array]
 

@@ -15,11 +15,11 @@ from bitwright.hw_constraints.lower.fuse import VIEWS
 from bitwright.hw_constraints.lower.hardware import format_name
 from bitwright.hw_constraints.lower.program import Block, Pass, Program, Reason
 from bitwright.hw_constraints.lower.storage import PLAIN, Storage
-from bitwright.hw_constraints.operators import CONVOLUTIONS, POOLS, RESIZES, TRANSPOSED_CONVOLUTIONS
+from bitwright.hw_constraints.operators import POOLS, RESIZES
 from bitwright.hw_constraints.placement import Place
 from bitwright.hw_constraints.target_hardware import EngineKind
 from bitwright.hw_constraints.target_types import Target
-from bitwright.quant.graph import Node, TensorInfo, TensorRef
+from bitwright.quant.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, Node, TensorInfo, TensorRef
 
 IMAGES = (
     CONVOLUTIONS

@@ -15,8 +15,7 @@ from bitwright.hw_constraints.lower.integer_ops import Array
 from bitwright.hw_constraints.lower.phases import Phases
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
 from bitwright.hw_constraints.lower.work_of import ROW_OPERATORS, canonical
-from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
-from bitwright.quant.graph import Graph, Node
+from bitwright.quant.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from bitwright.hw_constraints.lower.phases import Phases
 from bitwright.hw_constraints.lower.program import LoweredOp, Role
 from bitwright.hw_constraints.lower.storage import PLAIN
 from bitwright.hw_constraints.lower.work import WorkKind
-from bitwright.hw_constraints.operators import TRANSPOSED_CONVOLUTIONS
 from bitwright.hw_constraints.target_hardware import Loop
 from bitwright.quant.errors import InputError
-from bitwright.quant.graph import Node, TensorRef
+from bitwright.quant.graph import TRANSPOSED_CONVOLUTIONS, Node, TensorRef
 
 if TYPE_CHECKING:
     from bitwright.hw_constraints.lower.interpret import Machine

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from bitwright.hw_constraints.lower.integer_ops import Real
 from bitwright.hw_constraints.lower.layout import permutation
 from bitwright.hw_constraints.lower.work_of import sizes_of
-from bitwright.hw_constraints.operators import ADAPTIVE_POOLS, TRANSPOSED_CONVOLUTIONS
+from bitwright.hw_constraints.operators import ADAPTIVE_POOLS
 from bitwright.quant.errors import InputError
-from bitwright.quant.graph import Graph, Node
+from bitwright.quant.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node
 
 
 def runs_whole(graph: Graph, node: Node) -> bool:

@@ -13,16 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bitwright.hw_constraints.lower.work import Axis, Work, WorkKind
-from bitwright.hw_constraints.operators import (
-    ADAPTIVE_POOLS,
-    CONVOLUTIONS,
-    MATRIX_PRODUCTS,
-    MOVEMENTS,
-    REDUCTIONS,
-    TRANSPOSED_CONVOLUTIONS,
-    WINDOW_POOLS,
-)
-from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.hw_constraints.operators import ADAPTIVE_POOLS, MATRIX_PRODUCTS, MOVEMENTS, REDUCTIONS, WINDOW_POOLS
+from bitwright.quant.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, Graph, Node, TensorRef
 
 Bits = Callable[[TensorRef], int]
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import CONVOLUTIONS
 from bitwright.quant.formats import IntFormat
-from bitwright.quant.graph import Node
+from bitwright.quant.graph import CONVOLUTIONS, Node
 from bitwright.quant.scheme import Granularity, QParamsSpec
 
 

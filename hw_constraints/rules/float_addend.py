@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import CONVOLUTIONS
 from bitwright.hw_constraints.placement import Place
-from bitwright.quant.graph import Node
+from bitwright.quant.graph import CONVOLUTIONS, Node
 
 
 class FloatAddend:

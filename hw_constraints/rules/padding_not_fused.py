@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import CONVOLUTIONS
 from bitwright.hw_constraints.placement import Place
-from bitwright.quant.graph import Graph, Node
+from bitwright.quant.graph import CONVOLUTIONS, Graph, Node
 
 _BY_NAME = {"reflection_pad1d": "reflect", "reflection_pad2d": "reflect", "replication_pad1d": "replicate",
             "replication_pad2d": "replicate", "constant_pad_nd": "constant", "pad": "constant"}  # fmt: skip

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from bitwright.hw_constraints.finding import Finding, Severity
 from bitwright.hw_constraints.lint_context import LintContext, finding_at
-from bitwright.hw_constraints.operators import CONVOLUTIONS, WINDOW_POOLS
+from bitwright.hw_constraints.operators import WINDOW_POOLS
+from bitwright.quant.graph import CONVOLUTIONS
 
 
 class StrideSkipsInput:

@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitwright.quant.graph import Graph, Node, TensorInfo, TensorKind, TensorRef
+from bitwright.quant.graph import LAYERS, Graph, Node, TensorInfo, TensorKind, TensorRef
 
 Array = npt.NDArray[Any]
-
-_LAYERS = frozenset(
-    {*("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")}
-)
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -35,7 +31,7 @@ def fold_batch_norms(graph: Graph) -> Graph:
 
 def _can_fold(graph: Graph, layer: Node, norm: Node) -> bool:
     """Whether every run of a layer's weights is followed by the same norm, and nobody else reads its parameters."""
-    if layer.op not in _LAYERS or len(norm.inputs) != 5 or layer.inputs[1] is None:
+    if layer.op not in LAYERS or len(norm.inputs) != 5 or layer.inputs[1] is None:
         return False
     own = [ref for ref in layer.inputs[1:3] if ref is not None]
     constants = [*own, *(ref for ref in norm.inputs[1:] if ref is not None)]

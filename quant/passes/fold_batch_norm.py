@@ -15,10 +15,10 @@ import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fx_nodes import KIND, REF, copy_graph, operator_type
-from bitwright.quant.graph import TensorKind, TensorRef
+from bitwright.quant.graph import LAYERS, TensorKind, TensorRef
 from bitwright.quant.moves import AVERAGES, averaged, channel_numbers, is_move, moved
 from bitwright.quant.passes.fold_norm_ahead import fold_norms_ahead
-from bitwright.quant.passes.norm_parameters import LAYERS, affine_of, new_bias, scaled_outputs
+from bitwright.quant.passes.norm_parameters import affine_of, new_bias, scaled_outputs
 from bitwright.quant.rewrite import fresh_ref, shape_of, used_ordinals
 
 

@@ -23,10 +23,9 @@ import torch
 import torch.fx
 
 from bitwright.quant.fx_nodes import REF, operator_type
+from bitwright.quant.graph import CONVOLUTIONS, LAYERS
 from bitwright.quant.moves import AVERAGES, averaged, channel_numbers, is_move, moved, one_for_each
 from bitwright.quant.passes.norm_parameters import (
-    CONVOLUTIONS,
-    LAYERS,
     Affine,
     affine_of,
     new_bias,

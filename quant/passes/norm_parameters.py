@@ -9,12 +9,8 @@ import torch
 import torch.fx
 
 from bitwright.quant.fx_nodes import KIND, REF, operator_type
-from bitwright.quant.graph import TensorKind, TensorRef
+from bitwright.quant.graph import TRANSPOSED_CONVOLUTIONS, TensorKind, TensorRef
 from bitwright.quant.rewrite import arguments
-
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
-LAYERS = CONVOLUTIONS | TRANSPOSED | {"linear"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,12 @@ def rows_of(layer: torch.fx.Node, weight: torch.Tensor) -> torch.Tensor:
     """A layer's weight as `[groups, out / groups, in / groups, taps]`, float64."""
     groups = 1 if operator_type(layer) == "linear" else int(arguments(layer)["groups"])
     parts = weight.double().reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return parts.transpose(1, 2) if operator_type(layer) in TRANSPOSED else parts
+    return parts.transpose(1, 2) if operator_type(layer) in TRANSPOSED_CONVOLUTIONS else parts
 
 
 def weight_of(layer: torch.fx.Node, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The weight whose `rows_of` are these, in the shape and type of `like`."""
-    parts = rows.transpose(1, 2) if operator_type(layer) in TRANSPOSED else rows
+    parts = rows.transpose(1, 2) if operator_type(layer) in TRANSPOSED_CONVOLUTIONS else rows
     return parts.reshape(like.shape).to(like.dtype)
 
 

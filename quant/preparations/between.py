@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bitwright.quant.graph import Graph, Node, TensorRef
+from bitwright.quant.graph import CONVOLUTIONS, Graph, Node, TensorRef
 
-CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _CLAMPS = frozenset({"relu6", "hardtanh"})
 _CEILING = {"relu6": 6.0, "hardtanh": 1.0}  # without arguments, as ATen has it
 

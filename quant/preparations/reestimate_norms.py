@@ -26,8 +26,8 @@ import torch
 from bitwright.quant.calibrate import Arguments
 from bitwright.quant.captured_model import CapturedModel, call
 from bitwright.quant.fake_quantize import fake_quantize
-from bitwright.quant.graph import Node, TensorRef
-from bitwright.quant.preparations.between import CONVOLUTIONS, ceiling_of, has_own_bias
+from bitwright.quant.graph import CONVOLUTIONS, Node, TensorRef
+from bitwright.quant.preparations.between import ceiling_of, has_own_bias
 from bitwright.quant.qparams import QParams
 from bitwright.quant.quantized_model import QuantizedModel
 from bitwright.quant.reconstruct.walk import Walk, incoming_states

@@ -17,10 +17,10 @@ import torch.fx
 
 from bitwright.quant.captured_model import CapturedModel
 from bitwright.quant.fx_nodes import operator_type
+from bitwright.quant.graph import CONVOLUTIONS
 from bitwright.quant.rewrite import arguments, shape_of
 
-_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-_LAYERS = _CONVOLUTIONS | {"linear"}
+_LAYERS = CONVOLUTIONS | {"linear"}
 # They compute each channel's pixels from the channel's own, linearly.
 _SPATIAL = frozenset({"avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d"})
 
@@ -58,7 +58,7 @@ def find_streams(captured: CapturedModel) -> list[Stream]:
 
 def _stream(captured: CapturedModel, first: torch.fx.Node, known: set[torch.fx.Node]) -> Stream:
     """The stream to which a layer's result belongs, as far as it reaches; `known` gets its tensors."""
-    convolutions = operator_type(first) in _CONVOLUTIONS
+    convolutions = operator_type(first) in CONVOLUTIONS
     stream = Stream(size=first.meta["val"].shape[1 if convolutions else -1], where=first.name)
     seen: set[torch.fx.Node] = set()
     waiting = [first]
@@ -78,7 +78,7 @@ def _stream(captured: CapturedModel, first: torch.fx.Node, known: set[torch.fx.N
 def _belongs(node: torch.fx.Node, *, convolutions: bool) -> bool:
     """Whether a tensor is a part of a stream: what a layer gives, a sum, or what resizes one."""
     kind = operator_type(node)
-    layers = _CONVOLUTIONS | _SPATIAL if convolutions else frozenset({"linear"})
+    layers = CONVOLUTIONS | _SPATIAL if convolutions else frozenset({"linear"})
     return kind in layers or _is_sum(node)
 
 
@@ -102,7 +102,7 @@ def _readers(
     captured: CapturedModel, node: torch.fx.Node, stream: Stream, waiting: list[torch.fx.Node], *, convolutions: bool
 ) -> Iterator[str]:
     """Notes who reads a tensor of the stream; likewise."""
-    layers = _CONVOLUTIONS if convolutions else frozenset({"linear"})
+    layers = CONVOLUTIONS if convolutions else frozenset({"linear"})
     for user in node.users:
         kind = operator_type(user)
         if kind not in layers:
