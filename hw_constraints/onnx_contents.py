@@ -16,6 +16,7 @@ _GRAPH, _NODE, _INITIALIZER = 7, 1, 5
 _INPUT, _OUTPUT, _OP_TYPE, _ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 _DATA_TYPE, _TENSOR_NAME = 2, 8
+NARROW = frozenset((21, 22, 23, 25, 26))  # TensorProto.UINT4, INT4, FLOAT4E2M1, UINT2, INT2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -23,7 +24,8 @@ class Contents(NamedTuple):
     """What of a model decides how it must be opened; element types by their numbers in TensorProto.
 
     `stored` are those of its initializers, `written` those that its QuantizeLinear nodes write; `coded_weights` says
-    whether a MatMul multiplies weights that are stored as codes with activations that are in none.
+    whether a MatMul multiplies weights that are stored as codes with activations that are in none, or codes of four
+    bits or two with any: runtimes fuse the weights with the product then.
     """
 
     stored: frozenset[int] = frozenset()
@@ -35,7 +37,7 @@ def contents_of(artifact: Path | str | bytes) -> Contents:
     """What is in a file, or in the bytes of one; nothing for what is no ONNX model, which the runtime will refuse."""
     try:
         return _contents(memoryview(artifact if isinstance(artifact, bytes) else Path(artifact).read_bytes()))
-    except (ValueError, IndexError, OSError, UnicodeDecodeError):
+    except (ValueError, IndexError, OSError, UnicodeDecodeError, TypeError):  # the last: a number where bytes belong
         return Contents()
 
 
@@ -50,16 +52,18 @@ def _contents(model: memoryview) -> Contents:
                 named = dict(_fields(value, only=(_DATA_TYPE, _TENSOR_NAME)))
                 types[str(named.get(_TENSOR_NAME, b""), "utf-8")] = int(named.get(_DATA_TYPE, 0))
     written: set[int] = set()
-    coded: set[str] = set()
+    coded: dict[str, int] = {}
     dequantized: set[str] = set()
     for node in nodes:
         if node.op == "QuantizeLinear":
             written.update(types[name] for name in node.inputs[2:] if name in types)
             written.update(node.output_types)
+        elif node.op == "DequantizeLinear" and node.inputs[0] in types:
+            coded.update(dict.fromkeys(node.outputs, types[node.inputs[0]]))
         elif node.op == "DequantizeLinear":
-            (coded if node.inputs[0] in types else dequantized).update(node.outputs)
-    products = [node.inputs for node in nodes if node.op == "MatMul"]
-    alone = any(weights in coded and activations not in dequantized for activations, weights in products)
+            dequantized.update(node.outputs)
+    products = [node.inputs for node in nodes if node.op == "MatMul" and node.inputs[1] in coded]
+    alone = any(activations not in dequantized or coded[weights] in NARROW for activations, weights in products)
     return Contents(frozenset(types.values()), frozenset(written), alone)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bitwright.hw_constraints.onnx_contents import contents_of
+from bitwright.hw_constraints.onnx_contents import NARROW, contents_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,6 @@ DISABLED = "disabled_optimizers"
 _ACCURACY = "session.qdq_matmulnbits_accuracy_level"
 _NO_SPINNING_BETWEEN_CALLS = "session.force_spinning_stop"
 _FLOAT8 = frozenset(range(17, 21))  # TensorProto.FLOAT8E4M3FN to FLOAT8E5M2FNUZ
-_NARROW = frozenset((21, 22, 23, 25, 26))  # UINT4, INT4, FLOAT4E2M1, UINT2, INT2
 
 
 def onnxruntime_settings(artifact: Path | str | bytes, *, threads: int, machine: Machine) -> dict[str, str]:
@@ -50,7 +49,7 @@ def onnxruntime_settings(artifact: Path | str | bytes, *, threads: int, machine:
         settings[_ACCURACY] = "1"
         # Of a matrix's MatMul and Add it makes a Gemm first where a ReLU follows, which takes no codes.
         left_out.append("MatMulAddFusion")
-    if found.written & (_FLOAT8 | _NARROW):
+    if found.written & (_FLOAT8 | NARROW):
         # Its rules for a clamp in front of QuantizeLinear know integers of 8 and 16 bits. Of float8 and int4 they take
         # a ReLU out although codes below zero are left (silently: a network of them gives other results), and of a
         # Clip they refuse the file.

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from bitwright.hw_constraints.backends import get_backend
 from bitwright.hw_constraints.machine import this_machine
-from bitwright.hw_constraints.onnx_contents import Contents, contents_of
+from bitwright.hw_constraints.onnx_contents import NARROW, Contents, contents_of
 from bitwright.hw_constraints.runtime_settings import onnxruntime_settings, openvino_settings
 from bitwright.hw_constraints.transport.runner.runtimes import runtime
 
@@ -55,7 +55,7 @@ def weights_alone(codes: type = ml_dtypes.int4) -> onnx.ModelProto:
     )
 
 
-def both_in_codes() -> onnx.ModelProto:
+def both_in_codes(codes: type = np.int8) -> onnx.ModelProto:
     """A linear layer as other tools write it: weights and activations in codes, its bias in an Add."""
     return model(
         [
@@ -65,16 +65,17 @@ def both_in_codes() -> onnx.ModelProto:
             helper.make_node("MatMul", ["a", "d"], ["m"]),
             helper.make_node("Add", ["m", "bias"], ["y"]),
         ],
-        w=(np.arange(16 * 8).reshape(16, 8) % 7).astype(np.int8),
+        w=(np.arange(16 * 8).reshape(16, 8) % 7).astype(codes),
         scale=np.float32(0.125),
         zero=np.uint8(128),
-        none=np.int8(0),
+        none=np.zeros((), codes),
         bias=np.ones(8, np.float32),
     )
 
 
 MODELS = {
     "both in codes": both_in_codes(),
+    "both in codes, int4": both_in_codes(ml_dtypes.int4),
     "float8": rectified(ml_dtypes.float8_e4m3fn),
     "int4": rectified(ml_dtypes.int4),
     "int8": rectified(np.int8),
@@ -93,7 +94,7 @@ def by_the_package(found: onnx.ModelProto) -> Contents:
         for node in found.graph.node
         if node.op_type == "MatMul"
         and dequantized.get(node.input[1]) in types
-        and dequantized.get(node.input[0], "w") in types
+        and (dequantized.get(node.input[0], "w") in types or types[dequantized[node.input[1]]] in NARROW)
     ]
     named = frozenset(types[name] for node in written for name in node.input[2:])
     output = frozenset(each.i for node in written for each in node.attribute if each.name == "output_dtype")
@@ -123,6 +124,7 @@ def test_an_output_type_without_zero_point() -> None:
     assert contents_of(found.SerializeToString()).written == {TensorProto.INT4}
 
 
+@example(cut=189, flipped=127, byte=8)  # a number in the place of an initializer
 @given(cut=st.integers(0, 400), flipped=st.integers(0, 400), byte=st.integers(0, 255))
 @settings(max_examples=50, deadline=None)
 def test_what_is_no_model_says_nothing_and_stops_nobody(cut: int, flipped: int, byte: int) -> None:
